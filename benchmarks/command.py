@@ -1,0 +1,54 @@
+"""Time whole commands, start to exit, interleaved: ours against a Keras 3 script doing the same.
+
+    python benchmarks/command.py --repeats 5 --keras-python ~/keras/bin/python
+
+Keras is installed apart; without an interpreter that has it, only ours is timed.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def seconds(command: list[str], environment: dict[str, str]) -> float:
+    """The wall time of a command, which must succeed."""
+    began = time.perf_counter()
+    subprocess.run(command, env=os.environ | environment, cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Run every command in turn, several times over, and print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="how often each command runs")
+    parser.add_argument("--config", default="mnist_cnn", help="what ours trains")
+    parser.add_argument("--keras-python", help="an interpreter that has keras, jax and tensorflow")
+    options = parser.parse_args()
+    peer = [options.keras_python, "benchmarks/keras_mnist_cnn.py"]
+    peers = {f"Keras 3 / {backend}": {"KERAS_BACKEND": backend} for backend in ("jax", "tensorflow")}
+    if not options.keras_python:
+        print("no --keras-python: only jaxclf is timed")
+        peers = {}
+    times: dict[str, list[float]] = {name: [] for name in ("jaxclf", *peers)}
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            ours = [sys.executable, "train.py", options.config, "--workdir", folder]
+            times["jaxclf"].append(seconds(ours, {}))
+        for name, environment in peers.items():
+            times[name].append(seconds(peer, environment))
+        print("  ".join(f"{name} {runs[-1]:.1f} s" for name, runs in times.items()), flush=True)
+    ours_median = statistics.median(times["jaxclf"])
+    for name, runs in times.items():
+        median = statistics.median(runs)
+        print(f"{name:<20} median {median:5.1f} s of {len(runs)}, {median / ours_median:.2f} times ours")
+
+
+if __name__ == "__main__":
+    main()

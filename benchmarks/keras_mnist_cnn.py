@@ -1,0 +1,59 @@
+"""The peer: what `python train.py configs/mnist_cnn.py` does, in Keras 3, on the backend that KERAS_BACKEND names.
+
+Same data, split, network, optimiser, batch size and steps; trained, validated, tested and saved. Needs keras and a
+backend, installed apart from jaxclf, and prints its test accuracy last.
+"""
+
+import gzip
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(__file__).parent.parent / "jaxclf" / "datasets"
+
+
+def read(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images [n, 28, 28, 1] in [0, 1] and labels [n] of the bundled files."""
+    images, labels = (
+        np.frombuffer(gzip.decompress((DATA / f"{part}-{kind}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
+        for kind, offset in (("images-idx3", 16), ("labels-idx1", 8))
+    )
+    return images.reshape(-1, 28, 28, 1).astype(np.float32) / 255, labels.astype(np.int32)
+
+
+def main() -> None:
+    """Train one epoch and report."""
+    try:
+        import keras
+    except ImportError:
+        sys.exit("keras is not installed here: no comparison")
+    keras.utils.set_random_seed(0)
+    images, labels = read("train")
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(16, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(36, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+    assert model.count_params() == 242_062
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
+    held_out = images[:5_000], labels[:5_000]
+    model.fit(images[5_000:], labels[5_000:], batch_size=128, epochs=1, validation_data=held_out, verbose=2)
+    _, accuracy = model.evaluate(*read("t10k"), batch_size=500, verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+    print(f"{keras.backend.backend()}: test accuracy {accuracy:.4f}")
+
+
+if __name__ == "__main__":
+    main()

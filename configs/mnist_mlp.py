@@ -1,0 +1,23 @@
+"""The dense study: 784-256-256-256-10, 335,114 parameters, plain SGD 0.001, 70 epochs.
+
+95.26 % test accuracy (n = 1), still rising; 100 s of training, 132 s the whole command, on two cores of a Xeon with
+AVX-512. The study's text says 10e-3 for the learning rate, its code 0.001: this is the code's.
+
+    python train.py configs/mnist_mlp.py
+"""
+
+from jaxclf.config import Config
+from jaxclf.datasets import Mnist
+from jaxclf.models import Mlp
+from jaxclf.optimizers import Sgd
+
+
+def get_config() -> Config:
+    return Config(
+        dataset=Mnist(validation=5_000),
+        model=Mlp(features=(256, 256, 256), classes=10),
+        optimizer=Sgd(learning_rate=1e-3),
+        epochs=70,
+        batch_size=64,
+        log_every=429,
+    )

@@ -1,0 +1,23 @@
+"""One hidden layer of 1,500 ReLUs: 1,192,510 parameters, Adam 0.001, five epochs.
+
+98.05 ± 0.21 % test accuracy (n = 3 seeds); 21 s of training, 35 s the whole command, on two cores of a Xeon with
+AVX-512.
+
+    python train.py configs/mnist_mlp_wide.py
+"""
+
+from jaxclf.config import Config
+from jaxclf.datasets import Mnist
+from jaxclf.models import Mlp
+from jaxclf.optimizers import Adam
+
+
+def get_config() -> Config:
+    return Config(
+        dataset=Mnist(validation=5_000),
+        model=Mlp(features=(1500,), classes=10),
+        optimizer=Adam(learning_rate=1e-3),
+        epochs=5,
+        batch_size=64,
+        evaluate_train=True,
+    )

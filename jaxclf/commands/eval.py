@@ -1,0 +1,153 @@
+"""Evaluate a trained run: `python eval.py runs/mnist_cnn`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
+
+from jaxclf.commands.cli import Flag, Imports, command, parse
+from jaxclf.figures import prediction_grid, save
+from jaxclf.files import whole, write_json
+from jaxclf.loop import evaluate, recipe_of, scalars
+from jaxclf.metrics import Accuracy, Confusion, TopK
+from jaxclf.run import Run, load
+from jaxclf.step import Devices
+from jaxclf.types import Split, require
+from jaxclf.writers import show
+
+GRID = 9  # pictures in a grid
+WIDE = 1_000  # columns; cut to a terminal's, the table would lose digits
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Evaluate a run on every image of a split; writes evaluation.json, predictions.csv and pictures beside it."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    checkpoint: str = "last"
+    """Which weights: last, best (by validation accuracy) or a step."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which images."""
+    weights: Literal["ema", "raw"] = "ema"
+    """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
+    batch_size: int | None = None
+    """Images evaluated together; the result does not depend on it. Without one, the config's eval_batch_size."""
+    imports: Imports = ()
+    """Modules of your own that the config's classes are in."""
+    debug: Flag = False
+    """Show the traceback of a mistake."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command(evaluate_run, argv)
+
+
+def evaluate_run(argv: list[str]) -> int:
+    """Load the run, evaluate a split, print and write what was found."""
+    options = parse(EvalOptions, argv, prog="eval.py")
+    run = load(options.run, options.checkpoint, options.weights, options.imports)
+    split = run.splits[options.split]
+    recipe, devices = (
+        replace(recipe_of(run.config, 1), metrics=(Accuracy(), TopK(), Confusion())),
+        Devices.all(),
+    )
+    batch_size = run.config.eval_batch_size if options.batch_size is None else options.batch_size
+    require(batch_size >= 1, f"batch_size={batch_size}: expected at least 1")
+    values, logits = evaluate(
+        recipe, devices, devices.compile_eval_step(recipe), run.variables, split, batch_size, keep_logits=True
+    )
+    predictions = np.argmax(logits, axis=1)
+    print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
+    write_evaluation(run, options, split, values)
+    write_predictions(options.run / "predictions.csv", split, logits)
+    for picture in write_pictures(options.run, split, predictions):
+        print(f"wrote {picture}")
+    return 0
+
+
+def print_evaluation(run: Run, name: str, split: Split, values: dict[str, Any], mistakes: int) -> None:
+    """The numbers, each class's accuracy, and the confusion matrix where it fits a screen."""
+    print(f"step {run.step:,}, {name}: {len(split):,} images")
+    print("  ".join(show(name, value) for name, value in scalars(values).items()))
+    print(f"Overall accuracy: {values['accuracy']:.2%} ({mistakes:,} mistakes in {len(split):,})")
+    matrix, classes = values["confusion_matrix"], split.class_names
+    small = len(classes) <= 20
+    table = Table("true \\ found", box=None, padding=(0, 1))
+    for heading in (*(classes if small else ()), "images", "accuracy"):
+        table.add_column(Text(heading), justify="right")
+    for label, name in enumerate(classes):
+        counts = [f"[bold]{n}[/]" if label == found else str(n or ".") for found, n in enumerate(matrix[label])]
+        table.add_row(
+            Text(name),
+            *(counts if small else ()),
+            f"{matrix[label].sum():,}",
+            f"{values['per_class_accuracy'][label]:.2%}",
+        )
+    RichConsole(file=sys.stdout, width=WIDE).print(table)
+
+
+def write_evaluation(run: Run, options: EvalOptions, split: Split, values: dict[str, Any]) -> None:
+    """Write `evaluation.json`. A class without images has no accuracy: null."""
+    per_class = {
+        name: None if np.isnan(accuracy) else float(accuracy)
+        for name, accuracy in zip(split.class_names, values["per_class_accuracy"], strict=True)
+    }
+    evaluation = {
+        "step": run.step,
+        "split": options.split,
+        "weights": options.weights,
+        "examples": len(split),
+        **scalars(values),
+        "per_class_accuracy": per_class,
+        "confusion_matrix": values["confusion_matrix"].tolist(),
+    }
+    write_json(options.run / "evaluation.json", evaluation)
+
+
+def write_predictions(path: Path, split: Split, logits: np.ndarray) -> None:
+    """Write a row an image: its index in the split, its label, what was found, and how surely."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    confidence = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
+    names = split.class_names
+    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("index", "label", "prediction", "confidence"))
+        for i, (label, found) in enumerate(zip(split.labels, np.argmax(logits, axis=1), strict=True)):
+            rows.writerow((i, names[label], names[found], f"{confidence[i]:.6f}"))
+
+
+def write_pictures(directory: Path, split: Split, predictions: np.ndarray) -> list[Path]:
+    """Draw the pictures of the studies: some predictions, mistakes only, and the first mistake."""
+    wrong = np.flatnonzero(predictions != split.labels)
+    pictures = {
+        "predictions": (np.arange(min(GRID, len(split))), "Predictions"),
+        "mistakes": (wrong[:GRID], f"{len(wrong[:GRID])} of {len(wrong):,} mistakes"),
+        "first_mistake": (wrong[:1], f"The first mistake: image {wrong[0] if len(wrong) else ''}"),
+    }
+    written = []
+    for name, (indices, title) in pictures.items():
+        path = directory / f"{name}.png"
+        if not len(indices):
+            path.unlink(missing_ok=True)  # that of an earlier evaluation
+            continue
+        figure = prediction_grid(
+            split.images[indices], split.labels[indices], predictions[indices], split.class_names, title
+        )
+        written.append(save(figure, path))
+    return written
+
+
+if __name__ == "__main__":
+    sys.exit(main())

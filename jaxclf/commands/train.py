@@ -1,0 +1,184 @@
+"""Train the network of a config: `python train.py configs/mnist_cnn.py [overrides]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console as RichConsole
+
+from jaxclf.checkpoint import Checkpoints, Saved
+from jaxclf.commands.cli import command, parse_train
+from jaxclf.config import Config, to_json
+from jaxclf.figures import tile
+from jaxclf.files import read_json, write_json
+from jaxclf.loop import Trainer, batch_shape, evaluate, scalars
+from jaxclf.metrics import Accuracy
+from jaxclf.models.summary import Summary, summarize
+from jaxclf.run import RunDirectory
+from jaxclf.step import Devices, TrainState, variables_of
+from jaxclf.types import Splits, UserError
+from jaxclf.writers import Console, Image, Jsonl, Record, TensorBoard
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command(train, argv)
+
+
+def train(argv: list[str]) -> int:
+    """Parse, build, fit, evaluate the test set once, and write the summary."""
+    began = time.perf_counter()
+    name, options = parse_train(argv)
+    if options.print_config:
+        print(json.dumps(to_json(options.config), indent=2))
+        return 0
+    directory = RunDirectory(options.workdir or f"runs/{name}")
+    if not options.dry_run:
+        directory.check(to_json(options.config))
+        if directory.summary.exists():
+            print(f"{directory.path} is finished")
+            print_result(read_json(directory.summary))
+            return 0
+    splits = options.config.dataset.load()
+    summary = describe(options.config, splits)
+    trainer = Trainer(options.config, splits, Devices.all(options.parallel))
+    if options.dry_run:
+        dry_run(trainer, summary)
+    else:
+        directory.begin(to_json(options.config))
+        fit_and_report(trainer, directory, summary, began)
+    return 0
+
+
+def describe(config: Config, splits: Splits) -> Summary:
+    """Print the parameter table; raises UserError where model and data do not fit."""
+    summary = summarize(config.model, splits.train.image_shape)
+    RichConsole(file=sys.stdout, soft_wrap=True).print(summary.table())
+    logits = jax.eval_shape(config.model.init_with_output, jax.random.key(0), batch_shape(splits.train, 1).images)[0]
+    classes = len(splits.train.class_names)
+    if logits.shape[-1] != classes:
+        raise UserError(
+            f"the model has {logits.shape[-1]} logits and the dataset {classes} classes; add --model.classes {classes}"
+        )
+    return summary
+
+
+def dry_run(trainer: Trainer, summary: Summary) -> None:
+    """Say what a run would do, and try one step of it."""
+    config, train = trainer.config, trainer.splits.train
+    for name, split in trainer.splits.items():
+        print(f"{name}: {'none' if split is None else list(split.images.shape)}")
+    print(f"batch: {[config.batch_size, *train.image_shape]}, {len(train.class_names)} classes")
+    print(f"forward pass: {summary.forward_flops:,.0f} floating-point operations an image")
+    print(f"steps: {trainer.steps_per_epoch:,} an epoch, {trainer.total_steps:,} in all")
+    state = trainer.start()
+    state = trainer.train_step(state, next(iter(trainer.batches(0, 1))))
+    loss = float(state.epoch_stats["loss"]["sum"] / state.epoch_stats["loss"]["count"])
+    print(f"one step: loss {loss:.4f}, compiled in {trainer.compile_seconds:.1f} s")
+
+
+def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, began: float) -> None:
+    """Fit, logging to the run directory, then evaluate the test set and write the summary."""
+    with closing(Checkpoints(directory.checkpoints, writing=True)) as checkpoints:
+        trainer.checkpoints = checkpoints
+        step = checkpoints.saved[-1].step if checkpoints.saved else 0
+        announce(trainer.splits, step)
+        jsonl, tensorboard = Jsonl(directory.metrics, step), TensorBoard(directory.tensorboard, step)
+        with closing(tensorboard), Console(trainer.config.epochs, trainer.total_steps, step) as console:
+
+            def write(record: Record) -> None:
+                for writer in (jsonl, tensorboard, console):
+                    writer(record)
+
+            trainer.write, trainer.on_step = write, console.step
+            if step == 0:
+                write_inputs(write, trainer.splits)
+            state = trainer.fit()
+            test = evaluate_test(trainer, state)
+            checkpoints.wait()
+            seconds = time.perf_counter() - began
+            # The summary says that the run is finished: what is written after it is never written twice.
+            write_json(directory.summary, summarize_run(trainer, checkpoints.best, summary, test, seconds))
+            if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
+                write(Record(trainer.total_steps, trainer.config.epochs, "test", "epoch", test))
+    print_result(read_json(directory.summary))
+    print(f"written to {directory.path}")
+
+
+def announce(splits: Splits, step: int) -> None:
+    """Say where the run begins and what its curves will show."""
+    if step:
+        print(f"going on from step {step:,}")
+    if splits.validation is None and splits.test is not None:
+        print("no validation images: the curves show test, and nothing is chosen by them")
+
+
+def write_inputs(write: Any, splits: Splits) -> None:
+    """Show a few input images of training and validation."""
+    for name, split in (("train", splits.train), ("validation", splits.validation)):
+        if split is not None:
+            picture = tile(split.images[np.arange(min(25, len(split)))])
+            write(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
+
+
+def evaluate_test(trainer: Trainer, state: TrainState) -> dict[str, float] | None:
+    """Loss, metrics, mistakes and examples of the test set, where there is one."""
+    split = trainer.splits.test
+    if split is None:
+        return None
+    values, logits = evaluate(
+        trainer.recipe, trainer.devices, trainer.eval_step, variables_of(state), split,
+        trainer.config.eval_batch_size, keep_logits=True,
+    )  # fmt: skip
+    stats = Accuracy().stats(logits, split.labels, np.ones(len(split), bool))
+    mistakes = len(split) - int(stats["sum"])
+    return scalars(values) | Accuracy().compute(stats) | {"mistakes": mistakes, "examples": len(split)}
+
+
+def summarize_run(
+    trainer: Trainer,
+    best: Saved | None,
+    summary: Summary,
+    test_values: dict[str, float] | None,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """What `summary.json` holds."""
+    config = trainer.config
+    images = min(trainer.steps_per_epoch * config.batch_size, len(trainer.splits.train)) * config.epochs
+    return {
+        "parameters": summary.parameters,
+        "steps": trainer.total_steps,
+        "batch_size": config.batch_size,
+        **{name: values for name, values in trainer.latest.items() if name != "test"},
+        "test": test_values,
+        "images_per_second": images / trainer.train_seconds,
+        "train_seconds": trainer.train_seconds,
+        "compile_seconds": trainer.compile_seconds,
+        "wall_seconds": wall_seconds,
+        "best": {"step": best.step, **best.metrics} if best else None,
+    }
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The result of a run, in the words of the studies."""
+    test = result.get("test")
+    if test is None:
+        print("no test images")
+        return
+    print(
+        f"Overall accuracy: {test['accuracy']:.2%} ({test['mistakes']:,} mistakes in {test['examples']:,}), ",
+        end="",
+    )
+    print(f"test loss {test['loss']:.4f}")
+    print(f"{result['steps']:,} steps in {result['train_seconds']:.1f} s: {result['images_per_second']:,.0f} images/s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

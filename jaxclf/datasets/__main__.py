@@ -1,0 +1,91 @@
+"""Look at the data of a config before any training: `python -m jaxclf.datasets configs/mnist_cnn.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from jaxclf.commands.cli import Flag, command, parse
+from jaxclf.config import read_config
+from jaxclf.figures import image_grid, one_hot_figure, save
+from jaxclf.types import Split
+
+AT_ONCE = 1_000  # images read together
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Print the shapes, classes and pixel values of a config's data, and draw some of its images."""
+
+    config: Annotated[str, tyro.conf.Positional]
+    """A Python file with get_config(), or the name of a config that comes with jaxclf."""
+    output: Path | None = None
+    """Directory for the pictures; without one, runs/, the config's name and /dataset."""
+    seed: int = 0
+    """Which images are drawn at random."""
+    debug: Flag = False
+    """Show the traceback of a mistake."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command(look, argv)
+
+
+def look(argv: list[str]) -> int:
+    """Print what the data is, and draw pictures of it."""
+    options = parse(DatasetOptions, argv, prog="python -m jaxclf.datasets")
+    splits = read_config(options.config).dataset.load()
+    for name, split in splits.items():
+        print(
+            f"{name}: images {list(split.images.shape)}, labels {list(split.labels.shape)}"
+            if split
+            else f"{name}: none"
+        )
+    print_classes(splits.train)
+    print_pixels(splits.train)
+    output = options.output or Path("runs") / Path(options.config).stem / "dataset"
+    output.mkdir(parents=True, exist_ok=True)
+    for picture in draw(splits.train, output, options.seed):
+        print(f"wrote {picture}")
+    return 0
+
+
+def print_classes(split: Split) -> None:
+    """How many training images each class has."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    width = max(map(len, split.class_names))
+    print(f"{len(counts)} classes, in training:")
+    for name, count in zip(split.class_names, counts, strict=True):
+        print(f"  {name:<{width}}  {count:>7,}  {count / len(split):.1%}")
+
+
+def print_pixels(split: Split) -> None:
+    """The distinct values of the training images, and their range."""
+    parts = (np.arange(i, min(i + AT_ONCE, len(split))) for i in range(0, len(split), AT_ONCE))
+    values = np.unique(np.concatenate([np.unique(split.images[part]) for part in parts]))
+    shown = ", ".join(map(str, values[:8].tolist())) + (", …" if len(values) > 8 else "")
+    print(f"pixels: {values.dtype}, from {values.min()} to {values.max()}, {len(values)} distinct values ({shown})")
+
+
+def draw(split: Split, output: Path, seed: int) -> list[Path]:
+    """The first 25 images without labels, nine at random with labels, and one with its one-hot vector."""
+    few = np.arange(min(25, len(split)))
+    chosen = np.random.default_rng(seed).choice(len(split), min(9, len(split)), replace=False)
+    names = [split.class_names[label] for label in split.labels[chosen]]
+    figures = {
+        "first": image_grid(split.images[few], title=f"The first {len(few)} training images"),
+        "labelled": image_grid(split.images[chosen], names, title=f"{len(chosen)} training images at random"),
+        "one_hot": one_hot_figure(split.images[chosen[:1]][0], int(split.labels[chosen[0]]), split.class_names),
+    }
+    return [save(figure, output / f"{name}.png") for name, figure in figures.items()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Pictures: pure functions from arrays to a matplotlib Figure, or to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxclf.files import whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A bluish green and a red that differ in lightness too, for every kind of colour vision; titles say it as well.
+RIGHT, WRONG = "#009e73", "#c1121f"
+FRAME = 3.0  # points
+
+
+def tile(images: np.ndarray, gap: int = 2) -> np.ndarray:
+    """Images [n, h, w, c] side by side in a square grid, as one picture of the same dtype."""
+    n, h, w, c = images.shape
+    columns = max(1, int(np.ceil(np.sqrt(n))))
+    rows = max(1, -(-n // columns))
+    picture = np.zeros((rows * (h + gap) - gap, columns * (w + gap) - gap, c), images.dtype)
+    for i, image in enumerate(images):
+        y, x = i // columns * (h + gap), i % columns * (w + gap)
+        picture[y : y + h, x : x + w] = image
+    return picture
+
+
+def image_grid(images: np.ndarray, titles: Sequence[str] = (), colors: Sequence[str] = (), title: str = "") -> Figure:
+    """Images [n, h, w, c] in a square grid, each under its title and in a frame of its colour."""
+    from matplotlib.figure import Figure
+
+    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure(figsize=(1.7 * columns, (1.9 if titles else 1.7) * rows + 0.5), layout="constrained")
+    if title:
+        figure.suptitle(title, parse_math=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for i, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        if i >= len(images):
+            axis.set_axis_off()
+            continue
+        show_image(axis, images[i])
+        if i < len(titles):
+            axis.set_title(titles[i], fontsize=10, parse_math=False)
+        if i < len(colors):
+            for spine in axis.spines.values():
+                spine.set(color=colors[i], linewidth=FRAME)
+    return figure
+
+
+def show_image(axis, image: np.ndarray) -> None:
+    """Draw one image [h, w, c], grey or colour, black to white over the whole range of its dtype."""
+    highest = 255 if np.issubdtype(image.dtype, np.integer) else 1
+    grey = image.shape[-1] == 1
+    axis.imshow(image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=highest)
+
+
+def prediction_grid(
+    images: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    class_names: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """What was found, framed green where it is right; red, with the true label, where it is wrong."""
+    right = predictions == labels
+    titles = [
+        f"{class_names[found]}" if ok else f"{class_names[found]}, true {class_names[label]}"
+        for found, label, ok in zip(predictions, labels, right, strict=True)
+    ]
+    return image_grid(images, titles, [RIGHT if ok else WRONG for ok in right], title)
+
+
+def one_hot_figure(image: np.ndarray, label: int, class_names: Sequence[str]) -> Figure:
+    """One image beside its one-hot vector."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 2))
+    show_image(left, image)
+    left.set(xticks=[], yticks=[])
+    left.set_title(class_names[label], parse_math=False)
+    one_hot = np.eye(len(class_names), dtype=int)[label]
+    right.bar(range(len(class_names)), one_hot, color=[RIGHT if on else "0.8" for on in one_hot])
+    few = len(class_names) <= 30
+    right.set(title=str(one_hot.tolist()) if few else f"1 at {label}, 0 elsewhere", yticks=(0, 1))
+    if few:
+        right.set_xticks(range(len(class_names)), class_names, rotation=0 if max(map(len, class_names)) < 3 else 90)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as a picture, whole; gives back the path."""
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=120)
+    return path

@@ -1,0 +1,253 @@
+"""The Python loops: fit and evaluate. They dispatch steps and write what comes back, nothing else."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclf.checkpoint import Checkpoints
+from jaxclf.config import Config
+from jaxclf.pipeline import eval_batches, steps_per_epoch, tensorflow, train_batches
+from jaxclf.step import Devices, Recipe, TrainState, summarize, variables_of, zero_stats
+from jaxclf.types import Batch, Split, Splits, Variables
+from jaxclf.writers import Record, Writer
+
+
+class NonFiniteError(Exception):
+    """The loss of training is no longer a number."""
+
+
+class Interval(NamedTuple):
+    """The steps since the last log line, once the device has done them."""
+
+    step: int
+    images: int  # padding apart
+    values: dict[str, Any]
+    finished: float  # seconds, of time.perf_counter
+
+
+@dataclass
+class Trainer:
+    """One run: its parts, and `fit`, which puts them to work."""
+
+    config: Config
+    splits: Splits
+    devices: Devices
+    checkpoints: Checkpoints | None = None  # none: nothing is kept
+    write: Writer = lambda record: None
+    on_step: Callable[[int, int], None] = lambda step, epoch: None
+    train_seconds: float = 0.0  # of steps alone, those before a resume included
+    compile_seconds: float = 0.0
+    latest: dict[str, dict[str, float]] = field(default_factory=dict)  # by split, of the last epoch
+
+    def __post_init__(self):
+        self.devices.check_batch_size(self.config.batch_size, self.config.gradient_accumulation)
+        self.total_steps = self.steps_per_epoch * self.config.epochs  # optimiser updates of the run
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Optimiser updates of an epoch."""
+        return steps_per_epoch(len(self.splits.train), self.config.batch_size, self.config.remainder)
+
+    @property
+    def curve_split(self) -> str:
+        """What the curves show beside training: validation, or test where there is none."""
+        return "test" if self.splits.validation is None else "validation"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What a step does."""
+        return recipe_of(self.config, self.total_steps)
+
+    @cached_property
+    def eval_step(self) -> Callable:
+        """The compiled eval step."""
+        return self.devices.compile_eval_step(self.recipe)
+
+    def fit(self) -> TrainState:
+        """Train from the newest checkpoint, or from nothing, to the last epoch."""
+        state, step = self.restore(self.start())
+        for epoch in range(step // self.steps_per_epoch, self.config.epochs):
+            state = self.fit_epoch(state, epoch)
+            self.evaluate_epoch(state, epoch)
+            state = state.replace(epoch_stats=self.zero(state.epoch_stats))
+            self.save(state, epoch)
+        return state
+
+    def start(self) -> TrainState:
+        """The state at step 0, with the train step compiled."""
+        began = time.perf_counter()
+        batch = batch_shape(self.splits.train, self.config.batch_size)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(tensorflow)  # its import takes as long as the compilation
+            state = self.devices.create_state(self.recipe, batch)
+            self.train_step = self.devices.compile_train_step(self.recipe, state, batch)
+            schedule = self.config.optimizer.learning_rates(self.total_steps)
+            # Of every step, ahead: computed while training, each would wait for the device.
+            self.learning_rates = np.asarray(
+                jax.vmap(lambda step: jnp.float32(schedule(step)))(jnp.arange(self.total_steps))
+            )
+            self.compile_seconds = time.perf_counter() - began
+        return state
+
+    def restore(self, state: TrainState) -> tuple[TrainState, int]:
+        """The newest checkpoint and its step, or the state as it is and 0."""
+        if self.checkpoints is None or not self.checkpoints.saved:
+            return state, 0
+        step = self.checkpoints.find("last").step
+        notes = self.checkpoints.notes(step)
+        self.train_seconds, self.latest = notes["train_seconds"], notes["latest"]
+        return self.checkpoints.restore(step, state), step
+
+    def fit_epoch(self, state: TrainState, epoch: int) -> TrainState:
+        """The steps of an epoch, logging as they go."""
+        first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
+        began = Interval(first, 0, {}, time.perf_counter())
+        previous, pending = began, deque[Future[Interval]]()
+        with ThreadPoolExecutor(1) as fetcher:
+            for step, batch in enumerate(self.batches(first, last), start=first + 1):
+                state = self.train_step(state, batch)
+                self.on_step(step, epoch)
+                if step % self.config.log_every == 0 or step == last:
+                    pending.append(fetcher.submit(self.fetch, step, state.interval_stats))
+                    state = state.replace(interval_stats=self.zero(state.interval_stats))
+                # Fetched aside and written one interval late, so that logging never stalls the device.
+                while len(pending) > (step < last):
+                    previous = self.log(pending.popleft().result(), previous)
+        self.train_seconds += previous.finished - began.finished
+        self.latest["train"] = self.report("train", epoch, summarize(self.recipe, state.epoch_stats))
+        return state
+
+    def fetch(self, step: int, stats: Any) -> Interval:
+        """The values of an interval, when the device has them."""
+        images = int(stats["loss"]["count"])
+        return Interval(step, images, summarize(self.recipe, stats), time.perf_counter())
+
+    def batches(self, first: int, last: int):
+        """The batches of steps `first` to `last`, excluded."""
+        config = self.config
+        return train_batches(
+            self.splits.train, batch_size=config.batch_size, remainder=config.remainder,
+            seed=config.seed, start=first, stop=last,
+        )  # fmt: skip
+
+    def log(self, interval: Interval, previous: Interval) -> Interval:
+        """Write an interval, and give it back; raises NonFiniteError when its loss is not a number."""
+        values = scalars(interval.values) | {
+            "learning_rate": float(self.learning_rates[interval.step - 1]),
+            "images_per_second": interval.images / (interval.finished - previous.finished),
+        }
+        self.write(Record(interval.step, interval.step / self.steps_per_epoch, "train", "interval", values))
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteError(
+                f"training is no longer finite at step {interval.step}: loss {values['loss']}, gradient norm "
+                f"{values['gradient_norm']:.4g}, learning rate {values['learning_rate']:.4g}\n"
+                "try a lower --optimizer.learning-rate, or --optimizer.clip-norm 1"
+            )
+        return interval
+
+    def evaluate_epoch(self, state: TrainState, epoch: int) -> None:
+        """Evaluate after an epoch: the curve's split and, where asked for, the whole training set."""
+        splits = dict(self.splits.items())
+        shown = {"train_full": splits["train"]} if self.config.evaluate_train else {}
+        for name, split in (shown | {self.curve_split: splits[self.curve_split]}).items():
+            if split is not None:
+                self.latest[name] = self.report(name, epoch, self.evaluate(state, split))
+
+    def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
+        """Loss and metrics of a split, with the running mean of the parameters where there is one."""
+        batch_size = self.config.eval_batch_size
+        return evaluate(self.recipe, self.devices, self.eval_step, variables_of(state), split, batch_size).values
+
+    def report(self, split: str, epoch: int, values: dict[str, float]) -> dict[str, float]:
+        """Write the values of a split after an epoch, those that are numbers, and give them back."""
+        values = scalars(values)
+        self.write(Record((epoch + 1) * self.steps_per_epoch, epoch + 1, split, "epoch", values))
+        return values
+
+    def save(self, state: TrainState, epoch: int) -> None:
+        """Checkpoint after an epoch. Only validation may choose the best: without it nothing is chosen."""
+        if self.checkpoints is None:
+            return
+        metrics = {} if self.splits.validation is None else self.latest["validation"]
+        train = self.splits.train
+        notes = {
+            "image_shape": list(train.image_shape),
+            "class_names": list(train.class_names),
+            "train_seconds": self.train_seconds,
+            "latest": self.latest,
+        }
+        self.checkpoints.save((epoch + 1) * self.steps_per_epoch, state, metrics, notes)
+
+    def zero(self, stats: Any) -> Any:
+        """Stats of nothing, shaped and placed like these."""
+        return jax.device_put(
+            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stats), self.devices.replicated
+        )
+
+
+def scalars(values: dict[str, Any]) -> dict[str, float]:
+    """The values that are numbers. A metric may give arrays too, which have no place in a line."""
+    return {name: float(value) for name, value in values.items() if np.ndim(value) == 0}
+
+
+def recipe_of(config: Config, total_steps: int) -> Recipe:
+    """What a step of a config does."""
+    return Recipe(
+        model=config.model,
+        loss=config.loss,
+        metrics=config.metrics,
+        transformation=config.optimizer.build(total_steps),
+        augment=config.augment,
+        ema_decay=config.ema_decay,
+        gradient_accumulation=config.gradient_accumulation,
+        seed=config.seed,
+    )
+
+
+def batch_shape(split: Split, batch_size: int) -> Batch:
+    """The shapes and dtypes of a batch of a split."""
+    images, labels = split.images[:1], split.labels
+    return Batch(
+        jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype),
+        jax.ShapeDtypeStruct((batch_size, *labels.shape[1:]), labels.dtype),
+        jax.ShapeDtypeStruct((batch_size,), jnp.bool_),
+    )
+
+
+class Evaluation(NamedTuple):
+    """What a model makes of a split."""
+
+    values: dict[str, Any]  # loss and metrics
+    logits: np.ndarray  # [n, classes], or empty where they were not asked for
+
+
+def evaluate(
+    recipe: Recipe,
+    devices: Devices,
+    eval_step: Callable,
+    variables: Variables,
+    split: Split,
+    batch_size: int,
+    keep_logits: bool = False,
+) -> Evaluation:
+    """Evaluate every example of a split exactly once, whatever the batch size."""
+    batch_size = -(-min(batch_size, len(split)) // devices.mesh.size) * devices.mesh.size
+    stats = jax.device_put(zero_stats(recipe, batch_shape(split, batch_size)), devices.replicated)
+    logits = []
+    for batch in eval_batches(split, batch_size):
+        stats, batch_logits = eval_step(variables, stats, batch)
+        if keep_logits:
+            logits.append(batch_logits)
+    kept = np.concatenate(jax.device_get(logits))[: len(split)] if logits else np.empty((0, 0), np.float32)
+    return Evaluation(summarize(recipe, stats), kept)

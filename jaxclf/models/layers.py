@@ -1,0 +1,143 @@
+"""The layers models are made of: initialisers, dtypes and named modules that are worth seeing in a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import isqrt
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from jaxclf.types import Array, UserError, require
+
+Dtype = Literal["float32", "bfloat16"]
+
+_positions: ContextVar[Array | None] = ContextVar("positions", default=None)
+
+
+@contextmanager
+def example_positions(positions: Int[Array, " b"]) -> Iterator[None]:
+    """While tracing inside, row i of a batch is example `positions[i]` of the whole batch.
+
+    A device, or a part of an accumulated gradient, sees only some rows; by their positions they draw the
+    masks that they would draw in the whole batch.
+    """
+    token = _positions.set(positions)
+    try:
+        yield
+    finally:
+        _positions.reset(token)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise UserError unless every size is at least 1."""
+    for name, size in sizes.items():
+        require(size >= 1, f"{name}={size}: expected at least 1")
+
+
+def check_dropout(rate: float) -> None:
+    """Raise UserError unless the rate leaves something."""
+    require(0 <= rate < 1, f"dropout={rate}: expected at least 0 and below 1")
+
+
+def dense(features: int, dtype: Dtype, name: str) -> nn.Dense:
+    """A fully connected layer: Glorot-uniform kernel, zero bias, float32 parameters."""
+    return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.glorot_uniform(), name=name)
+
+
+def conv(
+    features: int,
+    kernel_size: int,
+    strides: int,
+    padding: Literal["SAME", "VALID"] | int,
+    dtype: Dtype,
+    name: str,
+) -> nn.Conv:
+    """A square convolution: Glorot-uniform kernel, zero bias. A side W becomes (W - K + 2P)/S + 1, rounded down."""
+    return nn.Conv(
+        features,
+        (kernel_size, kernel_size),
+        strides=strides,
+        padding=padding,
+        dtype=dtype,
+        kernel_init=nn.initializers.glorot_uniform(),
+        name=name,
+    )
+
+
+def unit_range(images: Array) -> Float[Array, ...]:
+    """Integer images divided by 255; float images are taken as in [0, 1] already."""
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        return images.astype(jnp.float32) / 255
+    return images
+
+
+def as_images(images: Float[Array, "b ..."]) -> Float[Array, "b h w c"]:
+    """Flat images [b, h·w·c] as [b, h, w, c]: a square number is grey, three times one is colour."""
+    if images.ndim == 4:
+        return images
+    if images.ndim == 2:
+        for channels in (1, 3):
+            side = isqrt(images.shape[1] // channels)
+            if side * side * channels == images.shape[1]:
+                return images.reshape(-1, side, side, channels)
+    raise UserError(
+        f"images of shape {list(images.shape)}: expected [b, h, w, c], or [b, n] with n a square or three times one"
+    )
+
+
+class Flatten(nn.Module):
+    """[b, ...] to [b, n]."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b n"]:
+        """Keep the first axis, join the others in row-major order."""
+        return x.reshape(x.shape[0], -1)
+
+
+class MaxPool(nn.Module):
+    """The largest of every `window` x `window` square, squares side by side; a rest at the edge is left out."""
+
+    window: int = 2
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        """Pool. Gradients go to the first of equal maxima, as those of `flax.linen.max_pool` do."""
+        k = self.window
+        b, h, w, c = x.shape
+        squares = x[:, : h // k * k, : w // k * k].reshape(b, h // k, k, w // k, k, c)
+        # Comparisons, because the gradient of a window reduction is a slow scatter on CPU: half a CNN's step.
+        largest = squares[:, :, 0, :, 0]
+        for i in range(1, k * k):
+            other = squares[:, :, i // k, :, i % k]
+            largest = jnp.where(other > largest, other, largest)
+        return largest
+
+
+class Dropout(nn.Module):
+    """Zero a share `rate` of the activations in training, and scale the others up to the same expectation.
+
+    Masks are keyed by the position of an example in the batch (`example_positions`), so they do not depend on
+    how the batch is spread over devices. N. Srivastava et al., "Dropout" (2014).
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b ..."], train: bool) -> Float[Array, "b ..."]:
+        """Drop in training, needing the random stream `dropout`; otherwise give x as it is."""
+        if not train or self.rate == 0:
+            return x
+        positions = _positions.get()
+        if positions is None:
+            positions = jnp.arange(x.shape[0])
+        key = self.make_rng("dropout")
+        keep = jax.vmap(
+            lambda position: jax.random.bernoulli(jax.random.fold_in(key, position), 1 - self.rate, x.shape[1:])
+        )(positions)
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)

@@ -1,0 +1,103 @@
+"""tf.data feeds by address: batch k of a run is a pure function of (seed, k), so there is no iterator to save.
+
+Images stay as they are stored (uint8) until they are on the device. TensorFlow never sees an accelerator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxclf.types import Batch, Split, UserError
+
+Remainder = Literal["drop", "pad"]
+
+
+@cache
+def tensorflow() -> Any:
+    """TensorFlow, imported on first use (seconds) and kept off every accelerator."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its banner ignores the log level
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.set_visible_devices([], "TPU")
+    return tf
+
+
+def steps_per_epoch(examples: int, batch_size: int, remainder: Remainder) -> int:
+    """Batches of an epoch, the short one at its end dropped or padded."""
+    steps = examples // batch_size if remainder == "drop" else -(-examples // batch_size)
+    if steps == 0:
+        raise UserError(
+            f"batch_size={batch_size} is more than the {examples} training images; "
+            "make it smaller, or set remainder to pad"
+        )
+    return steps
+
+
+def train_batches(
+    split: Split, *, batch_size: int, remainder: Remainder, seed: int, start: int, stop: int
+) -> Iterator[Batch]:
+    """The batches of steps `start` to `stop` (excluded) of a run, every epoch in an order of its own.
+
+    Each has `batch_size` rows; those beyond the end of an epoch are padding.
+    """
+    tf = tensorflow()
+    examples, steps = len(split), steps_per_epoch(len(split), batch_size, remainder)
+
+    def order(step):
+        epoch, step_of_epoch = step // steps, step % steps
+        positions = step_of_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
+        # index_shuffle gives neighbouring seeds like orders, so the seed is mixed first (docs/log.md). A batch stays
+        # within its epoch, so one seed serves it: TF 2.21 mis-pads a vector of seeds.
+        mixed = tf.random.stateless_uniform(
+            [2], [tf.constant(seed, tf.int64), epoch], None, None, tf.int64, alg="philox"
+        )
+        indices = tf.random.experimental.index_shuffle(tf.minimum(positions, examples - 1), mixed, examples - 1)
+        return indices, positions < examples
+
+    return _fetch(tf.data.Dataset.range(start, stop), order, split)
+
+
+def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+    """Every example once, in order; the last batch is padded to `batch_size` rows."""
+    tf = tensorflow()
+
+    def order(step):
+        positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        return tf.minimum(positions, len(split) - 1), positions < len(split)
+
+    steps = steps_per_epoch(len(split), batch_size, "pad")
+    return _fetch(tf.data.Dataset.range(steps), order, split)
+
+
+def _fetch(steps: Any, order: Callable, split: Split) -> Iterator[Batch]:
+    """The batches of steps, ahead of their use. `order` gives the indices and the mask of a step."""
+    tf = tensorflow()
+    gather = _gather(split)
+
+    def batch(step):
+        indices, mask = order(step)
+        return *gather(indices), mask
+
+    batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return map(Batch._make, batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
+
+
+def _gather(split: Split) -> Callable[[Any], tuple[Any, Any]]:
+    """Images and labels by index: of an array within TensorFlow, twice as fast, of other sources through Python."""
+    tf = tensorflow()
+    if isinstance(split.images, np.ndarray):
+        images, labels = tf.constant(split.images), tf.constant(split.labels)
+        return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
+    dtypes = [split.images[:1].dtype, split.labels.dtype]
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return split.images[indices], split.labels[indices]
+
+    return lambda indices: tuple(tf.numpy_function(read, [indices], dtypes, stateful=False))

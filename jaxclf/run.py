@@ -1,0 +1,178 @@
+"""The run directory: what a run writes, and `load`, which rebuilds one without running any code found there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxclf.checkpoint import Checkpoints
+from jaxclf.config import Config, differences, from_json, import_modules
+from jaxclf.files import read_json, write_json
+from jaxclf.step import Devices, Recipe, create_state, predict, variables_of
+from jaxclf.types import Batch, Splits, UserError, Variables
+
+PACKAGES = (
+    "jaxclf", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "tensorflow-cpu",
+    "tensorflow-datasets", "tensorboardX", "tyro",
+)  # fmt: skip
+
+
+class RunDirectory:
+    """The files of one run, by name."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+
+    def check(self, config: Any) -> None:
+        """Raise UserError where the directory holds a run of another config (as JSON), or is a file."""
+        if self.config.exists():
+            changed = differences(read_json(self.config), config)
+            if changed:
+                raise UserError(
+                    f"{self.path} holds a run of another config; name another --workdir, or undo the difference:",
+                    changed,
+                )
+        elif self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; name a directory with --workdir")
+
+    def begin(self, config: Any) -> None:
+        """Make the directory, and write down what runs in it and on what."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.environment, environment())
+        write_json(self.config, config)
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on: versions, devices, flags, git revision."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "versions": {name: found for name in PACKAGES if (found := installed(name))},
+        "devices": [str(device) for device in jax.devices()],
+        "device_kind": jax.devices()[0].device_kind,
+        "flags": {name: os.environ[name] for name in ("XLA_FLAGS", "JAX_PLATFORMS") if name in os.environ},
+        "git_revision": git_revision(),
+        "command": sys.argv,
+    }
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout this package is part of, `+` behind it where files changed, or None."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # or it is installed inside somebody else's checkout
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained run, for notebooks and scripts."""
+
+    directory: RunDirectory
+    config: Config
+    step: int
+    """Optimiser updates behind the weights."""
+    class_names: tuple[str, ...]
+    """A name for each logit."""
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of the images."""
+    variables: Variables
+    """What the model is applied with: `run.model.apply(run.variables, images)`."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, a Linen module."""
+        return self.config.model
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The data the run was made with, read on first use."""
+        return self.config.dataset.load()
+
+    @cached_property
+    def _probabilities(self):
+        return jax.jit(lambda variables, images: jax.nn.softmax(predict(self.model, variables, images)))
+
+    def predict(self, images: Any) -> np.ndarray:
+        """Probabilities [b, classes] of images [b, h, w, c], integers in 0..255 or floats in [0, 1]."""
+        images = np.asarray(images)
+        if images.shape[1:] != self.image_shape:
+            expected = ", ".join(map(str, self.image_shape))
+            raise UserError(f"images of shape {list(images.shape)}: expected [b, {expected}]")
+        size = self.config.eval_batch_size
+        parts = [self._probabilities(self.variables, images[i : i + size]) for i in range(0, len(images), size)]
+        classes = len(self.class_names)
+        return np.concatenate(jax.device_get(parts)) if parts else np.zeros((0, classes), np.float32)
+
+
+def load(
+    path: str | Path,
+    checkpoint: str = "last",
+    weights: Literal["ema", "raw"] = "ema",
+    imports: tuple[str, ...] = (),
+) -> Run:
+    """The run kept at `path`, with the weights of a checkpoint: `last`, `best` or a step.
+
+    `weights="raw"` takes the parameters themselves where a run keeps their running mean. `imports` names modules of
+    your own that the config uses. Raises UserError where something is missing; runs no code found in the directory.
+    """
+    directory = RunDirectory(path)
+    if not directory.config.is_file():
+        raise UserError(f"no run at {directory.path.absolute()}: it has no config.json")
+    import_modules(imports)
+    config = from_json(read_json(directory.config), imports)
+    if not isinstance(config, Config):
+        raise UserError(f"{directory.config} holds no config")
+    if not directory.checkpoints.is_dir():
+        raise UserError(f"no checkpoint under {directory.checkpoints}; train first")
+    checkpoints = Checkpoints(directory.checkpoints)
+    try:
+        step = checkpoints.find(checkpoint).step
+        notes = checkpoints.notes(step)
+        image_shape = tuple(notes["image_shape"])
+        state = checkpoints.restore(step, _abstract_state(config, image_shape))
+    finally:
+        checkpoints.close()
+    return Run(directory, config, step, tuple(notes["class_names"]), image_shape, variables_of(state, weights))
+
+
+def _abstract_state(config: Config, image_shape: tuple[int, ...]) -> Any:
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
+    batch = Batch(images, jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((1,), np.bool_))
+    # The number of steps changes the learning rate, not the shape of the state.
+    recipe = Recipe(config.model, config.loss, config.metrics, config.optimizer.build(1), ema_decay=config.ema_decay)
+    shapes = jax.eval_shape(partial(create_state, recipe, batch))
+    sharding = Devices.all().replicated
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)

@@ -1,0 +1,289 @@
+"""The state of training, one step of it, and the only code that compiles it, for one device or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int, Key
+
+from jaxclf.augment import Augmentation, augment_batch
+from jaxclf.losses import Loss
+from jaxclf.metrics import Metric, divide, mean
+from jaxclf.models.layers import example_positions
+from jaxclf.types import Array, Batch, Logits, UserError, Variables, stream
+
+Parallel = Literal["jit", "pmap"]
+Stats = dict[str, Any]
+AXIS = "data"
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that training changes, arrays only. Typed Any: JAX also builds it of shapes, shardings and the like."""
+
+    step: Any  # optimiser updates done, int32
+    params: Any
+    model_state: Any  # other collections of the model, such as `batch_stats`
+    optimizer_state: Any
+    ema: Any  # running mean of the parameters, or None
+    epoch_stats: Any  # sums since the epoch began
+    interval_stats: Any  # sums since the last log line
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a step does, static under jit."""
+
+    model: nn.Module
+    loss: Loss
+    metrics: tuple[Metric, ...]
+    transformation: optax.GradientTransformation
+    augment: tuple[Augmentation, ...] = ()
+    ema_decay: float = 0.0  # 0 keeps no running mean
+    gradient_accumulation: int = 1  # parts a batch is computed in
+    seed: int = 0
+
+
+def create_state(recipe: Recipe, batch: Batch) -> TrainState:
+    """The state at step 0 for batches shaped like `batch` (arrays or `jax.ShapeDtypeStruct`s)."""
+    images = jnp.zeros((1, *batch.images.shape[1:]), batch.images.dtype)
+    variables = recipe.model.init(stream(recipe.seed, "init"), images)
+    params = variables.pop("params")
+    zeros = zero_stats(recipe, batch) | {"gradient_norm": mean(jnp.zeros(1), jnp.zeros(1, bool))}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=variables,
+        optimizer_state=recipe.transformation.init(params),
+        ema=jax.tree.map(jnp.copy, params) if recipe.ema_decay else None,
+        epoch_stats=zeros,
+        interval_stats=jax.tree.map(jnp.copy, zeros),
+    )
+
+
+def variables_of(state: TrainState, weights: Literal["ema", "raw"] = "ema") -> Variables:
+    """What the model is evaluated with: the running mean of the parameters where there is one."""
+    params = state.params if state.ema is None or weights == "raw" else state.ema
+    return {"params": params, **state.model_state}
+
+
+def measure(recipe: Recipe, logits: Logits, batch: Batch) -> Stats:
+    """What a batch adds to loss and metrics."""
+    metrics = tuple(metric.stats(logits, batch.labels, batch.mask) for metric in recipe.metrics)
+    return {"loss": mean(recipe.loss(logits, batch.labels), batch.mask), "metrics": metrics}
+
+
+def zero_stats(recipe: Recipe, batch: Batch) -> Stats:
+    """The stats of no batches."""
+    shapes = jax.eval_shape(partial(_forward, recipe), stream(0, "init"), batch)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _forward(recipe: Recipe, key: Key[jax.Array, ""], batch: Batch) -> Stats:
+    logits, _ = recipe.model.init_with_output(key, batch.images)
+    return measure(recipe, logits, batch)
+
+
+def summarize(recipe: Recipe, stats: Stats) -> dict[str, Any]:
+    """Named values from added-up stats: `loss`, those of the metrics, and `gradient_norm` in training."""
+    stats = jax.device_get(stats)
+    values: dict[str, Any] = {"loss": divide(stats["loss"])}
+    for metric, metric_stats in zip(recipe.metrics, stats["metrics"], strict=True):
+        values |= metric.compute(metric_stats)
+    if "gradient_norm" in stats:
+        values["gradient_norm"] = divide(stats["gradient_norm"])
+    return values
+
+
+def train_step(recipe: Recipe, state: TrainState, batch: Batch, axis: str | None = None) -> TrainState:
+    """One optimiser update from one batch: pure, and the same under jit and, with its `axis`, under pmap.
+
+    Gradients are those of the summed loss, divided by the number of rows that are not padding.
+    """
+    rows = batch.mask.shape[0]
+    positions = jnp.arange(rows) + (jax.lax.axis_index(axis) * rows if axis else 0)
+    augment_key, dropout_key = (
+        jax.random.fold_in(stream(recipe.seed, name), state.step) for name in ("augment", "dropout")
+    )
+    batch = batch._replace(images=augment_batch(recipe.augment, augment_key, positions, batch.images))
+    gradients, stats, model_state = _accumulate(recipe, state, dropout_key, batch, positions)
+    if axis:
+        gradients, stats = jax.lax.psum((gradients, stats), axis)
+        model_state = jax.lax.pmean(model_state, axis)
+    gradients = jax.tree.map(lambda g: g / stats["loss"]["count"], gradients)
+    stats["gradient_norm"] = mean(optax.tree.norm(gradients)[None], jnp.ones(1, bool))
+    return _update(recipe, state, gradients).replace(
+        model_state=model_state,
+        epoch_stats=add(state.epoch_stats, stats),
+        interval_stats=add(state.interval_stats, stats),
+    )
+
+
+def add(stats: Stats, more: Stats) -> Stats:
+    """The sum of two stats."""
+    return jax.tree.map(jnp.add, stats, more)
+
+
+def _update(recipe: Recipe, state: TrainState, gradients: Any) -> TrainState:
+    updates, optimizer_state = recipe.transformation.update(gradients, state.optimizer_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    ema = state.ema
+    if recipe.ema_decay:
+        # A short memory at first: the initial weights say nothing.
+        decay = jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step))
+        ema = optax.incremental_update(params, ema, 1 - decay)
+    return state.replace(step=step, params=params, optimizer_state=optimizer_state, ema=ema)
+
+
+def _accumulate(
+    recipe: Recipe, state: TrainState, key: Key[jax.Array, ""], batch: Batch, positions: Int[Array, " b"]
+) -> tuple[Any, Stats, Any]:
+    """Summed gradients, stats and model state of a batch, computed in equal parts one after the other."""
+    parts = recipe.gradient_accumulation
+    if parts == 1:
+        return _gradients(recipe, state.params, state.model_state, key, batch, positions)
+
+    def body(carry, part):
+        gradients, stats, model_state = carry
+        more = _gradients(recipe, state.params, model_state, key, *part)
+        return (add(gradients, more[0]), add(stats, more[1]), more[2]), None
+
+    # Every parts-th row, so that each device has rows of every part and none have to move.
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, positions))
+    zeros = jax.tree.map(jnp.zeros_like, state.params), zero_stats(recipe, batch), state.model_state
+    # XLA runs a convolution inside a compiled loop 10 to 30 times slower on a CPU (jax #12868).
+    carry, _ = jax.lax.scan(body, zeros, split, unroll=jax.default_backend() == "cpu")
+    return carry
+
+
+def _gradients(
+    recipe: Recipe,
+    params: Any,
+    model_state: Any,
+    key: Key[jax.Array, ""],
+    batch: Batch,
+    positions: Int[Array, " b"],
+) -> tuple[Any, Stats, Any]:
+    def loss_sum(params):
+        with example_positions(positions):
+            logits, new_state = recipe.model.apply(
+                {"params": params, **model_state},
+                batch.images,
+                train=True,
+                rngs={"dropout": key},
+                mutable=list(model_state),
+            )
+        stats = measure(recipe, logits, batch)
+        return stats["loss"]["sum"], (stats, new_state)
+
+    gradients, (stats, new_state) = jax.grad(loss_sum, has_aux=True)(params)
+    return gradients, stats, new_state
+
+
+def predict(model: nn.Module, variables: Variables, images: Array) -> Logits:
+    """Logits [b, classes] of images, as in evaluation."""
+    return cast(Logits, model.apply(variables, images))
+
+
+def eval_step(recipe: Recipe, variables: Variables, stats: Stats, batch: Batch) -> tuple[Stats, Logits]:
+    """Stats with those of a batch added, and its logits."""
+    logits = predict(recipe.model, variables, batch.images)
+    return add(stats, measure(recipe, logits, batch)), logits
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices a run uses, as one data-parallel axis, and how steps are compiled for them."""
+
+    mesh: Mesh
+    parallel: Parallel = "jit"
+
+    @classmethod
+    def all(cls, parallel: Parallel = "jit") -> Devices:
+        """Every device JAX sees."""
+        return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)), parallel)
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """Where state lives: whole, on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def sharded(self) -> NamedSharding:
+        """Where a batch lives: rows spread over the devices."""
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def check_batch_size(self, batch_size: int, gradient_accumulation: int = 1) -> None:
+        """Raise UserError unless every device and every part of a batch gets as many rows."""
+        share = self.mesh.size * gradient_accumulation
+        if batch_size % share:
+            near = max(batch_size // share, 1) * share
+            raise UserError(
+                f"batch_size={batch_size} does not divide into {self.mesh.size} devices x "
+                f"{gradient_accumulation} gradient_accumulation parts; try {near} or {near + share}"
+            )
+
+    def create_state(self, recipe: Recipe, batch: Batch) -> TrainState:
+        """The state at step 0, on every device."""
+        # Run once, so compiling it well costs more than it saves: 4.4 s against 1.2 s for the 242,062-parameter CNN.
+        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        return jax.jit(partial(create_state, recipe, batch), out_shardings=self.replicated, compiler_options=options)()
+
+    def compile_train_step(
+        self, recipe: Recipe, state: TrainState, batch: Batch
+    ) -> Callable[[TrainState, Batch], TrainState]:
+        """The train step, compiled ahead of time; it takes the state (donated) and a host batch."""
+        if self.parallel == "pmap":
+            return self._compile_pmap(recipe, state, batch)
+        step = jax.jit(
+            partial(train_step, recipe),
+            in_shardings=(self.replicated, self.sharded),
+            out_shardings=self.replicated,
+            donate_argnums=0,
+        )
+        compiled = step.lower(state, batch).compile()
+        return self._one_at_a_time(compiled)
+
+    def _compile_pmap(self, recipe: Recipe, state: TrainState, batch: Batch):
+        step = jax.pmap(
+            partial(train_step, recipe, axis=AXIS),
+            axis_name=AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            donate_argnums=0,
+            devices=list(self.mesh.devices.flat),
+        )
+
+        def fold(leaf):
+            shape = (self.mesh.size, leaf.shape[0] // self.mesh.size, *leaf.shape[1:])
+            return leaf.reshape(shape) if hasattr(leaf, "reshape") else jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+        compiled = step.lower(state, jax.tree.map(fold, batch)).compile()
+        return self._one_at_a_time(lambda state, batch: compiled(state, jax.tree.map(fold, batch)))
+
+    def compile_eval_step(self, recipe: Recipe) -> Callable[[Variables, Stats, Batch], tuple[Stats, Logits]]:
+        """The eval step; it takes variables, stats so far and a host batch."""
+        step = jax.jit(
+            partial(eval_step, recipe),
+            in_shardings=(self.replicated, self.replicated, self.sharded),
+            out_shardings=(self.replicated, self.sharded),
+        )
+        return self._one_at_a_time(step)
+
+    def _one_at_a_time(self, step: Callable) -> Callable:
+        """The step, waited for on several virtual CPU devices.
+
+        Their threads are shared: programs that overlap can leave too few to meet in a collective, which waits for ever.
+        """
+        if jax.default_backend() != "cpu" or self.mesh.size == 1:
+            return step
+        return lambda *arguments: jax.block_until_ready(step(*arguments))

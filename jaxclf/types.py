@@ -1,0 +1,119 @@
+"""What every layer shares: batches, splits, named random streams, and the user's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Integer, Key
+
+Array = jax.Array | np.ndarray
+Logits = Float[Array, "b classes"]
+Labels = Integer[Array, " b"] | Float[Array, "b classes"]
+Mask = Bool[Array, " b"]
+Variables = dict[str, Any]
+"""Flax variables: the collection `params`, and others such as `batch_stats`."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend. Its text names the value, what was expected, and the fix.
+
+    `items` is a list that belongs to it, such as all damaged files.
+    """
+
+    def __init__(self, message: str, items: Sequence[str] = ()):
+        super().__init__(message)
+        self.items = items
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise UserError with the message unless the condition holds."""
+    if not condition:
+        raise UserError(message)
+
+
+class Batch(NamedTuple):
+    """Examples fed together. Rows where `mask` is false are padding and count for nothing."""
+
+    images: Any  # [b, h, w, c], uint8 as stored or float in [0, 1]
+    labels: Any  # [b] integers, or [b, classes] probabilities
+    mask: Any  # [b] booleans
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Images by index. A NumPy array is one; a folder that decodes on demand is another."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number, height, width and channels of the images."""
+        ...
+
+    def __getitem__(self, indices: Any, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a dataset: `images` [n, h, w, c] by index, `labels` [n], and a name for each class."""
+
+    images: ImageSource
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self):
+        if len(self.labels) != self.images.shape[0]:
+            raise UserError(f"{self.images.shape[0]} images but {len(self.labels)} labels: one label an image")
+        if self.labels.ndim != 1 or not np.issubdtype(self.labels.dtype, np.integer):
+            raise UserError(f"labels are {self.labels.dtype}{list(self.labels.shape)}: expected integers [n]")
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+            raise UserError(
+                f"labels run from {self.labels.min()} to {self.labels.max()}, "
+                f"but there are {len(self.class_names)} classes: 0 to {len(self.class_names) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The disjoint parts of a dataset. A part with no images is None."""
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+
+    def __post_init__(self):
+        for name, split in self.items():
+            require(split is None or len(split) > 0, f"the {name} split has no images; leave it out with None")
+
+    def items(self) -> Iterator[tuple[str, Split | None]]:
+        """Every split by name."""
+        return iter((("train", self.train), ("validation", self.validation), ("test", self.test)))
+
+    def __getitem__(self, name: str) -> Split:
+        split = dict(self.items()).get(name)
+        if split is None:
+            present = ", ".join(part for part, split in self.items() if split is not None)
+            raise UserError(f"this dataset has no split {name!r}; it has {present}")
+        return split
+
+
+STREAMS = ("init", "data", "augment", "dropout", "saliency")
+
+
+def stream(seed: int, name: str) -> Key[jax.Array, ""]:
+    """The root key of a named random stream. Fold in the step or the example: randomness is an address.
+
+    Streams are numbered by their place in `STREAMS`, so a new one is added at the end.
+    """
+    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))

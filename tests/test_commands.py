@@ -1,0 +1,342 @@
+"""The real commands, in processes of their own, as a user runs them."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxclf
+from jaxclf.commands.cli import initials
+from jaxclf.commands.train import main as train
+from jaxclf.types import UserError
+
+MINE = """
+from dataclasses import dataclass
+
+import flax.linen as nn
+import numpy as np
+
+from jaxclf.config import Config
+from jaxclf.optimizers import Sgd
+from jaxclf.types import Split, Splits
+
+
+@dataclass(frozen=True)
+class Stripes:
+    images: int = 64
+
+    def load(self):
+        random = np.random.default_rng(0)
+        labels = np.arange(self.images, dtype=np.int32) % 2
+        images = random.integers(0, 100, (self.images, 8, 8, 1), np.uint8)
+        images[labels == 1, ::2] += 150
+        split = Split(images, labels, ("plain", "striped"))
+        return Splits(split, None, split)
+
+
+class Linear(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(self.classes)(images.reshape(images.shape[0], -1) / 255.0)
+
+
+def get_config():
+    return Config(Stripes(), Linear(classes=2), Sgd(learning_rate=0.5), epochs=4, batch_size=8)
+"""
+
+
+def lines(done):
+    """What a mistake prints; never a traceback."""
+    assert done.returncode == 2, done
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()
+
+
+def test_training_prints_the_table_the_curves_and_the_result(linear_run):
+    _, done = linear_run
+    assert re.search(r"total parameters .* 7,850", done.stdout)
+    assert re.search(r"^step 300/937  epoch 0\.32  loss .*accuracy .*%.* images/s$", done.stdout, re.M)
+    assert re.search(r"^epoch 1/1  train_full .*accuracy 9\d\.\d\d%$", done.stdout, re.M)
+    assert "no validation images: the curves show test" in done.stdout
+    assert re.search(
+        r"^Overall accuracy: 9\d\.\d\d% \(\d+ mistakes in 10,000\), test loss 0\.\d{4}$", done.stdout, re.M
+    )
+    assert done.stderr == ""
+
+
+def test_the_run_directory_is_complete(linear_run):
+    workdir, _ = linear_run
+    assert {path.name for path in workdir.iterdir()} >= {
+        "config.json", "environment.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard",
+    }  # fmt: skip
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert (summary["parameters"], summary["steps"], summary["batch_size"], summary["best"]) == (
+        7_850,
+        937,
+        64,
+        None,
+    )
+    assert summary["images_per_second"] == pytest.approx(937 * 64 / summary["train_seconds"])
+    assert summary["wall_seconds"] > summary["train_seconds"] + summary["compile_seconds"]
+    assert list((workdir / "tensorboard" / "train").iterdir())
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert len(environment["devices"]) == 1
+
+
+def test_a_finished_run_prints_its_result_and_stops(command, linear_run):
+    workdir, first = linear_run
+    again = command("train.py", "configs/mnist_linear.py", "--epochs", 1, "--workdir", workdir)
+    assert again.returncode == 0
+    result = next(line for line in first.stdout.splitlines() if line.startswith("Overall"))
+    assert result in again.stdout
+    assert "step " not in again.stdout
+
+
+def test_a_changed_config_is_refused_with_the_difference(command, linear_run):
+    workdir, _ = linear_run
+    found = lines(command("train.py", "mnist_linear", "--workdir", workdir, "--seed", 3, "--epochs", 1))
+    assert found[1:] == ["  seed: 0 -> 3"]
+
+
+def test_pmap_on_four_devices_gives_the_result_of_one(command, linear_run, tmp_path):
+    flags = "--xla_force_host_platform_device_count=4"
+    arguments = ("mnist_linear", "--epochs", 1, "--parallel", "pmap", "--workdir", tmp_path / "run")
+    done = command("train.py", *arguments, XLA_FLAGS=flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    many, one = (json.loads((path / "summary.json").read_text()) for path in (tmp_path / "run", linear_run[0]))
+    assert many["test"]["loss"] == pytest.approx(one["test"]["loss"], abs=1e-5)
+    assert len(json.loads((tmp_path / "run" / "environment.json").read_text())["devices"]) == 4
+
+
+@pytest.fixture(scope="module")
+def evaluation(command, linear_run):
+    workdir, _ = linear_run
+    done = command("eval.py", workdir)
+    assert (done.returncode, done.stderr) == (0, "")
+    return workdir, done
+
+
+def test_evaluation_agrees_with_training_and_with_its_own_predictions(evaluation):
+    workdir, done = evaluation
+    report = json.loads((workdir / "evaluation.json").read_text())
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert report["accuracy"] == summary["test"]["accuracy"]
+    assert report["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-6)
+    with (workdir / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert len(rows) == 10_000
+    assert np.mean(right) == report["accuracy"]
+    matrix = np.array(report["confusion_matrix"])
+    assert matrix.sum() == 10_000
+    assert np.trace(matrix) == sum(right)
+    assert report["per_class_accuracy"]["3"] == matrix[3, 3] / matrix[3].sum()
+    assert report["top_5_accuracy"] > report["accuracy"]
+    assert f"({10_000 - sum(right):,} mistakes in 10,000)" in done.stdout
+
+
+def test_evaluation_draws_the_pictures_of_the_studies(evaluation):
+    workdir, _ = evaluation
+    for name in ("predictions", "mistakes", "first_mistake"):
+        with Image.open(workdir / f"{name}.png") as picture:
+            assert np.ptp(np.asarray(picture.convert("L"))) == 255
+
+
+def test_another_batch_size_and_split(command, evaluation):
+    workdir, _ = evaluation
+    before = json.loads((workdir / "evaluation.json").read_text())
+    assert command("eval.py", workdir, "--batch-size", 77).returncode == 0
+    after = json.loads((workdir / "evaluation.json").read_text())
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-6)
+    assert {**after, "loss": 0} == {**before, "loss": 0}
+    assert "it has train, test" in lines(command("eval.py", workdir, "--split", "validation"))[0]
+
+
+def test_a_loaded_run_predicts(linear_run, mnist):
+    workdir, _ = linear_run
+    run = jaxclf.load(workdir)
+    probabilities = run.predict(mnist.test.images[:700])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    accuracy = np.mean(np.argmax(probabilities, axis=1) == mnist.test.labels[:700])
+    assert accuracy > 0.85
+    np.testing.assert_allclose(run.predict(mnist.test.images[:700] / np.float32(255)), probabilities, atol=1e-5)
+    assert run.class_names == tuple("0123456789")
+    assert (len(run.splits.train), run.splits.validation, run.step) == (60_000, None, 937)
+    assert run.model.apply(run.variables, mnist.test.images[:2]).shape == (2, 10)
+    assert run.predict(mnist.test.images[:0]).shape == (0, 10)
+    with pytest.raises(UserError, match=r"\[2, 9, 9, 1\]: expected \[b, 28, 28, 1\]"):
+        run.predict(np.zeros((2, 9, 9, 1), np.uint8))
+
+
+def test_what_is_not_there_is_named(command, linear_run, tmp_path):
+    workdir, _ = linear_run
+    assert "has no config.json" in lines(command("eval.py", tmp_path))[0]
+    assert "steps 937" in lines(command("eval.py", workdir, "--checkpoint", 5))[0]
+    (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
+    assert "train first" in lines(command("eval.py", tmp_path))[0]
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json is not readable as JSON" in lines(command("eval.py", tmp_path))[0]
+
+
+def test_a_model_and_a_dataset_of_ones_own(command, tmp_path):
+    (tmp_path / "my_module.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text("from my_module import get_config")
+    script = ("-m", "jaxclf.commands.train", "mine.py")
+    assert lines(command(*script, cwd=tmp_path))[0].endswith("add --import my_module")
+    done = command(*script, "--import", "my_module", "--model.classes", 2, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Overall accuracy: 100.00% (0 mistakes in 64)" in done.stdout
+    evaluate = ("-m", "jaxclf.commands.eval", "runs/mine")
+    assert "--import my_module" in lines(command(*evaluate, cwd=tmp_path))[0]
+    done = command(*evaluate, "--import", "my_module", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "runs/mine/mistakes.png").exists()
+    assert "no_such" in lines(command(*script, "--import", "no_such", cwd=tmp_path))[0]
+
+
+def test_model_and_data_must_fit(command, tmp_path):
+    done = command("train.py", "mnist_linear", "--model.classes", 7, "--workdir", tmp_path / "x")
+    assert lines(done) == ["error: the model has 7 logits and the dataset 10 classes; add --model.classes 10"]
+
+
+def test_a_refused_start_leaves_no_run_behind(command, tmp_path):
+    workdir = tmp_path / "run"
+    wrong = ("train.py", "mnist_linear", "--workdir", workdir, "--epochs", 1)
+    lines(command(*wrong, "--model.classes", 7))
+    assert len(lines(command(*wrong, "--batch-size", 70_000))) == 1
+    assert not workdir.exists()
+    workdir.write_text("a file")
+    assert "is a file" in lines(command(*wrong))[0]
+    assert "Not a directory" in lines(command(*wrong[:3], workdir / "sub"))[0]
+
+
+def test_a_run_directory_runs_nothing(command, linear_run):
+    workdir, _ = linear_run
+    for name in ("tensorstore", "matplotlib", "tensorflow", "sitecustomize"):
+        (workdir / f"{name}.py").write_text("raise SystemExit('code of the run directory was executed')")
+    script = "import sys; sys.path.pop(0); from jaxclf.commands.eval import main; sys.exit(main(['.']))"
+    done = command("-c", script, cwd=workdir)
+    for name in ("tensorstore", "matplotlib", "tensorflow", "sitecustomize"):
+        (workdir / f"{name}.py").unlink()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_pipe_ends_with_141(start, tmp_path):
+    with start("-u", "train.py", "mnist_linear", "--workdir", tmp_path / "run") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=120) == 141
+
+
+def test_looking_at_the_data(command, tmp_path):
+    done = command("-m", "jaxclf.datasets", "mnist_cnn", "--output", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "train: images [55000, 28, 28, 1], labels [55000]" in done.stdout
+    assert "validation: images [5000, 28, 28, 1]" in done.stdout
+    assert re.search(r"^  1 +6,179  11\.2%$", done.stdout, re.M)
+    assert "pixels: uint8, from 0 to 255, 256 distinct values" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"first.png", "labelled.png", "one_hot.png"}
+
+
+def test_help_lists_every_field_without_tensorflow(command):
+    done = command("-X", "importtime", "train.py", "configs/mnist_cnn.py", "--help", COLUMNS="200")
+    assert done.returncode == 0
+    for text in (
+        "--workdir",
+        "--optimizer.learning-rate FLOAT",
+        "(default: 0.001)",
+        "--model.features",
+        "16 36",
+    ):
+        assert text in done.stdout
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert imported & {"tensorflow", "matplotlib", "orbax", "tensorboardX"} == set()
+    assert "jax" in imported
+
+
+def test_help_without_a_config(command):
+    done = command("train.py", "--help")
+    assert done.returncode == 0
+    assert "CONFIG" in done.stdout
+
+
+def test_a_dry_run_writes_nothing(command, tmp_path):
+    done = command("-m", "jaxclf.commands.train", "mnist_mlp", "--dry-run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in (
+        "train: [55000, 28, 28, 1]",
+        "859 an epoch, 60,130 in all",
+        "operations an image",
+        "one step: loss 2.",
+    ):
+        assert text in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--optimizer.lr", "3"], "did you mean --optimizer.learning-rate?"),
+        (["--optimizer.learning_rat", "3"], "did you mean --optimizer.learning-rate?"),
+        (["--model.feature", "3"], "did you mean --model.features?"),
+        (["--wordir", "x"], "did you mean --workdir?"),
+        (["--epochs", "x"], "--epochs: invalid literal"),
+        (["--model.dtype", "float8"], "'float32', 'bfloat16'"),
+        (["--epochs", "0"], "epochs=0: expected at least 1"),
+    ],
+)
+def test_a_wrong_flag_is_answered_in_a_few_lines(arguments, answer, capsys):
+    assert train(["mnist_cnn", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert answer in printed
+    assert len(printed.splitlines()) <= 5
+
+
+def test_wrong_first_arguments(capsys):
+    assert train(["--epochs", "3"]) == 2
+    assert "expected a config" in capsys.readouterr().err
+    assert train(["nowhere.py"]) == 2
+    assert "one of mnist_cnn" in capsys.readouterr().err
+    with pytest.raises(UserError):
+        train(["nowhere.py", "--debug"])
+
+
+def test_print_config_is_json(capsys):
+    assert train(["mnist_cnn", "--print-config", "--optimizer.learning-rate", "3e-4"]) == 0
+    assert json.loads(capsys.readouterr().out)["optimizer"]["learning_rate"] == 3e-4
+
+
+def test_initials():
+    assert initials("optimizer.learning_rate") == "lr"
+
+
+def test_ctrl_c_is_answered_with_130(start, tmp_path):
+    with start("train.py", "mnist_mlp", "--workdir", tmp_path / "run") as process:
+        for line in process.stdout:
+            if line.startswith("step"):
+                break
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.splitlines() == ["interrupted; started again, training goes on from its last checkpoint"]
+
+
+def test_diverging_training_ends_with_3(command, tmp_path):
+    done = command(
+        "train.py",
+        "mnist_mlp",
+        "--optimizer.learning-rate",
+        "1e30",
+        "--log-every",
+        20,
+        "--workdir",
+        tmp_path / "x",
+    )
+    assert done.returncode == 3
+    assert "no longer finite at step 20" in done.stderr

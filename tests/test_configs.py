@@ -1,0 +1,107 @@
+"""Every config trains, and the documented networks reach what their documents say."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jaxclf.config import read_config
+from jaxclf.datasets.mnist import SHA256
+from jaxclf.loop import Trainer
+from jaxclf.step import Devices
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_few_steps_of_each_config(path, digits):
+    config = read_config(str(path))
+    run = Trainer(replace(config, epochs=1, log_every=2), digits, Devices.all())
+    run.fit()
+    assert run.latest["train"]["loss"] < 10
+    assert 0 <= run.latest["validation"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_config_states_its_command_and_its_claim(path):
+    docstring = path.read_text().split('"""')[1]
+    assert f"python train.py configs/{path.name}" in docstring
+    assert re.search(r"^\d\d\.\d\d( ± 0\.\d\d)? % test accuracy.*n = \d", docstring, re.M), "the measured accuracy"
+    assert "core" in docstring, "the machine"
+
+
+def shell_commands(text):
+    """The commands of the fenced shell blocks of a page."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout to run the README's commands in."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("train.py", "eval.py"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    return folder
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(command, checkout):
+    readme = (ROOT / "README.md").read_text()
+    for name, content in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", readme, re.S):
+        (checkout / name).write_text(content)
+    ran = 0
+    for line in shell_commands(readme):
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words[0] in ("pip", "pytest"):
+                continue  # what .ci/run does
+            assert words[0] == "python", line
+            done = command(*words[1:], cwd=checkout)
+            assert done.returncode == 0, (line, done.stderr)
+            ran += 1
+    assert ran >= 6
+    # The first of them is the main command: the documented network, its parameters, and what it reaches.
+    summary = json.loads((checkout / "runs/mnist_cnn/summary.json").read_text())
+    assert (summary["parameters"], summary["steps"]) == (242_062, 430)
+    assert summary["test"]["accuracy"] >= 0.976
+
+
+@pytest.mark.slow
+def test_python_of_the_readme_runs(command, checkout):
+    blocks = re.findall(r"```python\n(import jaxclf\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        done = command("-W", "error", "-c", block, cwd=checkout)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_deep_network_passes_98_5_percent(command, checkout):
+    done = command("train.py", "configs/mnist_mlp_deep.py", "--workdir", "runs/deep", cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((checkout / "runs/deep/summary.json").read_text())["test"]["accuracy"] > 0.985
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_data_configs_and_commands(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        commands = archive.read(entry_points).decode()
+    assert {f"jaxclf/configs/{path.name}" for path in CONFIGS} <= names
+    assert {f"jaxclf/datasets/{name}.gz" for name in SHA256} <= names
+    assert "jaxclf-train = jaxclf.commands.train:main" in commands
+    assert "jaxclf-eval = jaxclf.commands.eval:main" in commands

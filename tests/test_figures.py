@@ -1,0 +1,108 @@
+"""Figures show the images they are given, in their places, under the right titles and in the right frames."""
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex, to_rgb
+
+from jaxclf.figures import RIGHT, WRONG, image_grid, one_hot_figure, prediction_grid, save, tile
+
+NAMES = ("ant", "bee", "cat")
+LABELS = np.array([0, 1, 2, 0, 1])
+PREDICTIONS = np.array([0, 2, 2, 1, 1])
+
+
+@pytest.fixture
+def images(random):
+    return random.integers(0, 256, (5, 4, 3, 1), np.uint8)
+
+
+@pytest.fixture
+def predictions(images):
+    return prediction_grid(images, LABELS, PREDICTIONS, NAMES, "Some")
+
+
+def shown(figure):
+    return [axis for axis in figure.axes if axis.images]
+
+
+def frames(figure):
+    return [{to_hex(spine.get_edgecolor()) for spine in axis.spines.values()} for axis in shown(figure)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_image_is_shown_once_in_order(random, n, channels):
+    images = random.integers(0, 256, (n, 4, 3, channels), np.uint8)
+    figure = image_grid(images, title="Some")
+    for axis, image in zip(shown(figure), images, strict=True):
+        (drawn,) = axis.images
+        np.testing.assert_array_equal(drawn.get_array(), image.squeeze())
+    assert not any(axis.axison for axis in figure.axes[n:])
+    assert figure.get_suptitle() == "Some"
+
+
+@pytest.mark.parametrize(("dtype", "highest"), [(np.uint8, 255), (np.int32, 255), (np.float32, 1)])
+def test_grey_runs_from_black_to_white_over_the_whole_range(dtype, highest):
+    (axis,) = shown(image_grid(np.full((1, 2, 2, 1), highest // 2, dtype)))
+    assert axis.images[0].get_cmap().name == "gray"
+    assert axis.images[0].get_clim() == (0, highest)
+
+
+def test_titles_and_frames_say_what_is_right_and_what_is_wrong(predictions):
+    titles = [axis.get_title() for axis in shown(predictions)]
+    assert titles == ["ant", "cat, true bee", "cat", "bee, true ant", "bee"]
+    assert frames(predictions) == [{RIGHT}, {WRONG}, {RIGHT}, {WRONG}, {RIGHT}]
+
+
+def test_a_frame_once_red_is_not_red_in_the_next_figure(images, predictions):
+    assert {WRONG} in frames(predictions)
+    assert frames(prediction_grid(images, LABELS, LABELS, NAMES)) == [{RIGHT}] * 5
+    assert all(frame.isdisjoint({RIGHT, WRONG}) for frame in frames(image_grid(images)))
+
+
+@pytest.mark.parametrize("label", range(3))
+def test_a_one_hot_vector_is_beside_its_image(images, label):
+    left, right = one_hot_figure(images[0], label, NAMES).axes
+    np.testing.assert_array_equal(left.images[0].get_array(), images[0, ..., 0])
+    one_hot = [int(i == label) for i in range(3)]
+    assert [bar.get_height() for bar in right.patches] == one_hot
+    assert (left.get_title(), right.get_title()) == (NAMES[label], str(one_hot))
+    assert tuple(text.get_text() for text in right.get_xticklabels()) == NAMES
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 17), size=st.tuples(*[st.integers(1, 3)] * 3), gap=st.integers(0, 2))
+def test_the_tiles_cut_out_again_are_the_images(n, size, gap):
+    h, w, c = size
+    images = np.arange(1, n * h * w * c + 1, dtype=np.uint16).reshape(n, h, w, c)
+    picture = tile(images, gap)
+    assert picture.dtype == images.dtype
+    padded = np.pad(picture, ((0, gap), (0, gap), (0, 0)))
+    rows, columns = padded.shape[0] // (h + gap), padded.shape[1] // (w + gap)
+    assert (columns - 1) ** 2 < n <= columns**2 and rows == -(-n // columns)
+    tiles = padded.reshape(rows, h + gap, columns, w + gap, c).swapaxes(1, 2)[:, :, :h, :w]
+    np.testing.assert_array_equal(tiles.reshape(-1, h, w, c)[:n], images)
+    # All else is black.
+    assert np.count_nonzero(picture) == images.size
+
+
+def test_a_saved_figure_is_a_png_with_the_frames_in_it(images, tmp_path):
+    path = save(prediction_grid(images, LABELS, LABELS, NAMES), tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == [path]
+    with PIL.Image.open(path) as image:
+        assert image.format == "PNG"
+        colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0).tolist()
+    assert [round(255 * value) for value in to_rgb(RIGHT)] in colours
+    assert [round(255 * value) for value in to_rgb(WRONG)] not in colours
+
+
+def test_a_figure_that_cannot_be_saved_leaves_the_old_file_alone(predictions, tmp_path):
+    path = tmp_path / "a.unknown"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="unknown"):
+        save(predictions, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,248 @@
+"""Fit and evaluate: resumed runs are the same run, and every example counts once."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclf.augment import Shift
+from jaxclf.checkpoint import Checkpoints
+from jaxclf.config import Config
+from jaxclf.datasets import Mnist
+from jaxclf.loop import NonFiniteError, Trainer, evaluate
+from jaxclf.metrics import Accuracy, Confusion, TopK
+from jaxclf.models import Cnn, Mlp
+from jaxclf.optimizers import Adam, OneCycle, Sgd
+from jaxclf.step import Devices, variables_of
+from jaxclf.types import Split, Splits, UserError
+from jaxclf.writers import Jsonl
+
+CONFIG = Config(
+    dataset=Mnist(),
+    model=Mlp(features=(12,), classes=10, dropout=0.2),
+    optimizer=Adam(learning_rate=0.01, schedule=OneCycle()),
+    epochs=3,
+    batch_size=16,
+    augment=(Shift(1),),
+    remainder="pad",
+    ema_decay=0.9,
+    evaluate_train=True,
+    log_every=5,
+)
+
+
+class StopError(Exception):
+    """What ends a run early."""
+
+
+def trainer(digits, path, config=CONFIG, stop_at=None):
+    """A run kept under `path`, which ends at its first record of step `stop_at`."""
+    checkpoints = Checkpoints(path / "checkpoints")
+    step = checkpoints.saved[-1].step if checkpoints.saved else 0
+    jsonl = Jsonl(path / "metrics.jsonl", step)
+
+    def write(record):
+        if record.step == stop_at:
+            checkpoints.close()
+            raise StopError
+        jsonl(record)
+
+    return Trainer(config, digits, Devices.all(), checkpoints, write)
+
+
+def rows(path):
+    """The rows of metrics.jsonl without what depends on the clock."""
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole")
+    run = trainer(digits, path)
+    state = jax.device_get(run.fit())
+    run.checkpoints.close()
+    return path, state, run
+
+
+@pytest.mark.parametrize("stop_at", [20, 35])
+def test_a_resumed_run_ends_with_the_same_bytes(stop_at, digits, tmp_path, whole):
+    # 13 steps an epoch: each is stopped within an epoch and goes on from the checkpoint of the one before.
+    with pytest.raises(StopError):
+        trainer(digits, tmp_path, stop_at=stop_at).fit()
+    run = trainer(digits, tmp_path)
+    assert run.checkpoints.saved[-1].step == stop_at // 13 * 13
+    state = jax.device_get(run.fit())
+    run.checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, state, whole[1])
+    assert rows(tmp_path) == rows(whole[0])
+
+
+def test_rows_name_split_period_and_step(whole):
+    path, _, run = whole
+    assert run.total_steps == 39
+    found = [(row["step"], row["split"], row["period"]) for row in rows(path)]
+    first = [(5, "train", "interval"), (10, "train", "interval"), (13, "train", "interval")]
+    first += [(13, split, "epoch") for split in ("train", "train_full", "validation")]
+    assert found[:6] == first
+    assert {"loss", "accuracy", "gradient_norm", "learning_rate"} <= rows(path)[0].keys()
+
+
+def test_the_epoch_row_is_the_running_mean_of_its_intervals(whole):
+    intervals = [row for row in rows(whole[0]) if row["step"] <= 13 and row["period"] == "interval"]
+    images = [5 * 16, 5 * 16, 203 - 10 * 16]
+    epoch = next(row for row in rows(whole[0]) if (row["split"], row["period"]) == ("train", "epoch"))
+    for name in ("loss", "accuracy"):
+        mean = np.average([row[name] for row in intervals], weights=images)
+        assert epoch[name] == pytest.approx(mean, rel=1e-6)
+
+
+def test_checkpoints_keep_the_last_two_and_the_best(digits, tmp_path):
+    run = trainer(digits, tmp_path, replace(CONFIG, epochs=5, optimizer=Sgd(learning_rate=1e-9)))
+    run.fit()
+    # With next to no learning rate nothing changes, and the latest of equals is the best.
+    assert [saved.step for saved in run.checkpoints.saved] == [52, 65]
+    assert run.checkpoints.best.step == 65
+    for which in ("3", "newest", ""):
+        with pytest.raises(UserError, match="last, best and the steps 52, 65"):
+            run.checkpoints.find(which)
+    run.checkpoints.close()
+
+
+def test_the_best_outlives_later_checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step, accuracy in enumerate([0.5, 0.9, 0.6, 0.7, 0.8], start=1):
+        checkpoints.save(step, {"x": jnp.full(3, step)}, {"accuracy": accuracy}, {"note": step})
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert [saved.step for saved in again.saved] == [2, 4, 5]
+    assert again.find("best").step == 2
+    assert again.find("last").step == 5
+    assert again.notes(2) == {"note": 2}
+    np.testing.assert_array_equal(again.restore(2, {"x": jnp.zeros(3, int)})["x"], [2, 2, 2])
+    again.close()
+
+
+def test_only_the_run_itself_removes_what_an_interrupted_save_left(tmp_path):
+    leftover = tmp_path / "7.orbax-checkpoint-tmp"
+    leftover.mkdir()
+    Checkpoints(tmp_path).close()
+    assert leftover.exists()
+    Checkpoints(tmp_path, writing=True).close()
+    assert not leftover.exists()
+
+
+def test_nothing_is_chosen_by_the_test_set(digits, tmp_path):
+    run = trainer(Splits(digits.train, None, digits.test), tmp_path, replace(CONFIG, epochs=1))
+    run.fit()
+    assert {row["split"] for row in rows(tmp_path)} == {"train", "train_full", "test"}
+    assert run.checkpoints.best is None
+    with pytest.raises(UserError, match="no validation images"):
+        run.checkpoints.find("best")
+    run.checkpoints.close()
+
+
+def test_a_checkpoint_is_of_the_state_when_it_was_saved(digits, tmp_path):
+    # The step is given the state's memory while Orbax writes in the background.
+    run = Trainer(replace(CONFIG, log_every=1000), digits, Devices.all())
+    state = run.start()
+    checkpoints = Checkpoints(tmp_path)
+    batches = list(run.batches(0, 13))
+    state = run.train_step(state, batches[0])
+    expected = jax.tree.map(np.array, jax.device_get(state))
+    checkpoints.save(1, state, {}, {})
+    for batch in batches[1:]:
+        state = run.train_step(state, batch)
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.restore(1, state)), expected)
+    again.close()
+
+
+def test_a_checkpoint_of_four_devices_restores_on_one(digits, tmp_path, whole):
+    one = Devices(jax.make_mesh((1,), ("data",), Devices.all().mesh.axis_types, devices=jax.devices()[:1]))
+    run = Trainer(CONFIG, digits, one)
+    checkpoints = Checkpoints(whole[0] / "checkpoints")
+    state = checkpoints.restore(39, run.devices.create_state(run.recipe, next(run.batches(0, 1))))
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), whole[1])
+    assert state.step.sharding.device_set == {jax.devices()[0]}
+
+
+@pytest.fixture(scope="module")
+def evaluated(whole):
+    run = whole[2]
+    recipe = replace(run.recipe, metrics=(Accuracy(), TopK(3), Confusion()))
+    state = jax.device_put(whole[1], run.devices.replicated)
+    return partial(
+        evaluate,
+        recipe,
+        run.devices,
+        run.devices.compile_eval_step(recipe),
+        variables_of(state),
+        keep_logits=True,
+    )
+
+
+@pytest.mark.parametrize("batch_size", [7, 32, 101, 128])
+def test_any_batch_size_evaluates_every_example_once(batch_size, digits, evaluated):
+    values, logits = evaluated(digits.test, batch_size)
+    assert logits.shape == (101, 10)
+    labels = digits.test.labels
+    assert values["accuracy"] == np.count_nonzero(np.argmax(logits, axis=1) == labels) / 101
+    assert 0.2 < values["accuracy"] < 1.0  # there are mistakes to count
+    assert values["confusion_matrix"].sum() == 101
+    log_probabilities = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(axis=1, keepdims=True))
+    assert values["loss"] == pytest.approx(-log_probabilities[np.arange(101), labels].mean(), rel=1e-5)
+
+
+def test_the_running_mean_of_the_parameters_is_what_is_evaluated(whole):
+    state = whole[1]
+    assert np.abs(state.ema["logits"]["kernel"] - state.params["logits"]["kernel"]).max() > 1e-4
+    assert variables_of(state)["params"] is state.ema
+
+
+def test_training_that_is_not_finite_stops_and_names_the_step(digits):
+    config = replace(CONFIG, optimizer=Sgd(learning_rate=1e30), model=Mlp(features=(5, 5), classes=10))
+    with pytest.raises(NonFiniteError, match=r"step 5: loss nan.*\n.*learning-rate"):
+        Trainer(config, digits, Devices.all()).fit()
+
+
+def test_a_metric_that_gives_arrays_stays_out_of_the_lines(digits, tmp_path):
+    run = trainer(digits, tmp_path, replace(CONFIG, epochs=1, metrics=(Confusion(), TopK(3))))
+    run.fit()
+    run.checkpoints.close()
+    validation = next(row for row in rows(tmp_path) if row["split"] == "validation")
+    assert {"loss", "top_3_accuracy"} <= validation.keys()
+    assert "confusion_matrix" not in validation
+    # Without an accuracy, the best is what has the lowest loss.
+    assert run.checkpoints.best.step == 13
+
+
+def test_a_checkpoint_of_another_network_is_refused(digits, whole):
+    other = Trainer(replace(CONFIG, model=Mlp(features=(13,), classes=10)), digits, Devices.all())
+    checkpoints = Checkpoints(whole[0] / "checkpoints")
+    like = other.devices.create_state(other.recipe, next(other.batches(0, 1)))
+    with pytest.raises(UserError, match=r"step 39 .* of another network.*\(784, 12\).*\(784, 13\)"):
+        checkpoints.restore(39, like)
+    checkpoints.close()
+
+
+def test_a_convolutional_network_learns_real_digits(mnist):
+    few = Split(mnist.train.images[:2_000], mnist.train.labels[:2_000], mnist.train.class_names)
+    config = replace(
+        CONFIG,
+        model=Cnn(features=(8, 16), dense=(32,), classes=10),
+        optimizer=Adam(learning_rate=3e-3),
+        augment=(),
+        batch_size=40,
+        ema_decay=0.0,
+        evaluate_train=False,
+    )
+    run = Trainer(config, Splits(few, None, None), Devices.all())
+    run.fit()
+    assert run.latest["train"]["accuracy"] > 0.85

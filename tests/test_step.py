@@ -1,0 +1,219 @@
+"""One step is the same on one device and on many, in one part and in several, padded or not."""
+
+import re
+from dataclasses import replace
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxclf.augment import Shift
+from jaxclf.losses import CrossEntropy
+from jaxclf.metrics import Accuracy
+from jaxclf.models import Cnn, Mlp
+from jaxclf.optimizers import Adam, Sgd
+from jaxclf.pipeline import train_batches
+from jaxclf.step import AXIS, Devices, Recipe, create_state, summarize, train_step, variables_of
+from jaxclf.types import Batch, UserError
+
+STEPS, BATCH = 20, 16
+MODEL = Cnn(features=(3, 4), dense=(8,), classes=10, dropout=0.3)
+RECIPE = Recipe(
+    MODEL,
+    CrossEntropy(),
+    (Accuracy(),),
+    Sgd(learning_rate=0.1, momentum=0.9).build(STEPS),
+    augment=(Shift(2),),
+)
+
+
+class Normalized(nn.Module):
+    """A model with batch statistics."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(images.shape[0], -1) / 255.0
+        return nn.Dense(10)(nn.BatchNorm(use_running_average=not train)(x))
+
+
+def devices(count, parallel="jit"):
+    return Devices(
+        jax.make_mesh((count,), (AXIS,), Devices.all().mesh.axis_types, devices=jax.devices()[:count]),
+        parallel,
+    )
+
+
+@pytest.fixture(scope="module")
+def batches(digits):
+    # 203 images: the last of 13 batches is padded.
+    return list(train_batches(digits.train, batch_size=BATCH, remainder="pad", seed=0, start=0, stop=STEPS))
+
+
+def fit(recipe, batches, on=None):
+    on = on or devices(1)
+    state = on.create_state(recipe, batches[0])
+    step = on.compile_train_step(recipe, state, batches[0])
+    for batch in batches:
+        state = step(state, batch)
+    return jax.device_get(state)
+
+
+def assert_same(a, b, atol=1e-5):
+    jax.tree.map(partial(np.testing.assert_allclose, atol=atol, rtol=0), a, b)
+
+
+@pytest.fixture(scope="module")
+def alone(batches):
+    return fit(RECIPE, batches)
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_four_devices_give_the_parameters_of_one(parallel, batches, alone):
+    many = fit(RECIPE, batches, devices(4, parallel))
+    assert_same(many.params, alone.params)
+    assert_same(summarize(RECIPE, many.epoch_stats), summarize(RECIPE, alone.epoch_stats))
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_four_devices_give_adam_and_the_running_mean_of_one(parallel, batches):
+    recipe = replace(RECIPE, transformation=Adam(learning_rate=1e-3).build(STEPS), ema_decay=0.9)
+    many, one = fit(recipe, batches, devices(4, parallel)), fit(recipe, batches)
+    assert_same((many.params, many.ema), (one.params, one.ema))
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(parts, batches, alone):
+    accumulated = fit(replace(RECIPE, gradient_accumulation=parts), batches)
+    assert int(accumulated.step) == STEPS  # optimiser updates, not parts
+    assert_same(accumulated.params, alone.params)
+
+
+def test_accumulation_on_several_devices(batches, alone):
+    assert_same(fit(replace(RECIPE, gradient_accumulation=2), batches, devices(4, "pmap")).params, alone.params)
+
+
+def test_training_is_repeatable_to_the_bit(batches, alone):
+    jax.tree.map(np.testing.assert_array_equal, fit(RECIPE, batches), alone)
+
+
+def test_another_seed_is_another_run(batches, alone):
+    other = fit(replace(RECIPE, seed=1), batches)
+    assert np.abs(other.params["logits"]["kernel"] - alone.params["logits"]["kernel"]).max() > 0.01
+
+
+def test_what_padding_holds_does_not_matter(batches, alone):
+    def spoil(batch):
+        images = np.where(batch.mask[:, None, None, None], batch.images, 77).astype(np.uint8)
+        return Batch(images, np.where(batch.mask, batch.labels, 3), batch.mask)
+
+    assert not all(batch.mask.all() for batch in batches)
+    jax.tree.map(np.testing.assert_array_equal, fit(RECIPE, [spoil(batch) for batch in batches]), alone)
+
+
+def test_a_padded_batch_divides_by_its_real_count(batches):
+    batch = Batch(*(part[:8] for part in batches[0]))
+    padded = Batch(
+        np.concatenate([batch.images, batch.images]),
+        np.concatenate([batch.labels, batch.labels]),
+        np.arange(16) < 8,
+    )
+    recipe = replace(RECIPE, model=Mlp(features=(5,), classes=10), augment=())
+    assert_same(fit(recipe, [batch]).params, fit(recipe, [padded]).params, atol=1e-7)
+
+
+def test_the_step_is_plain_gradient_descent_written_out(batches):
+    model = Mlp(features=(6,), classes=10)
+    recipe = replace(RECIPE, model=model, augment=(), transformation=Sgd(learning_rate=0.5).build(1))
+    state = create_state(recipe, batches[0])
+
+    def mean_loss(params):
+        logits = model.apply({"params": params}, jnp.asarray(batches[0].images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batches[0].labels).mean()
+
+    gradients = jax.grad(mean_loss)(state.params)
+    expected = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradients)
+    after = jax.jit(partial(train_step, recipe))(state, batches[0])
+    assert_same(after.params, expected, atol=1e-6)
+    values = summarize(recipe, after.epoch_stats)
+    assert values["loss"] == pytest.approx(float(mean_loss(state.params)), rel=1e-5)
+    assert values["gradient_norm"] == pytest.approx(float(optax.tree.norm(gradients)), rel=1e-5)
+
+
+def test_the_running_mean_has_a_short_memory_at_first(batches):
+    recipe = replace(RECIPE, ema_decay=0.5)
+    state, jitted = create_state(recipe, batches[0]), jax.jit(partial(train_step, recipe))
+    ema = state.ema["logits"]["kernel"]
+    for step, batch in enumerate(batches[:12], start=1):
+        state = jitted(state, batch)
+        decay = min(0.5, (1 + step) / (10 + step))
+        ema = decay * ema + (1 - decay) * state.params["logits"]["kernel"]
+    np.testing.assert_allclose(state.ema["logits"]["kernel"], ema, atol=1e-6)
+    assert variables_of(state)["params"] is state.ema
+    assert variables_of(state, "raw")["params"] is state.params
+
+
+def test_bfloat16_computes_but_keeps_float32_state(batches):
+    recipe = replace(RECIPE, model=replace_dtype(MODEL, "bfloat16"), ema_decay=0.9)
+    state = fit(recipe, batches)
+    floats = [leaf for leaf in jax.tree.leaves(state) if np.issubdtype(leaf.dtype, np.floating)]
+    assert {leaf.dtype for leaf in floats} == {np.dtype("float32")}
+    jaxpr = str(jax.make_jaxpr(partial(train_step, recipe))(create_state(recipe, batches[0]), batches[0]))
+    assert re.search(r"bf16\[.*conv_general_dilated", jaxpr)
+
+
+def replace_dtype(model, dtype):
+    return model.clone(dtype=dtype)
+
+
+def test_batch_statistics_move_in_training_and_stay_in_evaluation(batches):
+    recipe = replace(RECIPE, model=Normalized(), augment=())
+    before, after = create_state(recipe, batches[0]), fit(recipe, batches)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.model_state, after.model_state)
+    assert max(jax.tree.leaves(moved)) > 0.01
+    assert_same(fit(recipe, batches, devices(4)).params, after.params, atol=1e-4)
+
+
+def test_a_batch_that_does_not_divide_names_one_that_does():
+    with pytest.raises(UserError, match=r"batch_size=30 .* 4 devices.*try 28 or 32"):
+        devices(4).check_batch_size(30)
+    devices(4).check_batch_size(32, gradient_accumulation=2)
+
+
+def computations(hlo):
+    """The computations of an HLO module by name."""
+    blocks = re.findall(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?^}", hlo, re.M | re.S)
+    texts = [block.group(0) for block in re.finditer(r"^(?:ENTRY )?%?[\w.\-]+ \(.*?^}", hlo, re.M | re.S)]
+    return dict(zip(blocks, texts, strict=True))
+
+
+def convolutions_in_loops(function, *arguments):
+    """Whether a compiled program has a convolution in the body of a loop, or in what that calls."""
+    parts = computations(jax.jit(function).lower(*arguments).compile().as_text())
+    todo = re.findall(r"body=%?([\w.\-]+)", "\n".join(parts.values()))
+    inside = set()
+    while todo:
+        name = todo.pop()
+        if name not in inside:
+            inside.add(name)
+            todo += re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", parts.get(name, ""))
+    return any("convolution" in parts.get(name, "") for name in inside)
+
+
+def test_a_convolution_in_a_loop_would_be_found():
+    def looped(x):
+        return jax.lax.fori_loop(0, 5, lambda i, x: nn.Conv(1, (3, 3)).apply(variables, x), x)
+
+    x = jnp.ones((1, 8, 8, 1))
+    variables = nn.Conv(1, (3, 3)).init(jax.random.key(0), x)
+    assert convolutions_in_loops(looped, x)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_no_convolution_sits_inside_a_compiled_loop(parts, batches):
+    recipe = replace(RECIPE, gradient_accumulation=parts)
+    state = create_state(recipe, batches[0])
+    assert not convolutions_in_loops(partial(train_step, recipe), state, batches[0])

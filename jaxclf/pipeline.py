@@ -6,7 +6,10 @@ Images stay as they are stored (uint8) until they are on the device. TensorFlow 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal
 
@@ -86,7 +89,34 @@ def _fetch(steps: Any, order: Callable, split: Split) -> Iterator[Batch]:
         return *gather(indices), mask
 
     batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return map(Batch._make, batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
+    return _uninterrupted(map(Batch._make, batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()))
+
+
+def _uninterrupted(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; Ctrl-C is answered between them: inside TensorFlow it can end in a crash (docs/log.md)."""
+    while True:
+        with _interrupt_held():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Raise the KeyboardInterrupt of a Ctrl-C that comes inside the block at its end."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # nothing would be raised here
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _gather(split: Split) -> Callable[[Any], tuple[Any, Any]]:

@@ -1,5 +1,9 @@
 """Batch k of a run is a pure function of (seed, k), and nothing is left out or seen twice."""
 
+import signal
+import threading
+import traceback
+
 import numpy as np
 import pytest
 
@@ -86,3 +90,31 @@ def test_images_may_be_read_on_demand():
     demanded = Split(Source(), SPLIT.labels, SPLIT.class_names)
     for a, b in zip(feed(split=demanded), feed(), strict=True):
         np.testing.assert_array_equal(a.images, b.images)
+
+
+class Interrupting:
+    """Images whose reading is met by a Ctrl-C."""
+
+    shape = SPLIT.images.shape
+
+    def __getitem__(self, indices):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return SPLIT.images[indices]
+
+
+def test_ctrl_c_is_answered_outside_tensorflow():
+    batches = eval_batches(Split(Interrupting(), SPLIT.labels, SPLIT.class_names), N)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        list(batches)
+    assert not [frame for frame in traceback.extract_tb(interrupt.tb) if "tensorflow" in frame.filename]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_user_is_left_alone():
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        assert len(list(eval_batches(Split(Interrupting(), SPLIT.labels, SPLIT.class_names), N))) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert came

@@ -93,12 +93,13 @@ def test_images_may_be_read_on_demand():
 
 
 class Interrupting:
-    """Images whose reading is met by a Ctrl-C."""
+    """Images whose reading, in a thread of TensorFlow, is met by a Ctrl-C."""
 
     shape = SPLIT.images.shape
 
     def __getitem__(self, indices):
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         return SPLIT.images[indices]
 
 

@@ -25,7 +25,7 @@ class Saved:
 
 
 def score(metrics: dict[str, float]) -> float:
-    """What the best checkpoint has most of."""
+    """What the best checkpoint has most of: accuracy or, where that is not measured, the least loss."""
     return metrics["accuracy"] if "accuracy" in metrics else -metrics["loss"]
 
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 
 import jaxclf.models  # noqa: F401 - JSON can name only what is imported
-from jaxclf.augment import Augmentation
+from jaxclf.augment import Augmentation, Mixup
 from jaxclf.datasets import Dataset
 from jaxclf.losses import CrossEntropy, Loss
 from jaxclf.metrics import Accuracy, Metric
@@ -53,6 +53,12 @@ class Config:
     """What is reported beside the loss."""
     augment: tuple[Augmentation, ...] = ()
     """Random changes to training images, on the device, in this order."""
+    mixup: Mixup | None = None
+    """Mixes every training image and its label with another one's, after the augmentations."""
+    class_weights: Literal["equal", "balanced"] = "equal"
+    """What a class counts for in the gradient: the same an image, or the same a class, however many images it has."""
+    patience: int = 0
+    """Epochs without a better validation after which training stops early; 0 never stops."""
     remainder: Remainder = "drop"
     """What becomes of the short batch at the end of an epoch; padding counts for nothing."""
     seed: int = 0
@@ -75,6 +81,10 @@ class Config:
                 raise UserError(f"{name}={getattr(self, name)}: expected at least 1")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: expected at least 0 and below 1")
+        if self.patience < 0:
+            raise UserError(f"patience={self.patience}: expected at least 0")
+        if self.mixup is not None and not isinstance(self.mixup, Mixup):
+            raise UserError(f"mixup holds {self.mixup!r}, which is no Mixup")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 

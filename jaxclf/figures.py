@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxclf.files import whole
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 # A bluish green and a red that differ in lightness too, for every kind of colour vision; titles say it as well.
 RIGHT, WRONG = "#009e73", "#c1121f"
@@ -21,8 +21,7 @@ FRAME = 3.0  # points
 def tile(images: np.ndarray, gap: int = 2) -> np.ndarray:
     """Images [n, h, w, c] side by side in a square grid, as one picture of the same dtype."""
     n, h, w, c = images.shape
-    columns = max(1, int(np.ceil(np.sqrt(n))))
-    rows = max(1, -(-n // columns))
+    rows, columns = grid_shape(n)
     picture = np.zeros((rows * (h + gap) - gap, columns * (w + gap) - gap, c), images.dtype)
     for i, image in enumerate(images):
         y, x = i // columns * (h + gap), i % columns * (w + gap)
@@ -34,11 +33,23 @@ def image_grid(images: np.ndarray, titles: Sequence[str] = (), colors: Sequence[
     """Images [n, h, w, c] in a square grid, each under its title and in a frame of its colour."""
     from matplotlib.figure import Figure
 
-    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
-    rows = max(1, -(-len(images) // columns))
+    rows, columns = grid_shape(len(images))
     figure = Figure(figsize=(1.7 * columns, (1.9 if titles else 1.7) * rows + 0.5), layout="constrained")
+    draw_grid(figure, images, titles, colors, title)
+    return figure
+
+
+def grid_shape(n: int) -> tuple[int, int]:
+    """Rows and columns of a square grid of n."""
+    columns = max(1, int(np.ceil(np.sqrt(n))))
+    return max(1, -(-n // columns)), columns
+
+
+def draw_grid(figure: FigureBase, images: np.ndarray, titles: Sequence[str], colors: Sequence[str], title: str) -> None:
+    """Draw a grid of images on a figure, or on a part of one."""
     if title:
         figure.suptitle(title, parse_math=False)
+    rows, columns = grid_shape(len(images))
     axes = figure.subplots(rows, columns, squeeze=False)
     for i, axis in enumerate(axes.flat):
         axis.set(xticks=[], yticks=[])
@@ -51,7 +62,6 @@ def image_grid(images: np.ndarray, titles: Sequence[str] = (), colors: Sequence[
         if i < len(colors):
             for spine in axis.spines.values():
                 spine.set(color=colors[i], linewidth=FRAME)
-    return figure
 
 
 def show_image(axis, image: np.ndarray) -> None:
@@ -69,12 +79,37 @@ def prediction_grid(
     title: str = "",
 ) -> Figure:
     """What was found, framed green where it is right; red, with the true label, where it is wrong."""
+    return image_grid(images, *judge(labels, predictions, class_names), title)
+
+
+def judge(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A title and a colour for each prediction."""
     right = predictions == labels
     titles = [
-        f"{class_names[found]}" if ok else f"{class_names[found]}, true {class_names[label]}"
+        f"{class_names[found]}" if ok else f"{class_names[found]},\ntrue {class_names[label]}"
         for found, label, ok in zip(predictions, labels, right, strict=True)
     ]
-    return image_grid(images, titles, [RIGHT if ok else WRONG for ok in right], title)
+    return titles, [RIGHT if ok else WRONG for ok in right]
+
+
+class Judged(NamedTuple):
+    """Images [n, h, w, c], what they are and what was found."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+
+
+def seen_and_unseen(seen: Judged, unseen: Judged, class_names: Sequence[str], titles: tuple[str, str]) -> Figure:
+    """Predictions on images of training beside predictions on others, framed green and red."""
+    from matplotlib.figure import Figure
+
+    rows, columns = grid_shape(max(len(seen.images), len(unseen.images)))
+    figure = Figure(figsize=(3.6 * columns, 2.1 * rows + 0.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, wspace=0.06, squeeze=False)[0]
+    for part, judged, title in zip((left, right), (seen, unseen), titles, strict=True):
+        draw_grid(part, judged.images, *judge(judged.labels, judged.predictions, class_names), title)
+    return figure
 
 
 def one_hot_figure(image: np.ndarray, label: int, class_names: Sequence[str]) -> Figure:

@@ -13,6 +13,11 @@ from typing import Any
 from jaxclf.types import UserError
 
 
+def cache_directory() -> Path:
+    """Where jaxclf keeps what it can make again: `$XDG_CACHE_HOME/jaxclf` or `~/.cache/jaxclf`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxclf"
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path to write to, in the same directory, that takes the name `path` when the block ends without an error."""

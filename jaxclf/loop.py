@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,12 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.checkpoint import Checkpoints
+from jaxclf.checkpoint import Checkpoints, score
 from jaxclf.config import Config
-from jaxclf.pipeline import eval_batches, steps_per_epoch, tensorflow, train_batches
-from jaxclf.step import Devices, Recipe, TrainState, summarize, variables_of, zero_stats
-from jaxclf.types import Batch, Split, Splits, Variables
+from jaxclf.devices import Devices
+from jaxclf.evaluation import batch_shape, evaluate
+from jaxclf.pipeline import steps_per_epoch, tensorflow, train_batches
+from jaxclf.step import Recipe, TrainState, summarize, variables_of
+from jaxclf.types import Batch, Split, Splits, require
 from jaxclf.writers import Record, Writer
+
+# What a checkpoint notes beside the state, so that a resumed run is the same run.
+NOTED = ("train_seconds", "data_wait_seconds", "latest", "epochs_done", "best_score", "best_epoch")
 
 
 class NonFiniteError(Exception):
@@ -34,6 +39,7 @@ class Interval(NamedTuple):
     images: int  # padding apart
     values: dict[str, Any]
     finished: float  # seconds, of time.perf_counter
+    data_wait: float  # seconds the loop has waited for batches since the run began
 
 
 @dataclass
@@ -47,12 +53,20 @@ class Trainer:
     write: Writer = lambda record: None
     on_step: Callable[[int, int], None] = lambda step, epoch: None
     train_seconds: float = 0.0  # of steps alone, those before a resume included
+    data_wait_seconds: float = 0.0  # of those, how long the loop waited for batches
     compile_seconds: float = 0.0
     latest: dict[str, dict[str, float]] = field(default_factory=dict)  # by split, of the last epoch
+    epochs_done: int = 0
+    best_score: float | None = None  # of validation
+    best_epoch: int = 0  # epochs done when it was reached
 
     def __post_init__(self):
         self.devices.check_batch_size(self.config.batch_size, self.config.gradient_accumulation)
-        self.total_steps = self.steps_per_epoch * self.config.epochs  # optimiser updates of the run
+        require(
+            not self.config.patience or self.splits.validation is not None,
+            f"patience={self.config.patience} stops by validation, and this dataset holds no images out for it",
+        )
+        self.total_steps = self.steps_per_epoch * self.config.epochs  # optimiser updates of a run that is not stopped
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -67,7 +81,8 @@ class Trainer:
     @cached_property
     def recipe(self) -> Recipe:
         """What a step does."""
-        return recipe_of(self.config, self.total_steps)
+        weights = balanced(self.splits.train) if self.config.class_weights == "balanced" else ()
+        return replace(recipe_of(self.config, self.total_steps), class_weights=weights)
 
     @cached_property
     def eval_step(self) -> Callable:
@@ -75,14 +90,29 @@ class Trainer:
         return self.devices.compile_eval_step(self.recipe)
 
     def fit(self) -> TrainState:
-        """Train from the newest checkpoint, or from nothing, to the last epoch."""
-        state, step = self.restore(self.start())
-        for epoch in range(step // self.steps_per_epoch, self.config.epochs):
-            state = self.fit_epoch(state, epoch)
-            self.evaluate_epoch(state, epoch)
+        """Train from the newest checkpoint, or from nothing, to the last epoch or until patience ends."""
+        state = self.restore(self.start())
+        while self.epochs_done < self.config.epochs and not self.stopped_early:
+            state = self.fit_epoch(state, self.epochs_done)
+            self.evaluate_epoch(state, self.epochs_done)
             state = state.replace(epoch_stats=self.zero(state.epoch_stats))
-            self.save(state, epoch)
+            self.epochs_done += 1
+            self.note_best()
+            self.save(state)
         return state
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has not become better for as long as the config's patience."""
+        return 0 < self.config.patience <= self.epochs_done - self.best_epoch
+
+    def note_best(self) -> None:
+        """Keep the best validation so far and when it was reached; equal is not better."""
+        if self.splits.validation is None:
+            return
+        reached = score(self.latest["validation"])
+        if self.best_score is None or reached > self.best_score:
+            self.best_score, self.best_epoch = reached, self.epochs_done
 
     def start(self) -> TrainState:
         """The state at step 0, with the train step compiled."""
@@ -100,26 +130,27 @@ class Trainer:
             self.compile_seconds = time.perf_counter() - began
         return state
 
-    def restore(self, state: TrainState) -> tuple[TrainState, int]:
-        """The newest checkpoint and its step, or the state as it is and 0."""
+    def restore(self, state: TrainState) -> TrainState:
+        """The state of the newest checkpoint, and what was noted with it; or the state as it is."""
         if self.checkpoints is None or not self.checkpoints.saved:
-            return state, 0
+            return state
         step = self.checkpoints.find("last").step
         notes = self.checkpoints.notes(step)
-        self.train_seconds, self.latest = notes["train_seconds"], notes["latest"]
-        return self.checkpoints.restore(step, state), step
+        for name in NOTED:
+            setattr(self, name, notes[name])
+        return self.checkpoints.restore(step, state)
 
     def fit_epoch(self, state: TrainState, epoch: int) -> TrainState:
         """The steps of an epoch, logging as they go."""
         first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
-        began = Interval(first, 0, {}, time.perf_counter())
+        began = Interval(first, 0, {}, time.perf_counter(), self.data_wait_seconds)
         previous, pending = began, deque[Future[Interval]]()
         with ThreadPoolExecutor(1) as fetcher:
-            for step, batch in enumerate(self.batches(first, last), start=first + 1):
+            for step, batch in enumerate(self.waited_for(self.batches(first, last)), start=first + 1):
                 state = self.train_step(state, batch)
                 self.on_step(step, epoch)
                 if step % self.config.log_every == 0 or step == last:
-                    pending.append(fetcher.submit(self.fetch, step, state.interval_stats))
+                    pending.append(fetcher.submit(self.fetch, step, state.interval_stats, self.data_wait_seconds))
                     state = state.replace(interval_stats=self.zero(state.interval_stats))
                 # Fetched aside and written one interval late, so that logging never stalls the device.
                 while len(pending) > (step < last):
@@ -128,10 +159,21 @@ class Trainer:
         self.latest["train"] = self.report("train", epoch, summarize(self.recipe, state.epoch_stats))
         return state
 
-    def fetch(self, step: int, stats: Any) -> Interval:
+    def fetch(self, step: int, stats: Any, data_wait: float) -> Interval:
         """The values of an interval, when the device has them."""
         images = int(stats["loss"]["count"])
-        return Interval(step, images, summarize(self.recipe, stats), time.perf_counter())
+        return Interval(step, images, summarize(self.recipe, stats), time.perf_counter(), data_wait)
+
+    def waited_for(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; how long they were waited for is added up."""
+        batches = iter(batches)
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.data_wait_seconds += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
     def batches(self, first: int, last: int):
         """The batches of steps `first` to `last`, excluded."""
@@ -146,6 +188,7 @@ class Trainer:
         values = scalars(interval.values) | {
             "learning_rate": float(self.learning_rates[interval.step - 1]),
             "images_per_second": interval.images / (interval.finished - previous.finished),
+            "data_wait_seconds": interval.data_wait - previous.data_wait,
         }
         self.write(Record(interval.step, interval.step / self.steps_per_epoch, "train", "interval", values))
         if not math.isfinite(values["loss"]):
@@ -175,7 +218,7 @@ class Trainer:
         self.write(Record((epoch + 1) * self.steps_per_epoch, epoch + 1, split, "epoch", values))
         return values
 
-    def save(self, state: TrainState, epoch: int) -> None:
+    def save(self, state: TrainState) -> None:
         """Checkpoint after an epoch. Only validation may choose the best: without it nothing is chosen."""
         if self.checkpoints is None:
             return
@@ -184,10 +227,9 @@ class Trainer:
         notes = {
             "image_shape": list(train.image_shape),
             "class_names": list(train.class_names),
-            "train_seconds": self.train_seconds,
-            "latest": self.latest,
+            **{name: getattr(self, name) for name in NOTED},
         }
-        self.checkpoints.save((epoch + 1) * self.steps_per_epoch, state, metrics, notes)
+        self.checkpoints.save(self.epochs_done * self.steps_per_epoch, state, metrics, notes)
 
     def zero(self, stats: Any) -> Any:
         """Stats of nothing, shaped and placed like these."""
@@ -209,45 +251,15 @@ def recipe_of(config: Config, total_steps: int) -> Recipe:
         metrics=config.metrics,
         transformation=config.optimizer.build(total_steps),
         augment=config.augment,
+        mixup=config.mixup,
         ema_decay=config.ema_decay,
         gradient_accumulation=config.gradient_accumulation,
         seed=config.seed,
     )
 
 
-def batch_shape(split: Split, batch_size: int) -> Batch:
-    """The shapes and dtypes of a batch of a split."""
-    images, labels = split.images[:1], split.labels
-    return Batch(
-        jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype),
-        jax.ShapeDtypeStruct((batch_size, *labels.shape[1:]), labels.dtype),
-        jax.ShapeDtypeStruct((batch_size,), jnp.bool_),
-    )
-
-
-class Evaluation(NamedTuple):
-    """What a model makes of a split."""
-
-    values: dict[str, Any]  # loss and metrics
-    logits: np.ndarray  # [n, classes], or empty where they were not asked for
-
-
-def evaluate(
-    recipe: Recipe,
-    devices: Devices,
-    eval_step: Callable,
-    variables: Variables,
-    split: Split,
-    batch_size: int,
-    keep_logits: bool = False,
-) -> Evaluation:
-    """Evaluate every example of a split exactly once, whatever the batch size."""
-    batch_size = -(-min(batch_size, len(split)) // devices.mesh.size) * devices.mesh.size
-    stats = jax.device_put(zero_stats(recipe, batch_shape(split, batch_size)), devices.replicated)
-    logits = []
-    for batch in eval_batches(split, batch_size):
-        stats, batch_logits = eval_step(variables, stats, batch)
-        if keep_logits:
-            logits.append(batch_logits)
-    kept = np.concatenate(jax.device_get(logits))[: len(split)] if logits else np.empty((0, 0), np.float32)
-    return Evaluation(summarize(recipe, stats), kept)
+def balanced(split: Split) -> tuple[float, ...]:
+    """Weights by which every class adds as much to the gradient as any other; their mean over images is 1."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    present = np.count_nonzero(counts)
+    return tuple(len(split) / (present * max(int(count), 1)) for count in counts)

@@ -82,21 +82,30 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
 def _fetch(steps: Any, order: Callable, split: Split) -> Iterator[Batch]:
     """The batches of steps, ahead of their use. `order` gives the indices and the mask of a step."""
     tf = tensorflow()
-    gather = _gather(split)
+    failures: list[Exception] = []
+    gather = _gather(split, failures)
 
     def batch(step):
         indices, mask = order(step)
         return *gather(indices), mask
 
     batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _uninterrupted(map(Batch._make, batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()))
+    return _uninterrupted(map(Batch._make, batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()), failures)
 
 
-def _uninterrupted(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches; Ctrl-C is answered between them: inside TensorFlow it can end in a crash (docs/log.md)."""
+def _uninterrupted(batches: Iterator[Batch], failures: list[Exception]) -> Iterator[Batch]:
+    """The same batches; Ctrl-C is answered between them: inside TensorFlow it can end in a crash (docs/log.md).
+
+    An error of the image source is raised as it was, not as what TensorFlow makes of it.
+    """
     while True:
-        with _interrupt_held():
-            batch = next(batches, None)
+        try:
+            with _interrupt_held():
+                batch = next(batches, None)
+        except Exception:
+            if failures:
+                raise failures[0] from None
+            raise
         if batch is None:
             return
         yield batch
@@ -119,7 +128,7 @@ def _interrupt_held() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _gather(split: Split) -> Callable[[Any], tuple[Any, Any]]:
+def _gather(split: Split, failures: list[Exception]) -> Callable[[Any], tuple[Any, Any]]:
     """Images and labels by index: of an array within TensorFlow, twice as fast, of other sources through Python."""
     tf = tensorflow()
     if isinstance(split.images, np.ndarray):
@@ -128,6 +137,10 @@ def _gather(split: Split) -> Callable[[Any], tuple[Any, Any]]:
     dtypes = [split.images[:1].dtype, split.labels.dtype]
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return split.images[indices], split.labels[indices]
+        try:
+            return split.images[indices], split.labels[indices]
+        except Exception as error:
+            failures.append(error)
+            raise
 
     return lambda indices: tuple(tf.numpy_function(read, [indices], dtypes, stateful=False))

@@ -18,8 +18,9 @@ import numpy as np
 
 from jaxclf.checkpoint import Checkpoints
 from jaxclf.config import Config, differences, from_json, import_modules
+from jaxclf.devices import Devices
 from jaxclf.files import read_json, write_json
-from jaxclf.step import Devices, Recipe, create_state, predict, variables_of
+from jaxclf.step import Recipe, create_state, predict, variables_of
 from jaxclf.types import Batch, Splits, UserError, Variables
 
 PACKAGES = (
@@ -37,6 +38,7 @@ class RunDirectory:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.skipped = self.path / "skipped.txt"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
 

@@ -1,8 +1,7 @@
-"""The state of training, one step of it, and the only code that compiles it, for one device or many."""
+"""The state of training and one step of it, pure: devices.py compiles it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -12,18 +11,15 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int, Key
+from jaxtyping import Float, Int, Key
 
-from jaxclf.augment import Augmentation, augment_batch
+from jaxclf.augment import Augmentation, Mixup, augment_batch
 from jaxclf.losses import Loss
 from jaxclf.metrics import Metric, divide, mean
 from jaxclf.models.layers import example_positions
-from jaxclf.types import Array, Batch, Logits, UserError, Variables, stream
+from jaxclf.types import Array, Batch, Labels, Logits, Variables, stream
 
-Parallel = Literal["jit", "pmap"]
 Stats = dict[str, Any]
-AXIS = "data"
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -47,6 +43,8 @@ class Recipe:
     metrics: tuple[Metric, ...]
     transformation: optax.GradientTransformation
     augment: tuple[Augmentation, ...] = ()
+    mixup: Mixup | None = None
+    class_weights: tuple[float, ...] = ()  # what a class counts for in the gradient; none: each the same
     ema_decay: float = 0.0  # 0 keeps no running mean
     gradient_accumulation: int = 1  # parts a batch is computed in
     seed: int = 0
@@ -110,10 +108,12 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch, axis: str | None
     """
     rows = batch.mask.shape[0]
     positions = jnp.arange(rows) + (jax.lax.axis_index(axis) * rows if axis else 0)
-    augment_key, dropout_key = (
-        jax.random.fold_in(stream(recipe.seed, name), state.step) for name in ("augment", "dropout")
+    augment_key, mixup_key, dropout_key = (
+        jax.random.fold_in(stream(recipe.seed, name), state.step) for name in ("augment", "mixup", "dropout")
     )
     batch = batch._replace(images=augment_batch(recipe.augment, augment_key, positions, batch.images))
+    if recipe.mixup is not None:
+        batch = _mix(recipe, recipe.mixup, mixup_key, batch, positions, axis)
     gradients, stats, model_state = _accumulate(recipe, state, dropout_key, batch, positions)
     if axis:
         gradients, stats = jax.lax.psum((gradients, stats), axis)
@@ -125,6 +125,21 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch, axis: str | None
         epoch_stats=add(state.epoch_stats, stats),
         interval_stats=add(state.interval_stats, stats),
     )
+
+
+def _mix(
+    recipe: Recipe, mixup: Mixup, key: Key[jax.Array, ""], batch: Batch, positions: Int[Array, " b"], axis: str | None
+) -> Batch:
+    """The batch with every example mixed with the next one of the whole batch, which may be on another device."""
+    logits, _ = jax.eval_shape(recipe.model.init_with_output, key, batch.images)
+    labels = batch.labels if batch.labels.ndim == 2 else jax.nn.one_hot(batch.labels, logits.shape[-1])
+
+    def of_the_next(rows):
+        whole = jax.lax.all_gather(rows, axis, tiled=True) if axis else rows
+        return whole[(positions + 1) % whole.shape[0]]
+
+    images, labels = mixup.mix(key, positions, batch.images, labels, of_the_next(batch.images), of_the_next(labels))
+    return batch._replace(images=images, labels=labels)
 
 
 def add(stats: Stats, more: Stats) -> Stats:
@@ -183,10 +198,19 @@ def _gradients(
                 mutable=list(model_state),
             )
         stats = measure(recipe, logits, batch)
-        return stats["loss"]["sum"], (stats, new_state)
+        if not recipe.class_weights:
+            return stats["loss"]["sum"], (stats, new_state)
+        weights = class_weights_of(recipe, batch.labels) * batch.mask
+        return jnp.sum(weights * recipe.loss(logits, batch.labels)), (stats, new_state)
 
     gradients, (stats, new_state) = jax.grad(loss_sum, has_aux=True)(params)
     return gradients, stats, new_state
+
+
+def class_weights_of(recipe: Recipe, labels: Labels) -> Float[Array, " b"]:
+    """What each example counts for: the weight of its class, or the mean over its classes."""
+    weights = jnp.asarray(recipe.class_weights, jnp.float32)
+    return weights[labels] if jnp.ndim(labels) == 1 else jnp.asarray(labels) @ weights
 
 
 def predict(model: nn.Module, variables: Variables, images: Array) -> Logits:
@@ -198,92 +222,3 @@ def eval_step(recipe: Recipe, variables: Variables, stats: Stats, batch: Batch) 
     """Stats with those of a batch added, and its logits."""
     logits = predict(recipe.model, variables, batch.images)
     return add(stats, measure(recipe, logits, batch)), logits
-
-
-@dataclass(frozen=True)
-class Devices:
-    """The devices a run uses, as one data-parallel axis, and how steps are compiled for them."""
-
-    mesh: Mesh
-    parallel: Parallel = "jit"
-
-    @classmethod
-    def all(cls, parallel: Parallel = "jit") -> Devices:
-        """Every device JAX sees."""
-        return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)), parallel)
-
-    @property
-    def replicated(self) -> NamedSharding:
-        """Where state lives: whole, on every device."""
-        return NamedSharding(self.mesh, PartitionSpec())
-
-    @property
-    def sharded(self) -> NamedSharding:
-        """Where a batch lives: rows spread over the devices."""
-        return NamedSharding(self.mesh, PartitionSpec(AXIS))
-
-    def check_batch_size(self, batch_size: int, gradient_accumulation: int = 1) -> None:
-        """Raise UserError unless every device and every part of a batch gets as many rows."""
-        share = self.mesh.size * gradient_accumulation
-        if batch_size % share:
-            near = max(batch_size // share, 1) * share
-            raise UserError(
-                f"batch_size={batch_size} does not divide into {self.mesh.size} devices x "
-                f"{gradient_accumulation} gradient_accumulation parts; try {near} or {near + share}"
-            )
-
-    def create_state(self, recipe: Recipe, batch: Batch) -> TrainState:
-        """The state at step 0, on every device."""
-        # Run once, so compiling it well costs more than it saves: 4.4 s against 1.2 s for the 242,062-parameter CNN.
-        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        return jax.jit(partial(create_state, recipe, batch), out_shardings=self.replicated, compiler_options=options)()
-
-    def compile_train_step(
-        self, recipe: Recipe, state: TrainState, batch: Batch
-    ) -> Callable[[TrainState, Batch], TrainState]:
-        """The train step, compiled ahead of time; it takes the state (donated) and a host batch."""
-        if self.parallel == "pmap":
-            return self._compile_pmap(recipe, state, batch)
-        step = jax.jit(
-            partial(train_step, recipe),
-            in_shardings=(self.replicated, self.sharded),
-            out_shardings=self.replicated,
-            donate_argnums=0,
-        )
-        compiled = step.lower(state, batch).compile()
-        return self._one_at_a_time(compiled)
-
-    def _compile_pmap(self, recipe: Recipe, state: TrainState, batch: Batch):
-        step = jax.pmap(
-            partial(train_step, recipe, axis=AXIS),
-            axis_name=AXIS,
-            in_axes=(None, 0),
-            out_axes=None,
-            donate_argnums=0,
-            devices=list(self.mesh.devices.flat),
-        )
-
-        def fold(leaf):
-            shape = (self.mesh.size, leaf.shape[0] // self.mesh.size, *leaf.shape[1:])
-            return leaf.reshape(shape) if hasattr(leaf, "reshape") else jax.ShapeDtypeStruct(shape, leaf.dtype)
-
-        compiled = step.lower(state, jax.tree.map(fold, batch)).compile()
-        return self._one_at_a_time(lambda state, batch: compiled(state, jax.tree.map(fold, batch)))
-
-    def compile_eval_step(self, recipe: Recipe) -> Callable[[Variables, Stats, Batch], tuple[Stats, Logits]]:
-        """The eval step; it takes variables, stats so far and a host batch."""
-        step = jax.jit(
-            partial(eval_step, recipe),
-            in_shardings=(self.replicated, self.replicated, self.sharded),
-            out_shardings=(self.replicated, self.sharded),
-        )
-        return self._one_at_a_time(step)
-
-    def _one_at_a_time(self, step: Callable) -> Callable:
-        """The step, waited for on several virtual CPU devices.
-
-        Their threads are shared: programs that overlap can leave too few to meet in a collective, which waits for ever.
-        """
-        if jax.default_backend() != "cpu" or self.mesh.size == 1:
-            return step
-        return lambda *arguments: jax.block_until_ready(step(*arguments))

@@ -91,6 +91,10 @@ class Splits:
     train: Split
     validation: Split | None
     test: Split | None
+    remarks: tuple[str, ...] = ()
+    """What the user should know of how they were made, a line each."""
+    skipped: tuple[str, ...] = ()
+    """Files that could not be used, each with its reason."""
 
     def __post_init__(self):
         for name, split in self.items():
@@ -108,7 +112,7 @@ class Splits:
         return split
 
 
-STREAMS = ("init", "data", "augment", "dropout", "saliency")
+STREAMS = ("init", "data", "augment", "dropout", "saliency", "mixup")
 
 
 def stream(seed: int, name: str) -> Key[jax.Array, ""]:

@@ -8,7 +8,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+# What is kept between runs is not the user's; it goes with the process.
+_cache = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 from jaxtyping import install_import_hook
 

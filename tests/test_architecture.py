@@ -7,7 +7,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
-from test_augment import AUGMENTATIONS
+from test_augment import AUGMENTATIONS, MIXERS
 from test_datasets import DATASETS
 from test_losses import LOSSES
 from test_metrics import METRICS
@@ -29,9 +29,11 @@ LAYERS = {
     "writers": 1,
     "pipeline": 2,
     "step": 2,
+    "devices": 2,
     "config": 3,
     "checkpoint": 3,
     "run": 3,
+    "evaluation": 4,
     "loop": 4,
     "commands": 5,
     "__init__": 5,
@@ -93,7 +95,7 @@ def test_a_library_is_known_to_one_file(library, only):
 @pytest.mark.parametrize(
     ("family", "tested"),
     [
-        ("augment", AUGMENTATIONS),
+        ("augment", AUGMENTATIONS + MIXERS),
         ("datasets", DATASETS),
         ("losses", LOSSES),
         ("metrics", METRICS),

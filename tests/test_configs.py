@@ -14,8 +14,8 @@ import pytest
 
 from jaxclf.config import read_config
 from jaxclf.datasets.mnist import SHA256
+from jaxclf.devices import Devices
 from jaxclf.loop import Trainer
-from jaxclf.step import Devices
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

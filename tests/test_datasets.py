@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import struct
 import tempfile
 import tracemalloc
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
 
 from jaxclf import datasets
-from jaxclf.datasets import Idx, Mnist
+from jaxclf.datasets import Cartoons, Idx, ImageFolder, Mnist
 from jaxclf.datasets.idx import read_idx
 from jaxclf.datasets.mnist import SHA256
 from jaxclf.types import Split, Splits, UserError
@@ -22,7 +24,14 @@ from jaxclf.types import Split, Splits, UserError
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4), np.uint8)
 LABELS = np.array([2, 0, 1, 2, 1], np.uint8)
 SMALL = Split(IMAGES[..., None], LABELS, ("0", "1", "2"))
-DATASETS = [Mnist(), Mnist(validation=0), Idx(str(Path(datasets.__file__).parent), validation=100)]
+FOLDER = Path(os.environ["XDG_CACHE_HOME"]) / "folder"
+DATASETS = [
+    Mnist(),
+    Mnist(validation=0),
+    Idx(str(Path(datasets.__file__).parent), validation=100),
+    ImageFolder(str(FOLDER), image_size=(12, 9), train_fraction=0.6, test_fraction=0.2),
+    Cartoons(),
+]
 COMPRESS = pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
 
 
@@ -55,23 +64,39 @@ def read_or_refuse(content):
 
 
 def assert_equal(a, b):
-    np.testing.assert_array_equal(a.images, b.images)
+    np.testing.assert_array_equal(a.images[:], b.images[:])
     np.testing.assert_array_equal(a.labels, b.labels)
     assert a.class_names == b.class_names
 
 
-@pytest.mark.parametrize("dataset", DATASETS, ids=repr)
+@pytest.fixture(scope="module", autouse=True)
+def folder():
+    """Pictures of real digits in a folder a class."""
+    train = Mnist().load().train
+    for i in range(40):
+        path = FOLDER / f"digit {train.labels[i]}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(train.images[i, ..., 0]).save(path)
+
+
+SLOW = {Cartoons}  # drawn first
+
+
+@pytest.mark.parametrize(
+    "dataset", [pytest.param(one, marks=[pytest.mark.slow] * (type(one) in SLOW), id=repr(one)) for one in DATASETS]
+)
 def test_the_law_of_datasets(dataset):
     splits, again = dataset.load(), dataset.load()
-    parts = {name: split for name, split in vars(splits).items() if split is not None}
+    parts = {name: split for name, split in splits.items() if split is not None}
     digests = []
     for name, split in parts.items():
-        assert split.images.dtype == np.uint8
-        assert split.images.shape == (len(split), *split.image_shape)
+        images = split.images[:]
+        assert images.dtype == np.uint8
+        assert images.shape == split.images.shape == (len(split), *split.image_shape)
         assert 0 <= split.labels.min() <= split.labels.max() < len(split.class_names)
         assert split.class_names == splits.train.class_names
         assert_equal(split, again[name])
-        digests += [hashlib.sha256(image).digest() for image in split.images]
+        digests += [hashlib.sha256(image).digest() for image in images]
     assert len(set(digests)) == len(digests) == sum(map(len, parts.values()))  # no image is in two
 
 

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex, to_rgb
 
-from jaxclf.figures import RIGHT, WRONG, image_grid, one_hot_figure, prediction_grid, save, tile
+from jaxclf.figures import (
+    RIGHT,
+    WRONG,
+    Judged,
+    image_grid,
+    one_hot_figure,
+    prediction_grid,
+    save,
+    seen_and_unseen,
+    tile,
+)
 
 NAMES = ("ant", "bee", "cat")
 LABELS = np.array([0, 1, 2, 0, 1])
@@ -53,7 +63,7 @@ def test_grey_runs_from_black_to_white_over_the_whole_range(dtype, highest):
 
 def test_titles_and_frames_say_what_is_right_and_what_is_wrong(predictions):
     titles = [axis.get_title() for axis in shown(predictions)]
-    assert titles == ["ant", "cat, true bee", "cat", "bee, true ant", "bee"]
+    assert titles == ["ant", "cat,\ntrue bee", "cat", "bee,\ntrue ant", "bee"]
     assert frames(predictions) == [{RIGHT}, {WRONG}, {RIGHT}, {WRONG}, {RIGHT}]
 
 
@@ -106,3 +116,12 @@ def test_a_figure_that_cannot_be_saved_leaves_the_old_file_alone(predictions, tm
         save(predictions, path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_seen_and_unseen_stand_side_by_side(images):
+    wrong = np.roll(LABELS, 1)
+    figure = seen_and_unseen(Judged(images, LABELS, LABELS), Judged(images, LABELS, wrong), NAMES, ("seen", "unseen"))
+    left, right = figure.subfigs
+    assert (left.get_suptitle(), right.get_suptitle()) == ("seen", "unseen")
+    assert frames(left) == [{RIGHT}] * 5
+    assert frames(right) == [{RIGHT if a == b else WRONG} for a, b in zip(LABELS, wrong, strict=True)]

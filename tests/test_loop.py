@@ -1,6 +1,7 @@
 """Fit and evaluate: resumed runs are the same run, and every example counts once."""
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -9,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf.augment import Shift
+from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
 from jaxclf.checkpoint import Checkpoints
 from jaxclf.config import Config
 from jaxclf.datasets import Mnist
-from jaxclf.loop import NonFiniteError, Trainer, evaluate
+from jaxclf.devices import Devices
+from jaxclf.evaluation import evaluate
+from jaxclf.loop import NonFiniteError, Trainer, balanced
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import Cnn, Mlp
 from jaxclf.optimizers import Adam, OneCycle, Sgd
-from jaxclf.step import Devices, variables_of
+from jaxclf.step import variables_of
 from jaxclf.types import Split, Splits, UserError
 from jaxclf.writers import Jsonl
 
@@ -27,7 +30,9 @@ CONFIG = Config(
     optimizer=Adam(learning_rate=0.01, schedule=OneCycle()),
     epochs=3,
     batch_size=16,
-    augment=(Shift(1),),
+    augment=(Shift(1), Flip(), Rotate(), Cutout(4)),
+    mixup=Mixup(),
+    class_weights="balanced",
     remainder="pad",
     ema_decay=0.9,
     evaluate_train=True,
@@ -57,7 +62,8 @@ def trainer(digits, path, config=CONFIG, stop_at=None):
 def rows(path):
     """The rows of metrics.jsonl without what depends on the clock."""
     lines = (path / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
+    clock = ("images_per_second", "data_wait_seconds")
+    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +252,57 @@ def test_a_convolutional_network_learns_real_digits(mnist):
     run = Trainer(config, Splits(few, None, None), Devices.all())
     run.fit()
     assert run.latest["train"]["accuracy"] > 0.85
+
+
+def stubborn(path, digits, stop_at=None):
+    """A run whose validation never becomes better after its first epoch: nothing is learnt."""
+    config = replace(CONFIG, optimizer=Sgd(learning_rate=0.0), ema_decay=0.0, epochs=9, patience=3)
+    return trainer(digits, path, config, stop_at)
+
+
+def test_training_stops_when_patience_ends_and_resumed_ends_alike(digits, tmp_path):
+    whole = stubborn(tmp_path / "whole", digits)
+    whole.fit()
+    assert (whole.epochs_done, whole.best_epoch, whole.stopped_early) == (4, 1, True)
+    with pytest.raises(StopError):
+        stubborn(tmp_path / "stopped", digits, stop_at=35).fit()
+    resumed = stubborn(tmp_path / "stopped", digits)
+    state = resumed.fit()
+    assert (resumed.epochs_done, resumed.best_epoch, int(state.step)) == (4, 1, 52)
+    again = stubborn(tmp_path / "stopped", digits)
+    assert int(again.fit().step) == 52  # it does not go on
+    for run in (whole, resumed, again):
+        run.checkpoints.close()
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
+
+
+def test_patience_needs_validation(digits):
+    with pytest.raises(UserError, match="patience=2 stops by validation"):
+        Trainer(replace(CONFIG, patience=2), Splits(digits.train, None, digits.test), Devices.all())
+
+
+def test_balanced_weights_give_every_class_the_same_share():
+    labels = np.repeat(np.arange(3, dtype=np.int32), (6, 3, 1))
+    split = Split(np.zeros((10, 1, 1, 1), np.uint8), labels, ("a", "b", "c", "none"))
+    weights = np.array(balanced(split))[labels]
+    assert np.allclose([weights[labels == label].sum() for label in range(3)], 10 / 3)
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_the_wait_for_data_is_measured(digits, tmp_path):
+    class Slow:
+        shape = digits.train.images.shape
+
+        def __getitem__(self, indices):
+            time.sleep(0.02)
+            return digits.train.images[indices]
+
+    slow = Splits(Split(Slow(), digits.train.labels, digits.train.class_names), digits.validation, None)
+    run = trainer(slow, tmp_path, replace(CONFIG, epochs=1, evaluate_train=False))
+    run.fit()
+    run.checkpoints.close()
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    waits = [row["data_wait_seconds"] for row in lines if row["period"] == "interval"]
+    # The end of the data is waited for after the last interval.
+    assert sum(waits) == pytest.approx(run.data_wait_seconds, abs=0.02)
+    assert 0.02 < run.data_wait_seconds <= run.train_seconds

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.config import read_config
-from jaxclf.models import Cnn, Mlp, summarize
+from jaxclf.models import Cnn, Mlp, SimpsonsCnn, summarize
 from jaxclf.types import UserError
 
 MODELS = [
@@ -18,6 +18,7 @@ MODELS = [
     Cnn(features=(2, 3), dense=(5,), classes=4, dropout=0.5),
     Cnn(features=(2,), dense=(), classes=4, kernel_size=5, strides=2, padding="VALID"),
     Cnn(features=(2,), dense=(4,), classes=4, dtype="bfloat16"),
+    SimpsonsCnn(features=(2, 3), dense=(4,), classes=4),
 ]
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), np.uint8)
 
@@ -44,6 +45,15 @@ def variables(model):
 def test_documented_parameter_counts(config, parameters):
     summary = summarize(read_config(config).model, (28, 28, 1))
     assert (summary.parameters, summary.trainable, summary.other) == (parameters, parameters, 0)
+
+
+@pytest.mark.parametrize("config", ["simpsons_cnn", "simpsons_overfit", "cartoons_cnn", "cartoons_overfit"])
+def test_the_simpsons_network_has_its_documented_parameters_and_dropout(config):
+    model = read_config(config).model
+    assert summarize(model, (64, 64, 3)).parameters == 1_337_296 + 513 * 18
+    assert model.dropout == (0.0 if "overfit" in config else 0.4)
+    assert SimpsonsCnn(classes=3).dropout == 0.3
+    assert summarize(SimpsonsCnn(classes=3), (64, 64, 3)).parameters == 1_337_296 + 513 * 3
 
 
 def test_deep_network_has_at_least_three_layers():

@@ -11,14 +11,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxclf.augment import Shift
+from jaxclf.augment import Mixup, Shift
+from jaxclf.devices import AXIS, Devices
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy
 from jaxclf.models import Cnn, Mlp
 from jaxclf.optimizers import Adam, Sgd
 from jaxclf.pipeline import train_batches
-from jaxclf.step import AXIS, Devices, Recipe, create_state, summarize, train_step, variables_of
-from jaxclf.types import Batch, UserError
+from jaxclf.step import Recipe, create_state, summarize, train_step, variables_of
+from jaxclf.types import Batch, UserError, stream
 
 STEPS, BATCH = 20, 16
 MODEL = Cnn(features=(3, 4), dense=(8,), classes=10, dropout=0.3)
@@ -217,3 +218,44 @@ def test_no_convolution_sits_inside_a_compiled_loop(parts, batches):
     recipe = replace(RECIPE, gradient_accumulation=parts)
     state = create_state(recipe, batches[0])
     assert not convolutions_in_loops(partial(train_step, recipe), state, batches[0])
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_mixup_and_class_weights_on_four_devices_are_those_of_one(parallel, batches):
+    recipe = replace(RECIPE, mixup=Mixup(alpha=0.5), class_weights=tuple(np.linspace(0.5, 2, 10).tolist()))
+    one, many = fit(recipe, batches), fit(recipe, batches, devices(4, parallel))
+    assert_same(many.params, one.params)
+    parts = fit(replace(recipe, gradient_accumulation=2), batches)
+    assert_same(parts.params, one.params)
+
+
+def test_mixup_of_equal_examples_changes_nothing(batches):
+    batch = Batch(np.repeat(batches[0].images[:1], BATCH, 0), np.repeat(batches[0].labels[:1], BATCH), batches[0].mask)
+    plain = replace(RECIPE, augment=())
+    assert_same(fit(replace(plain, mixup=Mixup()), [batch]).params, fit(plain, [batch]).params, atol=1e-6)
+
+
+def test_mixup_is_the_step_on_examples_mixed_by_hand(batches):
+    recipe, batch = replace(RECIPE, augment=()), batches[0]
+    labels = np.eye(10, dtype=np.float32)[batch.labels]
+    key = jax.random.fold_in(stream(0, "mixup"), 0)
+    following = (np.roll(batch.images, -1, 0), np.roll(labels, -1, 0))
+    images, labels = Mixup(2.0).mix(key, jnp.arange(BATCH), jnp.asarray(batch.images), labels, *following)
+    by_hand = fit(recipe, [Batch(np.asarray(images), np.asarray(labels), batch.mask)])
+    assert_same(fit(replace(recipe, mixup=Mixup(2.0)), [batch]).params, by_hand.params, atol=1e-6)
+
+
+def test_equal_class_weights_change_nothing_and_others_weigh_the_gradient(batches):
+    assert_same(fit(replace(RECIPE, class_weights=(1.0,) * 10), batches[:3]).params, fit(RECIPE, batches[:3]).params)
+    # A weight of two for one class is each of its examples seen twice; SGD's first step shows the gradient.
+    batch, plain = batches[0], replace(RECIPE, augment=(), model=Mlp(features=(5,), classes=10))
+    label = int(batch.labels[0])
+    weighted = fit(replace(plain, class_weights=tuple(2.0 if c == label else 1.0 for c in range(10))), [batch])
+    twice = np.concatenate([np.arange(BATCH), np.flatnonzero(batch.labels == label)])
+    rows = Batch(*(part[np.resize(twice, 2 * BATCH)] for part in batch[:2]), np.arange(2 * BATCH) < len(twice))
+    start = plain.model.init(stream(0, "init"), batch.images)["params"]
+    moved = jax.tree.map(lambda a, b: (a - b) * BATCH, weighted.params, start)
+    expected = jax.tree.map(lambda a, b: (a - b) * len(twice), fit(plain, [rows]).params, start)
+    assert_same(moved, expected, atol=1e-4)
+    # The loss that is reported stays that of the examples.
+    assert_same(weighted.epoch_stats["loss"], fit(plain, [batch]).epoch_stats["loss"])

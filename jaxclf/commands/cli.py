@@ -8,15 +8,18 @@ import io
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from jaxclf.config import Config, flatten, from_json, import_modules, read_config, to_json
+from jaxclf.devices import Parallel
+from jaxclf.files import write_text
 from jaxclf.loop import NonFiniteError
-from jaxclf.step import Parallel
 from jaxclf.types import UserError
 
 T = TypeVar("T")
@@ -76,12 +79,15 @@ def in_words(error: Exception) -> str:
     return str(error)
 
 
-def print_items(items: Sequence[str]) -> None:
-    """The list that belongs to an error, cut after a screenful."""
+def print_items(items: Sequence[str], complete: Path | None = None) -> None:
+    """A list on standard error; one longer than a screenful is cut, and written whole to a file."""
     for item in items[:LISTED]:
         print(f"  {item}", file=sys.stderr)
     if len(items) > LISTED:
-        print(f"  … {len(items)} in all", file=sys.stderr)
+        if complete is None:
+            complete = Path(tempfile.mkdtemp(prefix="jaxclf-")) / "list.txt"
+        write_text(complete, "\n".join(items) + "\n")
+        print(f"  … {len(items):,} in all, listed in {complete}", file=sys.stderr)
 
 
 def parse_train(argv: list[str]) -> tuple[str, TrainOptions]:

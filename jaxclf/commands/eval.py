@@ -16,12 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxclf.commands.cli import Flag, Imports, command, parse
-from jaxclf.figures import prediction_grid, save
+from jaxclf.devices import Devices
+from jaxclf.evaluation import evaluate
+from jaxclf.figures import Judged, prediction_grid, save, seen_and_unseen
 from jaxclf.files import whole, write_json
-from jaxclf.loop import evaluate, recipe_of, scalars
+from jaxclf.loop import recipe_of, scalars
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.run import Run, load
-from jaxclf.step import Devices
 from jaxclf.types import Split, require
 from jaxclf.writers import show
 
@@ -72,7 +73,10 @@ def evaluate_run(argv: list[str]) -> int:
     print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     write_evaluation(run, options, split, values)
     write_predictions(options.run / "predictions.csv", split, logits)
-    for picture in write_pictures(options.run, split, predictions):
+    written = write_pictures(options.run, split, predictions)
+    if options.split != "train":
+        written.append(write_comparison(options.run, run, split, predictions))
+    for picture in written:
         print(f"wrote {picture}")
     return 0
 
@@ -132,7 +136,7 @@ def write_pictures(directory: Path, split: Split, predictions: np.ndarray) -> li
     """Draw the pictures of the studies: some predictions, mistakes only, and the first mistake."""
     wrong = np.flatnonzero(predictions != split.labels)
     pictures = {
-        "predictions": (np.arange(min(GRID, len(split))), "Predictions"),
+        "predictions": (some(split), "Predictions"),
         "mistakes": (wrong[:GRID], f"{len(wrong[:GRID])} of {len(wrong):,} mistakes"),
         "first_mistake": (wrong[:1], f"The first mistake: image {wrong[0] if len(wrong) else ''}"),
     }
@@ -147,6 +151,21 @@ def write_pictures(directory: Path, split: Split, predictions: np.ndarray) -> li
         )
         written.append(save(figure, path))
     return written
+
+
+def some(split: Split) -> np.ndarray:
+    """The indices of a few images at random, the same every time: folders come class by class."""
+    return np.sort(np.random.default_rng(0).permutation(len(split))[:GRID])
+
+
+def write_comparison(directory: Path, run: Run, split: Split, predictions: np.ndarray) -> Path:
+    """Draw predictions on images the network was trained with beside those on images of the split."""
+    train = run.splits.train
+    chosen, others = some(train), some(split)
+    seen = Judged(train.images[chosen], train.labels[chosen], run.predict(train.images[chosen]).argmax(axis=1))
+    unseen = Judged(split.images[others], split.labels[others], predictions[others])
+    titles = ("Images it was trained with", "Images it has not seen")
+    return save(seen_and_unseen(seen, unseen, split.class_names, titles), directory / "seen_and_unseen.png")
 
 
 if __name__ == "__main__":

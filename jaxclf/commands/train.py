@@ -14,15 +14,17 @@ import numpy as np
 from rich.console import Console as RichConsole
 
 from jaxclf.checkpoint import Checkpoints, Saved
-from jaxclf.commands.cli import command, parse_train
+from jaxclf.commands.cli import command, parse_train, print_items
 from jaxclf.config import Config, to_json
+from jaxclf.devices import Devices
+from jaxclf.evaluation import batch_shape, evaluate
 from jaxclf.figures import tile
 from jaxclf.files import read_json, write_json
-from jaxclf.loop import Trainer, batch_shape, evaluate, scalars
+from jaxclf.loop import Trainer, scalars
 from jaxclf.metrics import Accuracy
 from jaxclf.models.summary import Summary, summarize
 from jaxclf.run import RunDirectory
-from jaxclf.step import Devices, TrainState, variables_of
+from jaxclf.step import TrainState, variables_of
 from jaxclf.types import Splits, UserError
 from jaxclf.writers import Console, Image, Jsonl, Record, TensorBoard
 
@@ -47,6 +49,7 @@ def train(argv: list[str]) -> int:
             print_result(read_json(directory.summary))
             return 0
     splits = options.config.dataset.load()
+    describe_data(splits)
     summary = describe(options.config, splits)
     trainer = Trainer(options.config, splits, Devices.all(options.parallel))
     if options.dry_run:
@@ -55,6 +58,18 @@ def train(argv: list[str]) -> int:
         directory.begin(to_json(options.config))
         fit_and_report(trainer, directory, summary, began)
     return 0
+
+
+def describe_data(splits: Splits) -> None:
+    """Say which classes have which number, and which files are left out and why."""
+    names = splits.train.class_names
+    if names != tuple(map(str, range(len(names)))):
+        print("classes: " + ", ".join(f"{label} {name}" for label, name in enumerate(names)))
+    for remark in splits.remarks:
+        print(remark)
+    if splits.skipped:
+        print(f"{len(splits.skipped):,} files are left out:", file=sys.stderr)
+        print_items(splits.skipped)
 
 
 def describe(config: Config, splits: Splits) -> Summary:
@@ -101,13 +116,16 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
             if step == 0:
                 write_inputs(write, trainer.splits)
             state = trainer.fit()
+            if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
+                print(f"stopped early: validation was best after epoch {trainer.best_epoch}")
             test = evaluate_test(trainer, state)
             checkpoints.wait()
             seconds = time.perf_counter() - began
             # The summary says that the run is finished: what is written after it is never written twice.
             write_json(directory.summary, summarize_run(trainer, checkpoints.best, summary, test, seconds))
             if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
-                write(Record(trainer.total_steps, trainer.config.epochs, "test", "epoch", test))
+                epochs = trainer.epochs_done
+                write(Record(epochs * trainer.steps_per_epoch, epochs, "test", "epoch", test))
     print_result(read_json(directory.summary))
     print(f"written to {directory.path}")
 
@@ -124,7 +142,7 @@ def write_inputs(write: Any, splits: Splits) -> None:
     """Show a few input images of training and validation."""
     for name, split in (("train", splits.train), ("validation", splits.validation)):
         if split is not None:
-            picture = tile(split.images[np.arange(min(25, len(split)))])
+            picture = tile(split.images[np.sort(np.random.default_rng(0).permutation(len(split))[:25])])
             write(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
 
 
@@ -151,15 +169,18 @@ def summarize_run(
 ) -> dict[str, Any]:
     """What `summary.json` holds."""
     config = trainer.config
-    images = min(trainer.steps_per_epoch * config.batch_size, len(trainer.splits.train)) * config.epochs
+    epochs = trainer.epochs_done
+    images = min(trainer.steps_per_epoch * config.batch_size, len(trainer.splits.train)) * epochs
     return {
         "parameters": summary.parameters,
-        "steps": trainer.total_steps,
+        "epochs": epochs,
+        "steps": epochs * trainer.steps_per_epoch,
         "batch_size": config.batch_size,
         **{name: values for name, values in trainer.latest.items() if name != "test"},
         "test": test_values,
         "images_per_second": images / trainer.train_seconds,
         "train_seconds": trainer.train_seconds,
+        "data_wait_seconds": trainer.data_wait_seconds,
         "compile_seconds": trainer.compile_seconds,
         "wall_seconds": wall_seconds,
         "best": {"step": best.step, **best.metrics} if best else None,
@@ -168,15 +189,18 @@ def summarize_run(
 
 def print_result(result: dict[str, Any]) -> None:
     """The result of a run, in the words of the studies."""
-    test = result.get("test")
+    for name, images in (("train_full", "training"), ("validation", "validation")):
+        values = result.get(name)
+        if values and "accuracy" in values:
+            print(f"On {images} images: {values['accuracy']:.2%}, loss {values['loss']:.4f}")
+    test = result["test"]
     if test is None:
         print("no test images")
-        return
-    print(
-        f"Overall accuracy: {test['accuracy']:.2%} ({test['mistakes']:,} mistakes in {test['examples']:,}), ",
-        end="",
-    )
-    print(f"test loss {test['loss']:.4f}")
+    else:
+        print(
+            f"Overall accuracy: {test['accuracy']:.2%} ({test['mistakes']:,} mistakes in {test['examples']:,}), "
+            f"test loss {test['loss']:.4f}"
+        )
     print(f"{result['steps']:,} steps in {result['train_seconds']:.1f} s: {result['images_per_second']:,.0f} images/s")
 
 

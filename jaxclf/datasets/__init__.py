@@ -2,7 +2,9 @@
 
 from typing import Protocol, runtime_checkable
 
+from jaxclf.datasets.cartoons import Cartoons
 from jaxclf.datasets.idx import Idx
+from jaxclf.datasets.image_folder import ImageFolder
 from jaxclf.datasets.mnist import Mnist
 from jaxclf.types import Splits
 
@@ -16,4 +18,4 @@ class Dataset(Protocol):
         ...
 
 
-__all__ = ["Dataset", "Idx", "Mnist"]
+__all__ = ["Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist"]

@@ -1,0 +1,25 @@
+"""Can the network learn about 200 pictures by heart? It must, and it must fail on pictures it has not seen.
+
+TODO % test accuracy (n = 3 seeds) on two cores of a Xeon with AVX-512.
+
+    python train.py configs/cartoons_overfit.py
+    python eval.py runs/cartoons_overfit
+"""
+
+from jaxclf.config import Config
+from jaxclf.datasets import Cartoons
+from jaxclf.models import SimpsonsCnn
+from jaxclf.optimizers import Adam
+
+
+def get_config() -> Config:
+    return Config(
+        dataset=Cartoons(subset=0.045),
+        model=SimpsonsCnn(classes=18, dropout=0.0),
+        optimizer=Adam(learning_rate=1e-3),
+        epochs=60,
+        batch_size=32,
+        remainder="pad",
+        evaluate_train=True,
+        log_every=10,
+    )

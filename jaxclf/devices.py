@@ -1,0 +1,106 @@
+"""The devices of a run, and the only code that compiles steps: for one device or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxclf.step import Recipe, Stats, TrainState, create_state, eval_step, train_step
+from jaxclf.types import Batch, Logits, UserError, Variables
+
+Parallel = Literal["jit", "pmap"]
+AXIS = "data"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices a run uses, as one data-parallel axis, and how steps are compiled for them."""
+
+    mesh: Mesh
+    parallel: Parallel = "jit"
+
+    @classmethod
+    def all(cls, parallel: Parallel = "jit") -> Devices:
+        """Every device JAX sees."""
+        return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)), parallel)
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """Where state lives: whole, on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def sharded(self) -> NamedSharding:
+        """Where a batch lives: rows spread over the devices."""
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def check_batch_size(self, batch_size: int, gradient_accumulation: int = 1) -> None:
+        """Raise UserError unless every device and every part of a batch gets as many rows."""
+        share = self.mesh.size * gradient_accumulation
+        if batch_size % share:
+            near = max(batch_size // share, 1) * share
+            raise UserError(
+                f"batch_size={batch_size} does not divide into {self.mesh.size} devices x "
+                f"{gradient_accumulation} gradient_accumulation parts; try {near} or {near + share}"
+            )
+
+    def create_state(self, recipe: Recipe, batch: Batch) -> TrainState:
+        """The state at step 0, on every device."""
+        # Run once, so compiling it well costs more than it saves: 4.4 s against 1.2 s for the 242,062-parameter CNN.
+        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        return jax.jit(partial(create_state, recipe, batch), out_shardings=self.replicated, compiler_options=options)()
+
+    def compile_train_step(
+        self, recipe: Recipe, state: TrainState, batch: Batch
+    ) -> Callable[[TrainState, Batch], TrainState]:
+        """The train step, compiled ahead of time; it takes the state (donated) and a host batch."""
+        if self.parallel == "pmap":
+            return self._compile_pmap(recipe, state, batch)
+        step = jax.jit(
+            partial(train_step, recipe),
+            in_shardings=(self.replicated, self.sharded),
+            out_shardings=self.replicated,
+            donate_argnums=0,
+        )
+        compiled = step.lower(state, batch).compile()
+        return self._one_at_a_time(compiled)
+
+    def _compile_pmap(self, recipe: Recipe, state: TrainState, batch: Batch):
+        step = jax.pmap(
+            partial(train_step, recipe, axis=AXIS),
+            axis_name=AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            donate_argnums=0,
+            devices=list(self.mesh.devices.flat),
+        )
+
+        def fold(leaf):
+            shape = (self.mesh.size, leaf.shape[0] // self.mesh.size, *leaf.shape[1:])
+            return leaf.reshape(shape) if hasattr(leaf, "reshape") else jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+        compiled = step.lower(state, jax.tree.map(fold, batch)).compile()
+        return self._one_at_a_time(lambda state, batch: compiled(state, jax.tree.map(fold, batch)))
+
+    def compile_eval_step(self, recipe: Recipe) -> Callable[[Variables, Stats, Batch], tuple[Stats, Logits]]:
+        """The eval step; it takes variables, stats so far and a host batch."""
+        step = jax.jit(
+            partial(eval_step, recipe),
+            in_shardings=(self.replicated, self.replicated, self.sharded),
+            out_shardings=(self.replicated, self.sharded),
+        )
+        return self._one_at_a_time(step)
+
+    def _one_at_a_time(self, step: Callable) -> Callable:
+        """The step, waited for on several virtual CPU devices.
+
+        Their threads are shared: programs that overlap can leave too few to meet in a collective, which waits for ever.
+        """
+        if jax.default_backend() != "cpu" or self.mesh.size == 1:
+            return step
+        return lambda *arguments: jax.block_until_ready(step(*arguments))

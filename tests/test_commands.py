@@ -243,7 +243,7 @@ def test_looking_at_the_data(command, tmp_path):
     assert "validation: images [5000, 28, 28, 1]" in done.stdout
     assert re.search(r"^  1 +6,179  11\.2%$", done.stdout, re.M)
     assert "pixels: uint8, from 0 to 255, 256 distinct values" in done.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"first.png", "labelled.png", "one_hot.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"classes.png", "first.png", "labelled.png", "one_hot.png"}
 
 
 def test_help_lists_every_field_without_tensorflow(command):

@@ -20,7 +20,7 @@ from jaxclf.config import Config, flatten, from_json, import_modules, read_confi
 from jaxclf.devices import Parallel
 from jaxclf.files import write_text
 from jaxclf.loop import NonFiniteError
-from jaxclf.types import UserError
+from jaxclf.types import Splits, UserError
 
 T = TypeVar("T")
 LISTED = 20  # entries of a list that are printed
@@ -79,15 +79,23 @@ def in_words(error: Exception) -> str:
     return str(error)
 
 
-def print_items(items: Sequence[str], complete: Path | None = None) -> None:
-    """A list on standard error; one longer than a screenful is cut, and written whole to a file."""
+def print_items(items: Sequence[str]) -> None:
+    """A list on standard error; one longer than a screenful is cut there and written whole to a file."""
     for item in items[:LISTED]:
         print(f"  {item}", file=sys.stderr)
     if len(items) > LISTED:
-        if complete is None:
-            complete = Path(tempfile.mkdtemp(prefix="jaxclf-")) / "list.txt"
+        complete = Path(tempfile.mkdtemp(prefix="jaxclf-")) / "list.txt"
         write_text(complete, "\n".join(items) + "\n")
         print(f"  … {len(items):,} in all, listed in {complete}", file=sys.stderr)
+
+
+def print_remarks(splits: Splits) -> None:
+    """What the user should know of a dataset; files that could not be used are listed on standard error."""
+    for remark in splits.remarks:
+        print(remark)
+    if splits.skipped:
+        print(f"files left out: {len(splits.skipped):,}", file=sys.stderr)
+        print_items(splits.skipped)
 
 
 def parse_train(argv: list[str]) -> tuple[str, TrainOptions]:

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console as RichConsole
 
 from jaxclf.checkpoint import Checkpoints, Saved
-from jaxclf.commands.cli import command, parse_train, print_items
+from jaxclf.commands.cli import command, parse_train, print_remarks
 from jaxclf.config import Config, to_json
 from jaxclf.devices import Devices
 from jaxclf.evaluation import batch_shape, evaluate
@@ -61,15 +61,11 @@ def train(argv: list[str]) -> int:
 
 
 def describe_data(splits: Splits) -> None:
-    """Say which classes have which number, and which files are left out and why."""
+    """Say which class has which number, where numbers are not their names, and what is left out."""
     names = splits.train.class_names
     if names != tuple(map(str, range(len(names)))):
         print("classes: " + ", ".join(f"{label} {name}" for label, name in enumerate(names)))
-    for remark in splits.remarks:
-        print(remark)
-    if splits.skipped:
-        print(f"{len(splits.skipped):,} files are left out:", file=sys.stderr)
-        print_items(splits.skipped)
+    print_remarks(splits)
 
 
 def describe(config: Config, splits: Splits) -> Summary:

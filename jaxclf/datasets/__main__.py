@@ -11,12 +11,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from jaxclf.commands.cli import Flag, command, parse
+from jaxclf.commands.cli import Flag, command, parse, print_remarks
 from jaxclf.config import read_config
 from jaxclf.figures import image_grid, one_hot_figure, save
 from jaxclf.types import Split
 
 AT_ONCE = 1_000  # images read together
+SHEET = 100  # classes on a sheet
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,10 @@ def look(argv: list[str]) -> int:
     options = parse(DatasetOptions, argv, prog="python -m jaxclf.datasets")
     splits = read_config(options.config).dataset.load()
     for name, split in splits.items():
-        print(
-            f"{name}: images {list(split.images.shape)}, labels {list(split.labels.shape)}"
-            if split
-            else f"{name}: none"
-        )
+        shapes = f"images {list(split.images.shape)}, labels {list(split.labels.shape)}" if split else "none"
+        print(f"{name}: {shapes}")
     print_classes(splits.train)
+    print_remarks(splits)
     print_pixels(splits.train)
     output = options.output or Path("runs") / Path(options.config).stem / "dataset"
     output.mkdir(parents=True, exist_ok=True)
@@ -75,16 +74,27 @@ def print_pixels(split: Split) -> None:
 
 
 def draw(split: Split, output: Path, seed: int) -> list[Path]:
-    """The first 25 images without labels, nine at random with labels, and one with its one-hot vector."""
+    """The first 25 images, nine at random with labels, one with its one-hot vector, and one of each class."""
     few = np.arange(min(25, len(split)))
     chosen = np.random.default_rng(seed).choice(len(split), min(9, len(split)), replace=False)
-    names = [split.class_names[label] for label in split.labels[chosen]]
+    each = one_of_each(split, seed)
+    names, every = ([split.class_names[label] for label in split.labels[some]] for some in (chosen, each))
     figures = {
         "first": image_grid(split.images[few], title=f"The first {len(few)} training images"),
         "labelled": image_grid(split.images[chosen], names, title=f"{len(chosen)} training images at random"),
+        "classes": image_grid(
+            split.images[each], [split.class_names[i] for i in split.labels[each]], title="The classes"
+        ),
         "one_hot": one_hot_figure(split.images[chosen[:1]][0], int(split.labels[chosen[0]]), split.class_names),
     }
     return [save(figure, output / f"{name}.png") for name, figure in figures.items()]
+
+
+def one_of_each(split: Split, seed: int) -> np.ndarray:
+    """The index of an image of each of the first classes, drawn at random."""
+    random = np.random.default_rng(seed)
+    labels = np.unique(split.labels)[:SHEET]
+    return np.array([random.choice(np.flatnonzero(split.labels == label)) for label in labels])
 
 
 if __name__ == "__main__":

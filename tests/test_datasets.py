@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from test_tfds import pairs, write
 
 from jaxclf import datasets
-from jaxclf.datasets import Cartoons, Idx, ImageFolder, Mnist
+from jaxclf.datasets import Cartoons, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.datasets.idx import read_idx
 from jaxclf.datasets.mnist import SHA256
 from jaxclf.types import Split, Splits, UserError
@@ -31,6 +32,7 @@ DATASETS = [
     Idx(str(Path(datasets.__file__).parent), validation=100),
     ImageFolder(str(FOLDER), image_size=(12, 9), train_fraction=0.6, test_fraction=0.2),
     Cartoons(),
+    Tfds("digits", data_dir=str(FOLDER.with_name("tfds"))),
 ]
 COMPRESS = pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
 
@@ -71,12 +73,14 @@ def assert_equal(a, b):
 
 @pytest.fixture(scope="module", autouse=True)
 def folder():
-    """Pictures of real digits in a folder a class."""
+    """Real digits in a folder a class, and as TFDS writes them."""
     train = Mnist().load().train
     for i in range(40):
         path = FOLDER / f"digit {train.labels[i]}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(train.images[i, ..., 0]).save(path)
+    both = pairs(train, 40)
+    write(FOLDER.with_name("tfds"), {"train": both[:30], "test": both[30:]})
 
 
 SLOW = {Cartoons}  # drawn first

@@ -6,6 +6,7 @@ from jaxclf.datasets.cartoons import Cartoons
 from jaxclf.datasets.idx import Idx
 from jaxclf.datasets.image_folder import ImageFolder
 from jaxclf.datasets.mnist import Mnist
+from jaxclf.datasets.tfds import Tfds
 from jaxclf.types import Splits
 
 
@@ -18,4 +19,4 @@ class Dataset(Protocol):
         ...
 
 
-__all__ = ["Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist"]
+__all__ = ["Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist", "Tfds"]

@@ -82,9 +82,7 @@ def draw(split: Split, output: Path, seed: int) -> list[Path]:
     figures = {
         "first": image_grid(split.images[few], title=f"The first {len(few)} training images"),
         "labelled": image_grid(split.images[chosen], names, title=f"{len(chosen)} training images at random"),
-        "classes": image_grid(
-            split.images[each], [split.class_names[i] for i in split.labels[each]], title="The classes"
-        ),
+        "classes": image_grid(split.images[each], every, title="The classes"),
         "one_hot": one_hot_figure(split.images[chosen[:1]][0], int(split.labels[chosen[0]]), split.class_names),
     }
     return [save(figure, output / f"{name}.png") for name, figure in figures.items()]

@@ -1,0 +1,199 @@
+"""Datasets prepared by TensorFlow Datasets, read without TensorFlow. https://www.tensorflow.org/datasets"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxclf.datasets.records import EncodedPictures, explained, tfrecords
+from jaxclf.types import Split, Splits, UserError, require
+
+MEMORY_LIMIT = 2 << 30  # bytes of decoded images
+NAME = re.compile(r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?")  # without a namespace, for which TFDS would fetch code
+PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+
+
+def tensorflow_datasets() -> Any:
+    """The package, imported on first use. It imports TensorFlow only to prepare a dataset."""
+    import tensorflow_datasets
+
+    return tensorflow_datasets
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """An image-classification dataset on disk, as TensorFlow Datasets prepares it.
+
+    Files in the format array_record are read by index, TFRecord files are decoded into memory. Both are read through
+    once for the labels. A validation or test split without labels (-1) is left out.
+    """
+
+    name: str
+    """Its name, then configuration and version where there are several: `mnist`, `cifar10:3.0.2`."""
+    data_dir: str | None = None
+    """Where datasets are prepared; without one, TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    download: bool = False
+    """Prepare it from the network where it is not there."""
+    image_size: tuple[int, int] | None = None
+    """Height and width to resize to; needed where pictures vary in size."""
+    validation: int = 0
+    """How many training images, always the same, are held out where the dataset has no validation split."""
+
+    def load(self) -> Splits:
+        """Read the labels, and the images of TFRecord files; raises UserError for what is missing or damaged."""
+        builder = self._find() or self._prepare()
+        info = builder.info
+        parse, stored_shape, class_names = _parser(info)
+        shape = self._image_shape(stored_shape)
+        sizes = {name: split.num_examples for name, split in info.splits.items() if split.num_examples}
+        names = {part: name for part, choices in PARTS.items() for name in choices if name in sizes}
+        require("train" in names, f"{self.name} has no images to train with; its splits: {', '.join(sizes) or 'none'}")
+        by_index = _by_index(info)
+        if not by_index:
+            _require_memory(info.full_name, sum(sizes[name] for name in names.values()), shape)
+        splits = {}
+        for part, (name, rows) in self._rows(names, sizes).items():
+            title, records = f"of the split {name} of {info.full_name}", _records(builder, name, by_index)
+            pictures = EncodedPictures(title, records, rows, parse, shape, resize=self.image_size is not None)
+            labels = pictures.labels()
+            if part == "train" or labels.max() >= 0:
+                splits[part] = Split(pictures if by_index else pictures[:], labels, class_names)
+        return Splits(splits["train"], splits.get("validation"), splits.get("test"))
+
+    @property
+    def _directory(self) -> Path:
+        return Path(self.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+
+    def _find(self) -> Any:
+        """TFDS's reader of the prepared files, made from their metadata alone; None where there are none."""
+        core, match = tensorflow_datasets().core, NAME.fullmatch(self.name)
+        if match is None:
+            raise UserError(f"{self.name!r} names no dataset: expected a name such as mnist or cifar10:3.0.2")
+        with explained(f"cannot read {self.name} in {self._directory}"):
+            directory = self._directory / match[1]
+            for path in (*directory.glob("*/features.json"), *directory.glob("*/*/features.json")):
+                json.loads(path.read_text(encoding="utf-8"), object_hook=_refuse_foreign_code)
+            try:
+                return core.read_only_builder.builder_from_files(self.name, data_dir=str(self._directory))
+            except core.DatasetNotFoundError:
+                return None
+
+    def _prepare(self) -> Any:
+        """Have TFDS prepare the dataset; raises UserError where that fails or is not asked for."""
+        tfds, directory = tensorflow_datasets(), str(self._directory)
+        base, known = re.split("[/:]", self.name)[0], tfds.list_builders(with_community_datasets=False)
+        if base not in known:
+            near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(base, known, 1))
+            raise UserError(f"{directory} holds no dataset {base!r}, and TFDS knows none of that name{near}")
+        if not self.download:
+            raise UserError(
+                f"{self.name} is not prepared in {directory}. Prepare it with\n"
+                f"  tfds build {self.name} --data_dir {shlex.quote(directory)} --file_format array_record\n"
+                "or have that done from the network with --dataset.download"
+            )
+        with explained(f"cannot prepare {self.name} in {directory}", fix=""):
+            file_format = "array_record" if find_spec("array_record") else "tfrecord"
+            tfds.builder(self.name, data_dir=directory).download_and_prepare(file_format=file_format)
+        return self._find()
+
+    def _image_shape(self, stored: tuple[int | None, ...]) -> tuple[int, int, int]:
+        """Height, width and channels of the images, where each of those stored may be unknown."""
+        height, width = self.image_size or stored[:2]
+        if height is None or width is None:
+            raise UserError(f"the pictures of {self.name} vary in size; resize them with --dataset.image-size 224 224")
+        require(min(height, width) > 0, f"image_size={self.image_size}: expected a height and a width of 1 or more")
+        return height, width, stored[2] or 3
+
+    def _rows(self, names: dict[str, str], sizes: dict[str, int]) -> dict[str, tuple[str, np.ndarray]]:
+        """For each part there is, the split it comes from, and which rows [n] of it."""
+        parts = {part: (name, np.arange(sizes[name])) for part, name in names.items()}
+        if self.validation:
+            require("validation" not in names, f"{self.name} has a validation split of its own: leave validation at 0")
+            name, most = names["train"], sizes[names["train"]] - 1
+            require(0 < self.validation <= most, f"validation={self.validation}: expected 0 to {most} of the images")
+            # Not the first ones: where TFDS does not shuffle, they may all be of one class.
+            shuffled = np.random.default_rng(0).permutation(sizes[name])
+            parts["validation"] = name, np.sort(shuffled[: self.validation])
+            parts["train"] = name, np.sort(shuffled[self.validation :])
+        return parts
+
+
+def _parser(info: Any) -> tuple[Callable[[Any], tuple[bytes, int]], tuple[int | None, ...], tuple[str, ...]]:
+    """What takes the encoded image and the label out of an example; the image's shape; the class names."""
+    tfds = tensorflow_datasets()
+    image, label = _image_and_label(info)
+    wanted = tfds.features.FeaturesDict({key: info.features[key] for key in (image, label)})
+    encoded = {image: tfds.decode.SkipDecoding()}
+
+    def parse(record: Any) -> tuple[bytes, int]:
+        example = wanted.deserialize_example_np(record, decoders=encoded)
+        return example[image], example[label]
+
+    return parse, wanted[image].shape, tuple(wanted[label].names)
+
+
+def _image_and_label(info: Any) -> tuple[str, str]:
+    """The names of the features that are the image and its class; raises UserError unless they are plain."""
+    tfds = tensorflow_datasets()
+    features = dict(sorted(info.features.items())) if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    images = [key for key, feature in features.items() if type(feature) is tfds.features.Image]
+    images = [key for key in images if len(features[key].shape) == 3 and features[key].np_dtype == np.uint8]
+    labels = [key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel]
+    supervised = info.supervised_keys or ()
+    images, labels = ([key for key in keys if key in supervised] or keys for keys in (images, labels))
+    if len(images) == len(labels) == 1 and features[labels[0]].num_classes:
+        return images[0], labels[0]
+    found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items()) or info.features
+    raise UserError(f"{info.full_name} has {found}: expected one Image of 8 bits a channel and one ClassLabel")
+
+
+def _by_index(info: Any) -> bool:
+    """Whether examples are read by index, of array_record files, or from TFRecord files."""
+    formats = {file_format.value for file_format in info.available_file_formats()}
+    found = ", ".join(sorted(formats))
+    require(
+        "array_record" in formats or formats == {"tfrecord"},
+        f"{info.full_name} is prepared as {found}: expected array_record or tfrecord; prepare it again",
+    )
+    return "array_record" in formats
+
+
+def _require_memory(name: str, count: int, shape: tuple[int, int, int]) -> None:
+    """Refuse images [count, *shape] that would take more memory than the limit."""
+    size, images = count * math.prod(shape), f"{count} images of {'x'.join(map(str, shape))}"
+    require(
+        size <= MEMORY_LIMIT,
+        f"{name}: {images} take {size:,} bytes of memory, the limit is {MEMORY_LIMIT:,}; "
+        "prepare it with --file_format array_record, or make --dataset.image-size smaller",
+    )
+
+
+def _records(builder: Any, name: str, by_index: bool) -> Sequence[Any]:
+    """The serialized examples of a split, left on disk."""
+    with explained(f"cannot read the split {name} of {builder.info.full_name}"):
+        if by_index:
+            raw = tensorflow_datasets().decode.DeserializeMethod.RAW_BYTES
+            return builder.as_data_source(name, deserialize_method=raw)
+        split = builder.info.splits[name]
+        records = [record for path in split.filepaths for record in tfrecords(Path(path))]
+        require(len(records) == split.num_examples, f"{len(records)} examples, expected {split.num_examples}")
+        return records
+
+
+def _refuse_foreign_code(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a features.json, unless it names a class outside TFDS: TFDS would import its module."""
+    for key in ("type", "pythonClassName", "python_class_name"):
+        if isinstance(name := part.get(key), str) and not name.startswith("tensorflow_datasets."):
+            raise UserError(f"features.json names code outside TFDS, {name!r}")
+    return part

@@ -126,7 +126,8 @@ def one_hot_figure(image: np.ndarray, label: int, class_names: Sequence[str]) ->
     few = len(class_names) <= 30
     right.set(title=str(one_hot.tolist()) if few else f"1 at {label}, 0 elsewhere", yticks=(0, 1))
     if few:
-        right.set_xticks(range(len(class_names)), class_names, rotation=0 if max(map(len, class_names)) < 3 else 90)
+        rotation = 0 if max(map(len, class_names)) < 3 else 90
+        right.set_xticks(range(len(class_names)), class_names, rotation=rotation, parse_math=False)
     return figure
 
 

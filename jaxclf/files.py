@@ -15,7 +15,10 @@ from jaxclf.types import UserError
 
 def cache_directory() -> Path:
     """Where jaxclf keeps what it can make again: `$XDG_CACHE_HOME/jaxclf` or `~/.cache/jaxclf`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxclf"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxclf"
+    except RuntimeError as error:
+        raise UserError(f"there is no place for a cache: {error}; set XDG_CACHE_HOME to a directory") from error
 
 
 @contextmanager

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.checkpoint import Checkpoints, score
-from jaxclf.config import Config
+from jaxclf.config import Config, differences
 from jaxclf.devices import Devices
 from jaxclf.evaluation import batch_shape, evaluate
 from jaxclf.pipeline import steps_per_epoch, tensorflow, train_batches
 from jaxclf.step import Recipe, TrainState, summarize, variables_of
-from jaxclf.types import Batch, Split, Splits, require
+from jaxclf.types import Batch, Split, Splits, UserError, require
 from jaxclf.writers import Record, Writer
 
 # What a checkpoint notes beside the state, so that a resumed run is the same run.
@@ -77,6 +77,17 @@ class Trainer:
     def curve_split(self) -> str:
         """What the curves show beside training: validation, or test where there is none."""
         return "test" if self.splits.validation is None else "validation"
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What a checkpoint notes of the data: a run goes on, and is evaluated, on no other."""
+        train = self.splits.train
+        examples = {name: 0 if split is None else len(split) for name, split in self.splits.items()}
+        return {
+            "image_shape": list(train.image_shape),
+            "class_names": list(train.class_names),
+            "examples": examples,
+        }
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -136,6 +147,11 @@ class Trainer:
             return state
         step = self.checkpoints.find("last").step
         notes = self.checkpoints.notes(step)
+        changed = differences({name: notes[name] for name in self.data}, self.data)
+        if changed:
+            raise UserError(
+                "the data is not what this run began with; put it back, or name another --workdir:", changed
+            )
         for name in NOTED:
             setattr(self, name, notes[name])
         return self.checkpoints.restore(step, state)
@@ -146,7 +162,9 @@ class Trainer:
         began = Interval(first, 0, {}, time.perf_counter(), self.data_wait_seconds)
         previous, pending = began, deque[Future[Interval]]()
         with ThreadPoolExecutor(1) as fetcher:
-            for step, batch in enumerate(self.waited_for(self.batches(first, last)), start=first + 1):
+            for step, batch in zip(
+                range(first + 1, last + 1), self.waited_for(self.batches(first, last)), strict=False
+            ):
                 state = self.train_step(state, batch)
                 self.on_step(step, epoch)
                 if step % self.config.log_every == 0 or step == last:
@@ -223,12 +241,7 @@ class Trainer:
         if self.checkpoints is None:
             return
         metrics = {} if self.splits.validation is None else self.latest["validation"]
-        train = self.splits.train
-        notes = {
-            "image_shape": list(train.image_shape),
-            "class_names": list(train.class_names),
-            **{name: getattr(self, name) for name in NOTED},
-        }
+        notes = self.data | {name: getattr(self, name) for name in NOTED}
         self.checkpoints.save(self.epochs_done * self.steps_per_epoch, state, metrics, notes)
 
     def zero(self, stats: Any) -> Any:

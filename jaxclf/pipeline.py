@@ -99,13 +99,10 @@ def _uninterrupted(batches: Iterator[Batch], failures: list[Exception]) -> Itera
     An error of the image source is raised as it was, not as what TensorFlow makes of it.
     """
     while True:
-        try:
-            with _interrupt_held():
-                batch = next(batches, None)
-        except Exception:
-            if failures:
-                raise failures[0] from None
-            raise
+        with _interrupt_held():
+            batch = next(batches, None)
+        if failures:
+            raise failures[0]
         if batch is None:
             return
         yield batch
@@ -139,8 +136,8 @@ def _gather(split: Split, failures: list[Exception]) -> Callable[[Any], tuple[An
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
             return split.images[indices], split.labels[indices]
-        except Exception as error:
+        except Exception as error:  # raised outside: TensorFlow would print pages about it
             failures.append(error)
-            raise
+            return np.zeros((len(indices), *split.images.shape[1:]), dtypes[0]), split.labels[indices]
 
     return lambda indices: tuple(tf.numpy_function(read, [indices], dtypes, stateful=False))

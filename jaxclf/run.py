@@ -21,7 +21,7 @@ from jaxclf.config import Config, differences, from_json, import_modules
 from jaxclf.devices import Devices
 from jaxclf.files import read_json, write_json
 from jaxclf.step import Recipe, create_state, predict, variables_of
-from jaxclf.types import Batch, Splits, UserError, Variables
+from jaxclf.types import Batch, Split, Splits, UserError, Variables
 
 PACKAGES = (
     "jaxclf", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "tensorflow-cpu",
@@ -119,8 +119,18 @@ class Run:
 
     @cached_property
     def splits(self) -> Splits:
-        """The data the run was made with, read on first use."""
-        return self.config.dataset.load()
+        """The data the run was made with, read on first use; raises UserError where its classes are others now."""
+        splits = self.config.dataset.load()
+        if splits.train.class_names != self.class_names or splits.train.image_shape != self.image_shape:
+
+            def described(made_of: Run | Split) -> str:
+                size, names = list(made_of.image_shape), made_of.class_names
+                return f"{len(names)} classes of images {size}: {', '.join(names)}"
+
+            raise UserError(
+                f"the data is not what the run was made with:\nthen {described(self)}\nnow {described(splits.train)}"
+            )
+        return splits
 
     @cached_property
     def _probabilities(self):

@@ -1,4 +1,4 @@
-"""The drawn characters: the same everywhere, whole or not at all, and not to be told apart by colour."""
+"""The drawn characters: the same everywhere, whole or not at all. (What can tell them apart: test_configs.)"""
 
 from dataclasses import replace
 

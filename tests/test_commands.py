@@ -411,3 +411,15 @@ def test_a_folder_is_learnt_and_evaluated_seen_beside_unseen(command, folder_run
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
     assert f"Overall accuracy: {summary['test']['accuracy']:.2%}" in evaluated.stdout
     assert (place / "runs/folder/seen_and_unseen.png").stat().st_size > 10_000
+
+
+def test_another_folder_than_the_run_was_made_with_is_refused(command, folder_run):
+    place, _ = folder_run
+    options = {"cwd": place, "XDG_CACHE_HOME": str(place / "cache")}
+    (place / "pictures/zero").rename(place / "pictures/aaa")
+    try:
+        evaluated = lines(command(ROOT / "eval.py", "runs/folder", **options))
+    finally:
+        (place / "pictures/aaa").rename(place / "pictures/zero")
+    assert evaluated[0].endswith("the data is not what the run was made with:")
+    assert [line.rpartition(": ")[2] for line in evaluated[1:]] == ["one, zero", "aaa, one"]

@@ -34,7 +34,9 @@ def test_a_few_steps_of_each_config(path, digits):
 def test_each_config_states_its_command_and_its_claim(path):
     docstring = path.read_text().split('"""')[1]
     assert f"python train.py configs/{path.name}" in docstring
-    assert re.search(r"^\d\d\.\d\d( ± 0\.\d\d)? % test accuracy.*n = \d", docstring, re.M), "the measured accuracy"
+    if "needs the download" in docstring:
+        return
+    assert re.search(r"^\d\d\.\d\d( ± \d\.\d\d)? % test accuracy.*n = \d", docstring, re.M), "the measured accuracy"
     assert "core" in docstring, "the machine"
 
 
@@ -55,6 +57,7 @@ def checkout(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_every_command_of_the_readme_runs(command, checkout):
     readme = (ROOT / "README.md").read_text()
     for name, content in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", readme, re.S):
@@ -74,6 +77,16 @@ def test_every_command_of_the_readme_runs(command, checkout):
     summary = json.loads((checkout / "runs/mnist_cnn/summary.json").read_text())
     assert (summary["parameters"], summary["steps"]) == (242_062, 430)
     assert summary["test"]["accuracy"] >= 0.976
+    # The study on pictures: shapes are needed, and what is learnt by heart does not help with what is new.
+    network, linear, by_heart = (
+        json.loads((checkout / f"runs/cartoons_{name}/summary.json").read_text())
+        for name in ("cnn", "linear", "overfit")
+    )
+    assert network["parameters"] == 1_337_296 + 513 * 18
+    assert linear["test"]["accuracy"] < 0.6 < 0.9 < network["test"]["accuracy"]
+    assert by_heart["train_full"]["accuracy"] > 0.99
+    assert by_heart["test"]["accuracy"] < 0.6
+    assert (checkout / "runs/cartoons_overfit/seen_and_unseen.png").is_file()
 
 
 @pytest.mark.slow

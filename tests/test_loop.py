@@ -276,6 +276,17 @@ def test_training_stops_when_patience_ends_and_resumed_ends_alike(digits, tmp_pa
     assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
 
 
+def test_a_run_goes_on_with_no_other_data(digits, tmp_path):
+    with pytest.raises(StopError):
+        trainer(digits, tmp_path, stop_at=20).fit()
+    less = Split(digits.train.images[:-1], digits.train.labels[:-1], digits.train.class_names)
+    run = trainer(Splits(less, digits.validation, digits.test), tmp_path)
+    with pytest.raises(UserError, match="the data is not what the run began with") as error:
+        run.fit()
+    run.checkpoints.close()
+    assert error.value.items == ["examples.train: 203 -> 202"]
+
+
 def test_patience_needs_validation(digits):
     with pytest.raises(UserError, match="patience=2 stops by validation"):
         Trainer(replace(CONFIG, patience=2), Splits(digits.train, None, digits.test), Devices.all())

@@ -24,6 +24,7 @@ from jaxclf.types import Splits, UserError
 
 T = TypeVar("T")
 LISTED = 20  # entries of a list that are printed
+COMPONENTS = ("augment", "metrics", "mixup")  # fields of the config that take components, or none: no flags fit them
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE …")]
 
@@ -151,6 +152,8 @@ def nearest(argument: str, options: Any) -> str:
     names = [*(name for name in config if name.rpartition(".")[2] != "class"), *own, "import"]
     flags = {alias: name for name in names for alias in (initials(name), name.rpartition(".")[2], name)}
     wanted = argument.lstrip("-").partition("=")[0].replace("-", "_")
+    if wanted.partition(".")[0] in COMPONENTS and isinstance(options, TrainOptions):
+        return "; it is set in the config file"
     for word in (wanted.rpartition(".")[2], wanted):
         if word in flags:
             return f"; did you mean --{flags[word].replace('_', '-')}?"

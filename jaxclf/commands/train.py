@@ -113,7 +113,7 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
                 write_inputs(write, trainer.splits)
             state = trainer.fit()
             if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
-                print(f"stopped early: validation was best after epoch {trainer.best_epoch}")
+                print(f"stopped early: validation has not become better since epoch {trainer.best_epoch}")
             test = evaluate_test(trainer, state)
             checkpoints.wait()
             seconds = time.perf_counter() - began

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf.datasets.pictures import Pictures
-from jaxclf.datasets.scan import Scan, scan, subfolders
+from jaxclf.datasets.scan import Scan, holds_files, scan, subfolders
 from jaxclf.types import Split, Splits, UserError, require
 
 PARTS = ("train", "validation", "test")
@@ -44,6 +46,7 @@ class ImageFolder:
             len(self.image_size) == 2 and min(self.image_size) >= 1,
             f"image_size={self.image_size}: expected height and width",
         )
+        require(self.seed >= 0, f"seed={self.seed}: expected at least 0")
         require(self.min_images >= 1, f"min_images={self.min_images}: expected at least 1")
         for name in ("train_fraction", "subset"):
             require(0 < getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected above 0, at most 1")
@@ -63,7 +66,7 @@ class ImageFolder:
                 f"no class under {root.absolute()} has {self.min_images} readable pictures\n{self._layout()}",
                 found.skipped,
             )
-        parts = [self._split(paths, i) for i, paths in enumerate(classes.values())]
+        parts = [self._split(name, paths) for name, paths in classes.items()]
         total = sum(len(paths) for paths in classes.values())
         keep = total * prod(self.image_size) * 3 <= self.keep_mib * 2**20
         splits = {name: self._gather(classes, [part[name] for part in parts], keep) for name in PARTS}
@@ -71,34 +74,35 @@ class ImageFolder:
         return Splits(splits["train"], splits["validation"], splits["test"], self._remarks(found), found.skipped)
 
     def _find_root(self) -> Path:
-        root = Path(self.root).expanduser()
+        try:
+            root = Path(self.root).expanduser()
+        except RuntimeError as error:
+            raise UserError(f"root={self.root}: {error}") from error
         if not root.is_dir():
             raise UserError(f"no folder at {root.absolute()}\n{self._layout()}")
         for _ in range(WRAPPERS):
-            folders = subfolders(root)
-            inner = next((folder for folder in folders if folder.name == root.name), None)
-            wrapper = folders[0] if len(folders) == 1 and subfolders(folders[0]) else inner
-            if wrapper is None or not subfolders(wrapper):
-                break
-            root = wrapper
+            root = folder_of_classes(root) or root
         return root
 
     def _layout(self) -> str:
         fetch = f"fetch the pictures from {self.page}\n" if self.page else ""
-        return f"{fetch}expected <root>/<class>/<picture>; another place is given with --dataset.root"
+        return f"{fetch}expected <root>/<class>/<picture>; root is in the config, or train.py takes --dataset.root"
 
-    def _split(self, paths: list[Path], label: int) -> dict[str, list[Path]]:
-        """The pictures of one class, shuffled and cut in three. Training gets at least one."""
-        order = np.random.default_rng([self.seed, label]).permutation(len(paths))
+    def _split(self, name: str, paths: list[Path]) -> dict[str, list[Path]]:
+        """The pictures of one class, ordered by chance and cut in three. Training gets at least one.
+
+        The order is that of a digest of each name, so a picture more or less moves few others to another part.
+        """
+
+        def digest(path: Path) -> bytes:
+            return hashlib.sha256(os.fsencode(f"{self.seed}/{name}/{path.name}")).digest()
+
+        order = sorted(paths, key=digest)
         train = max(1, round(len(paths) * self.train_fraction))
         test = min(round(len(paths) * self.test_fraction), len(paths) - train)
         used = max(1, round(train * self.subset))
-        chosen = {
-            "train": order[:used],
-            "validation": order[train : len(paths) - test],
-            "test": order[len(paths) - test :],
-        }
-        return {name: [paths[i] for i in sorted(indices)] for name, indices in chosen.items()}
+        rest = len(paths) - test
+        return {"train": sorted(order[:used]), "validation": sorted(order[train:rest]), "test": sorted(order[rest:])}
 
     def _gather(self, classes: dict[str, list[Path]], parts: list[list[Path]], keep: bool) -> Split | None:
         """One part of every class as a split."""
@@ -112,3 +116,15 @@ class ImageFolder:
             return ()
         names = ", ".join(f"{name} ({count})" for name, count in few.items())
         return (f"left out, with fewer than {self.min_images} pictures: {names}",)
+
+
+def folder_of_classes(root: Path) -> Path | None:
+    """The folder within root that holds the classes, where root only wraps it or holds the same classes beside it."""
+    folders = subfolders(root)
+    for inner in folders:
+        beside = {folder.name for folder in folders} - {inner.name}
+        classes = {folder.name for folder in subfolders(inner)}
+        copy = inner.name == root.name and beside <= classes
+        if classes and not holds_files(inner) and (copy or not beside):
+            return inner
+    return None

@@ -30,13 +30,22 @@ def read_picture(path: Path, image_size: tuple[int, int]) -> UInt8[np.ndarray, "
         if image.width * image.height > PIXEL_LIMIT:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {PIXEL_LIMIT:,}")
         image.draft(None, (2 * max(image_size), 2 * max(image_size)))  # a large JPEG is decoded to about what is needed
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(_rgb(upright).resize((width, height), Image.Resampling.BILINEAR))
+        return np.asarray(_rgb(_upright(image)).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # what is wrong with the pixels is no matter of EXIF
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of EXIF that is damaged; the picture is not
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        eight_bits = np.round(np.asarray(image, np.float64) / 257).clip(0, 255)
+        values = np.asarray(image)
+        eight_bits = np.round(values / 257).clip(0, 255)
+        eight_bits[values == image.info.get("transparency", -1)] = WHITE[0]
         image = Image.fromarray(eight_bits.astype(np.uint8))
     if image.has_transparency_data:
         colour = image.convert("RGBA")
@@ -45,10 +54,12 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def fault(path: Path) -> str | None:
-    """Why a picture file cannot be read, or None."""
+    """Why a picture file cannot be read, or None; raises OSError where the system, not the file, is at fault."""
     try:
         read_picture(path, (1, 1))
     except Exception as error:  # decoders of damaged files raise whatever comes
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise
         if path.stat().st_size == 0:
             return "the file is empty"
         return str(error).replace(str(path), "it").replace("\n", " ") or type(error).__name__
@@ -94,4 +105,4 @@ def _read_again(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     try:
         return read_picture(path, image_size)
     except Exception as error:
-        raise UserError(f"{path} was readable and no longer is: {error}; start again to leave it out") from error
+        raise UserError(f"{path} was readable and no longer is: {error}") from error

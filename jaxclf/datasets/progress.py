@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 T = TypeVar("T")
@@ -17,4 +18,6 @@ def shown(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         print(f"{description} ({total:,})", file=sys.stderr)
-    yield from track(items, description, total, console=console, transient=True, disable=not console.is_terminal)
+    yield from track(
+        items, escape(description), total, console=console, transient=True, disable=not console.is_terminal
+    )

@@ -137,13 +137,13 @@ class Console:
         elif self._bar.disable:
             self._print(f"step {record.step:,}/{self.total_steps:,}  epoch {record.epoch:.2f}  {line}")
         else:
-            wide = ("gradient_norm", "learning_rate")
+            wide = ("gradient_norm", "learning_rate", "data_wait_seconds")
             line = "  ".join(show(name, value) for name, value in values.items() if name not in wide)
             self._bar.update(self._task, values=line)
 
 
 def show(name: str, value: float | int | str) -> str:
-    """A value for people: shares as percent, speeds as whole numbers."""
+    """A value for people: shares as percent, speeds as whole numbers, waits in seconds."""
     if isinstance(value, str):
         return f"{name} {value}"
     if name.endswith("accuracy"):
@@ -152,4 +152,6 @@ def show(name: str, value: float | int | str) -> str:
         return f"{name} {value:,}"
     if name == "images_per_second":
         return f"{value:,.0f} images/s"
+    if name == "data_wait_seconds":
+        return f"data wait {value:.2f} s"
     return f"{name} {value:.4g}"

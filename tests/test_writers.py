@@ -146,6 +146,7 @@ def test_without_a_terminal_a_line_an_interval_and_a_line_an_epoch(no_terminal, 
     [
         ("top_5_accuracy", 0.98765, "top_5_accuracy 98.77%"),
         ("images_per_second", 1234567.8, "1,234,568 images/s"),
+        ("data_wait_seconds", 1.234, "data wait 1.23 s"),
         ("loss", 0.000123456, "loss 0.0001235"),
         ("loss", float("nan"), "loss nan"),
         ("checkpoint", "last", "checkpoint last"),

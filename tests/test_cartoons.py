@@ -9,6 +9,7 @@ from jaxclf.datasets import Cartoons
 from jaxclf.datasets.cartoons import render
 from jaxclf.datasets.characters import CHARACTERS
 from jaxclf.datasets.drawing import draw
+from jaxclf.types import UserError
 
 FEW = tuple(replace(character, images=2) for character in CHARACTERS[:3])
 
@@ -54,6 +55,11 @@ def test_what_another_process_has_drawn_meanwhile_is_kept(tmp_path):
     render(tmp_path / "cartoons", FEW)
     assert files(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["cartoons"]
+
+
+def test_a_subset_out_of_range_is_refused_before_anything_is_drawn():
+    with pytest.raises(UserError, match=r"subset=2\.0: expected"):
+        Cartoons(subset=2.0)
 
 
 @pytest.mark.slow

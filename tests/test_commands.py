@@ -301,6 +301,11 @@ def test_a_wrong_flag_is_answered_in_a_few_lines(arguments, answer, capsys):
     assert len(printed.splitlines()) <= 5
 
 
+def test_fields_without_flags_are_said_to_be_set_in_the_config(capsys):
+    assert train(["mnist_cnn", "--mixup.alpha", "0.3"]) == 2
+    assert "unknown argument --mixup.alpha; it is set in the config file" in capsys.readouterr().err
+
+
 def test_wrong_first_arguments(capsys):
     assert train(["--epochs", "3"]) == 2
     assert "expected a config" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from jaxclf.datasets.drawing import draw
 from jaxclf.datasets.image_folder import ImageFolder
 from jaxclf.datasets.progress import shown
 from jaxclf.files import cache_directory
-from jaxclf.types import Splits
+from jaxclf.types import Splits, require
 
 VERSION = 1  # of the drawings; another one is drawn into another folder
 QUALITY = (40, 95)  # of JPEG, from, up to
@@ -32,6 +32,9 @@ class Cartoons:
     """Share of the training pictures that is used; validation and test stay whole."""
     directory: str | None = None
     """Where the pictures are drawn to; without one, `$XDG_CACHE_HOME/jaxclf` or `~/.cache/jaxclf`."""
+
+    def __post_init__(self):
+        require(0 < self.subset <= 1, f"subset={self.subset}: expected above 0, at most 1")
 
     def load(self) -> Splits:
         """Draw the pictures where they are missing, and read them as an image folder."""

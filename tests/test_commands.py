@@ -106,6 +106,7 @@ def test_a_changed_config_is_refused_with_the_difference(command, linear_run):
     assert found[1:] == ["  seed: 0 -> 3"]
 
 
+@pytest.mark.slow
 def test_pmap_on_four_devices_gives_the_result_of_one(command, linear_run, tmp_path):
     flags = "--xla_force_host_platform_device_count=4"
     arguments = ("mnist_linear", "--epochs", 1, "--parallel", "pmap", "--workdir", tmp_path / "run")
@@ -150,6 +151,7 @@ def test_evaluation_draws_the_pictures_of_the_studies(evaluation):
             assert np.ptp(np.asarray(picture.convert("L"))) == 255
 
 
+@pytest.mark.slow
 def test_another_batch_size_and_split(command, evaluation):
     workdir, _ = evaluation
     before = json.loads((workdir / "evaluation.json").read_text())
@@ -186,6 +188,7 @@ def test_what_is_not_there_is_named(command, linear_run, tmp_path):
     assert "config.json is not readable as JSON" in lines(command("eval.py", tmp_path))[0]
 
 
+@pytest.mark.slow
 def test_a_model_and_a_dataset_of_ones_own(command, tmp_path):
     (tmp_path / "my_module.py").write_text(MINE)
     (tmp_path / "mine.py").write_text("from my_module import get_config")

@@ -21,7 +21,11 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    # Those of the Simpsons have the network of the cartoons.
+    [pytest.param(path, marks=[pytest.mark.slow] * ("simpsons" in path.stem), id=path.stem) for path in CONFIGS],
+)
 def test_a_few_steps_of_each_config(path, digits):
     config = read_config(str(path))
     run = Trainer(replace(config, epochs=1, log_every=2), digits, Devices.all())

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Key, Num
 
-from jaxclf.types import Array, require
+from jaxclf.types import Array, require, unit_range
 
 Image = Num[Array, "h w c"]
 Images = Num[Array, "b h w c"]
@@ -147,7 +147,7 @@ class Mixup:
             weight = weights.reshape(-1, *(1,) * (mine.ndim - 1))
             return weight * mine + (1 - weight) * partners
 
-        return mixed(_unit_range(images), _unit_range(partner_images)), mixed(labels, partner_labels)
+        return mixed(unit_range(images), unit_range(partner_images)), mixed(labels, partner_labels)
 
     def _draw_weight(self, key: Key[jax.Array, ""]) -> Float[Array, ""]:
         """From Beta(alpha, alpha), by way of Student's t with 2 alpha degrees of freedom. R. Bailey (1994)."""
@@ -156,10 +156,6 @@ class Mixup:
         inner = (1 - radius) ** (1 / self.alpha)
         angle = jnp.arctan2(jnp.sqrt(1 - inner) * jnp.cos(2 * jnp.pi * turn), jnp.sqrt(inner))
         return (1 + jnp.sin(angle)) / 2
-
-
-def _unit_range(images: Images) -> Float[Array, "b h w c"]:
-    return images.astype(jnp.float32) / (255 if jnp.issubdtype(images.dtype, jnp.integer) else 1)
 
 
 def augment_batch(

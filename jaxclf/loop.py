@@ -74,6 +74,11 @@ class Trainer:
         return steps_per_epoch(len(self.splits.train), self.config.batch_size, self.config.remainder)
 
     @property
+    def steps_done(self) -> int:
+        """Optimiser updates of the epochs done."""
+        return self.epochs_done * self.steps_per_epoch
+
+    @property
     def curve_split(self) -> str:
         """What the curves show beside training: validation, or test where there is none."""
         return "test" if self.splits.validation is None else "validation"
@@ -242,7 +247,7 @@ class Trainer:
             return
         metrics = {} if self.splits.validation is None else self.latest["validation"]
         notes = self.data | {name: getattr(self, name) for name in NOTED}
-        self.checkpoints.save(self.epochs_done * self.steps_per_epoch, state, metrics, notes)
+        self.checkpoints.save(self.steps_done, state, metrics, notes)
 
     def zero(self, stats: Any) -> Any:
         """Stats of nothing, shaped and placed like these."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Key
 
@@ -16,6 +17,13 @@ Labels = Integer[Array, " b"] | Float[Array, "b classes"]
 Mask = Bool[Array, " b"]
 Variables = dict[str, Any]
 """Flax variables: the collection `params`, and others such as `batch_stats`."""
+
+
+def unit_range(images: Array) -> Float[Array, ...]:
+    """Integer images divided by 255; float images are taken as in [0, 1] already."""
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        return images.astype(jnp.float32) / 255
+    return images
 
 
 class UserError(Exception):
@@ -82,6 +90,10 @@ class Split:
         """Height, width and channels of one image."""
         _, height, width, channels = self.images.shape
         return height, width, channels
+
+    def some(self, most: int) -> np.ndarray:
+        """Indices of a few images at random, the same every time: folders come class by class."""
+        return np.sort(np.random.default_rng(0).permutation(len(self))[:most])
 
 
 @dataclass(frozen=True, eq=False)

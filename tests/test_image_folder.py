@@ -212,12 +212,12 @@ def test_the_copy_inside_the_archive_is_not_a_class(tmp_path):
     ("counts", "names"),
     [
         ({"only": 3, "only/thumbs": 2}, ("only",)),
-        ({"root/kittens": 3, "dog": 2}, ("dog", "root")),
-        ({"root/root/kittens": 3, "root/root/dog": 2}, ("dog", "kittens")),
+        ({"pets/kittens": 3, "dog": 2}, ("dog", "pets")),
+        ({"pets/pets/kittens": 3, "pets/pets/dog": 2}, ("dog", "kittens")),
     ],
 )
 def test_a_class_with_folders_in_it_is_no_wrapper(tmp_path, counts, names):
-    root = tmp_path / "root"
+    root = tmp_path / "pets"
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):

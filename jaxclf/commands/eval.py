@@ -136,7 +136,7 @@ def write_pictures(directory: Path, split: Split, predictions: np.ndarray) -> li
     """Draw the pictures of the studies: some predictions, mistakes only, and the first mistake."""
     wrong = np.flatnonzero(predictions != split.labels)
     pictures = {
-        "predictions": (some(split), "Predictions"),
+        "predictions": (split.some(GRID), "Predictions"),
         "mistakes": (wrong[:GRID], f"{len(wrong[:GRID])} of {len(wrong):,} mistakes"),
         "first_mistake": (wrong[:1], f"The first mistake: image {wrong[0] if len(wrong) else ''}"),
     }
@@ -153,15 +153,10 @@ def write_pictures(directory: Path, split: Split, predictions: np.ndarray) -> li
     return written
 
 
-def some(split: Split) -> np.ndarray:
-    """The indices of a few images at random, the same every time: folders come class by class."""
-    return np.sort(np.random.default_rng(0).permutation(len(split))[:GRID])
-
-
 def write_comparison(directory: Path, run: Run, split: Split, predictions: np.ndarray) -> Path:
     """Draw predictions on images the network was trained with beside those on images of the split."""
     train = run.splits.train
-    chosen, others = some(train), some(split)
+    chosen, others = train.some(GRID), split.some(GRID)
     seen = Judged(train.images[chosen], train.labels[chosen], run.predict(train.images[chosen]).argmax(axis=1))
     unseen = Judged(split.images[others], split.labels[others], predictions[others])
     titles = ("Images it was trained with", "Images it has not seen")

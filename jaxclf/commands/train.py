@@ -120,8 +120,7 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
             # The summary says that the run is finished: what is written after it is never written twice.
             write_json(directory.summary, summarize_run(trainer, checkpoints.best, summary, test, seconds))
             if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
-                epochs = trainer.epochs_done
-                write(Record(epochs * trainer.steps_per_epoch, epochs, "test", "epoch", test))
+                write(Record(trainer.steps_done, trainer.epochs_done, "test", "epoch", test))
     print_result(read_json(directory.summary))
     print(f"written to {directory.path}")
 
@@ -138,7 +137,7 @@ def write_inputs(write: Any, splits: Splits) -> None:
     """Show a few input images of training and validation."""
     for name, split in (("train", splits.train), ("validation", splits.validation)):
         if split is not None:
-            picture = tile(split.images[np.sort(np.random.default_rng(0).permutation(len(split))[:25])])
+            picture = tile(split.images[split.some(25)])
             write(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
 
 
@@ -170,7 +169,7 @@ def summarize_run(
     return {
         "parameters": summary.parameters,
         "epochs": epochs,
-        "steps": epochs * trainer.steps_per_epoch,
+        "steps": trainer.steps_done,
         "batch_size": config.batch_size,
         **{name: values for name, values in trainer.latest.items() if name != "test"},
         "test": test_values,

@@ -17,9 +17,8 @@ from jaxclf.models.layers import (
     check_sizes,
     conv,
     dense,
-    unit_range,
 )
-from jaxclf.types import Array, require
+from jaxclf.types import Array, require, unit_range
 
 
 class Cnn(nn.Module):

@@ -70,13 +70,6 @@ def conv(
     )
 
 
-def unit_range(images: Array) -> Float[Array, ...]:
-    """Integer images divided by 255; float images are taken as in [0, 1] already."""
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        return images.astype(jnp.float32) / 255
-    return images
-
-
 def as_images(images: Float[Array, "b ..."]) -> Float[Array, "b h w c"]:
     """Flat images [b, h·w·c] as [b, h, w, c]: a square number is grey, three times one is colour."""
     if images.ndim == 4:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Float, Num
 
-from jaxclf.models.layers import Dropout, Dtype, Flatten, check_dropout, check_sizes, dense, unit_range
-from jaxclf.types import Array
+from jaxclf.models.layers import Dropout, Dtype, Flatten, check_dropout, check_sizes, dense
+from jaxclf.types import Array, unit_range
 
 
 class Mlp(nn.Module):

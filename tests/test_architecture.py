@@ -13,6 +13,7 @@ from test_losses import LOSSES
 from test_metrics import METRICS
 from test_models import MODELS
 from test_optimizers import OPTIMIZERS, SCHEDULES
+from test_saliency import METHODS
 
 PACKAGE = Path(__file__).parent.parent / "jaxclf"
 # A module imports from lower layers and from its own family; modules of layer 1 are families of their own.
@@ -26,6 +27,7 @@ LAYERS = {
     "metrics": 1,
     "models": 1,
     "optimizers": 1,
+    "saliency": 1,
     "writers": 1,
     "pipeline": 2,
     "step": 2,
@@ -101,6 +103,7 @@ def test_a_library_is_known_to_one_file(library, only):
         ("metrics", METRICS),
         ("models", MODELS),
         ("optimizers", OPTIMIZERS + SCHEDULES),
+        ("saliency", METHODS),
     ],
 )
 def test_every_component_is_tested_for_the_law_of_its_family(family, tested):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxclf.files import read_json, whole, write_json, write_text
 from jaxclf.types import UserError
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
 DAMAGED = [b"", b'{"a": 1', b'"\xff"', b"\0", b"[" * 100_000]
 
@@ -52,6 +52,11 @@ def test_json_round_trip(data):
         path = Path(directory) / "data.json"
         write_json(path, data)
         assert read_json(path) == data
+
+
+def test_numbers_that_json_does_not_have_become_null(path):
+    write_json(path, {"a": [float("inf"), float("-inf"), float("nan"), 1.5]})
+    assert read_json(path) == {"a": [None, None, None, 1.5]}
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,0 +1,185 @@
+"""What every saliency method promises: the contract of the family, swept over all of them."""
+
+from contextlib import contextmanager
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclf import saliency
+from jaxclf.models import Cnn
+from jaxclf.types import UserError
+
+METHODS = [
+    saliency.Gradient(),
+    saliency.GradientTimesInput(score="margin"),
+    saliency.IntegratedGradients(steps=5, score="log_probability"),
+    saliency.all_classes(saliency.IntegratedGradients(steps=3, score="probability")),
+]
+B, CLASSES = 5, 4
+MODEL = Cnn(features=(2, 3), dense=(6,), classes=CLASSES, kernel_size=3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (B, 8, 8, 1), np.uint8)
+KEYS = jax.random.split(jax.random.key(3), B)
+WITH_DELTA = ("GradientTimesInput", "IntegratedGradients")
+
+
+@pytest.fixture(params=METHODS, ids=str)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def variables():
+    # Biases that are not zero, as training leaves them.
+    shaped = MODEL.init(jax.random.key(0), IMAGES)
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), shaped)
+
+
+def inner(method):
+    """The method inside all wrappers."""
+    return inner(method.method) if hasattr(method, "method") else method
+
+
+def close(a, b, tolerance=1e-5):
+    """Two attributions agree to rounding, relative to the largest value of each; a gap, to the score."""
+    assert [x is None for x in a] == [y is None for y in b]
+    for name, x, y in zip(a._fields, a, b, strict=True):
+        if x is not None:
+            scale = np.abs(b.score if name == "delta" else y).max()
+            np.testing.assert_allclose(x, y, atol=tolerance * float(scale), rtol=0, err_msg=name)
+
+
+def test_shapes_and_finite_numbers(method, variables):
+    a = method(MODEL, variables, IMAGES, key=KEYS)
+    heads = (CLASSES,) if method.every_class else ()
+    assert a.score.shape == a.evaluations.shape == (B, *heads)
+    assert a.values.shape[: 1 + len(heads)] == (B, *heads)
+    assert a.values.dtype == a.score.dtype == jnp.float32
+    assert a.evaluations.dtype == jnp.int32
+    assert (a.delta is not None) == (type(inner(method)).__name__ in WITH_DELTA and not is_noisy(method))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(a))
+
+
+def is_noisy(method):
+    return any(name in type(method).__name__ for name in ("SmoothGrad", "VarGrad")) or (
+        hasattr(method, "method") and is_noisy(method.method)
+    )
+
+
+def test_the_score_is_that_of_the_clean_image(method, variables):
+    logits = MODEL.apply(variables, IMAGES)
+    largest = np.sort(logits, axis=1)[:, ::-1]
+    other = np.where(logits == largest[:, :1], largest[:, 1:2], largest[:, :1])
+    scores = {
+        "logit": logits,
+        "probability": jax.nn.softmax(logits),
+        "log_probability": jax.nn.log_softmax(logits),
+        "margin": logits - other,
+    }[method.score]
+    expected = scores if method.every_class else scores[np.arange(B), logits.argmax(axis=1)]
+    np.testing.assert_allclose(method(MODEL, variables, IMAGES, key=KEYS).score, expected, atol=1e-5)
+
+
+@contextmanager
+def traced_rows():
+    """The number of rows of each call of a model that is traced inside the block."""
+    rows = []
+
+    def record(call, arguments, options, context):
+        if context.module.path == () and context.method_name == "__call__":
+            rows.append(arguments[0].shape[0])
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(record):
+        yield rows
+
+
+def test_jit_gives_the_same_and_new_weights_do_not_compile_anew(method, variables):
+    call = partial(jax.jit(method, static_argnums=0), MODEL, key=KEYS)
+    close(call(variables, IMAGES), method(MODEL, variables, IMAGES, key=KEYS))
+    with traced_rows() as rows:
+        call(jax.tree.map(lambda x: 2 * x, variables), IMAGES)
+        method(MODEL, jax.tree.map(lambda x: 2 * x, variables), IMAGES, key=KEYS)
+    assert rows == []
+
+
+def test_bytes_are_explained_in_unit_range(method, variables):
+    unit = IMAGES.astype(np.float32) / 255
+    close(method(MODEL, variables, IMAGES, key=KEYS), method(MODEL, variables, unit, key=KEYS))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 11])
+def test_max_rows_bounds_every_model_call_and_changes_rounding_only(method, variables, rows):
+    with traced_rows() as seen:
+        few = limited(method, rows)(MODEL, variables, IMAGES, key=KEYS)
+    assert 0 < max(seen) <= rows
+    close(few, method(MODEL, variables, IMAGES, key=KEYS))
+
+
+def limited(method, rows):
+    """The method with another `max_rows`, inside all wrappers."""
+    if hasattr(method, "method"):
+        return type(method)(**(vars(method) | {"method": limited(method.method, rows)}))
+    return type(method)(**(vars(method) | {"max_rows": rows}))
+
+
+def test_an_example_does_not_depend_on_its_neighbours(method, variables):
+    """Permuted, alone, or beside others that are not finite: with a key an example, the answer is the same."""
+    whole = method(MODEL, variables, IMAGES, key=KEYS)
+    order = np.array([3, 0, 4, 1, 2])
+    close(
+        method(MODEL, variables, IMAGES[order], key=KEYS[order]),
+        jax.tree.map(lambda x: x[order], whole),
+    )
+    alone = jax.tree.map(lambda x: x[2:3], whole)
+    close(method(MODEL, variables, IMAGES[2:3], key=KEYS[2:3]), alone)
+    beside = (IMAGES / np.float32(255)).copy()
+    beside[:2] = np.nan
+    close(jax.tree.map(lambda x: x[2:3], method(MODEL, variables, beside, key=KEYS)), alone)
+
+
+def test_each_class_of_all_is_that_class_alone(method, variables):
+    if method.every_class:
+        single, every = method.method, method
+    else:
+        single, every = method, saliency.all_classes(method)
+    together = every(MODEL, variables, IMAGES, key=KEYS)
+    for target in (0, CLASSES - 1):
+        close(
+            jax.tree.map(lambda x, target=target: x[:, target], together),
+            single(MODEL, variables, IMAGES, target, key=KEYS)._replace(evaluations=together.evaluations[:, target]),
+        )
+
+
+def test_targets_are_the_predicted_class_one_class_or_one_an_example(method, variables):
+    if method.every_class:
+        pytest.skip("it has no targets")
+    call = partial(method, MODEL, variables, IMAGES, key=KEYS)
+    predicted = np.argmax(MODEL.apply(variables, IMAGES), axis=1)
+    close(call(), call(predicted))
+    close(call(1), call(np.full(B, 1)))
+
+
+def test_devices_share_the_batch(method, variables):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    images, keys = np.concatenate([IMAGES, IMAGES[:3]]), jax.random.split(jax.random.key(4), 8)
+    one = method(MODEL, variables, images, key=keys)
+    close(method(MODEL, variables, jax.device_put(images, rows), key=jax.device_put(keys, rows)), one)
+
+
+def test_what_does_not_fit_is_named(method, variables):
+    with pytest.raises(UserError, match=r"baseline of shape \[7\]"):
+        method(MODEL, variables, IMAGES, key=KEYS, baseline=np.zeros(7, np.float32))
+    with pytest.raises(UserError, match=r"targets of shape \[2\]"):
+        method(MODEL, variables, IMAGES, np.zeros(2, int), key=KEYS)
+    with pytest.raises(UserError, match="max_rows=0"):
+        limited(method, 0)(MODEL, variables, IMAGES, key=KEYS)
+    with pytest.raises(UserError, match="not hashable"):
+        method({}, variables, IMAGES, key=KEYS)
+    if method.sampled:
+        with pytest.raises(UserError, match="give it a key"):
+            method(MODEL, variables, IMAGES)

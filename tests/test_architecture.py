@@ -13,13 +13,15 @@ from test_losses import LOSSES
 from test_metrics import METRICS
 from test_models import MODELS
 from test_optimizers import OPTIMIZERS, SCHEDULES
-from test_saliency import METHODS
+from test_saliency import METHODS, inner
 
 PACKAGE = Path(__file__).parent.parent / "jaxclf"
 # A module imports from lower layers and from its own family; modules of layer 1 are families of their own.
 LAYERS = {
     "types": 0,
     "files": 0,
+    "npz": 0,
+    "progress": 0,
     "augment": 1,
     "datasets": 1,
     "figures": 1,
@@ -36,6 +38,7 @@ LAYERS = {
     "checkpoint": 3,
     "run": 3,
     "evaluation": 4,
+    "explanation": 4,
     "loop": 4,
     "commands": 5,
     "__init__": 5,
@@ -103,7 +106,7 @@ def test_a_library_is_known_to_one_file(library, only):
         ("metrics", METRICS),
         ("models", MODELS),
         ("optimizers", OPTIMIZERS + SCHEDULES),
-        ("saliency", METHODS),
+        ("saliency", [*METHODS, *map(inner, METHODS)]),
     ],
 )
 def test_every_component_is_tested_for_the_law_of_its_family(family, tested):

@@ -11,6 +11,9 @@ from jaxclf.figures import (
     RIGHT,
     WRONG,
     Judged,
+    explanation_grid,
+    explanation_strip,
+    gradient_study,
     image_grid,
     one_hot_figure,
     prediction_grid,
@@ -125,3 +128,92 @@ def test_seen_and_unseen_stand_side_by_side(images):
     assert (left.get_suptitle(), right.get_suptitle()) == ("seen", "unseen")
     assert frames(left) == [{RIGHT}] * 5
     assert frames(right) == [{RIGHT if a == b else WRONG} for a, b in zip(LABELS, wrong, strict=True)]
+
+
+@pytest.fixture
+def study(images, random):
+    """Of five images: max grad, then the gradients of two of three classes, of very different sizes."""
+    gradients = random.normal(size=(5, 3, 4, 3, 2)) * np.array([1e-6, 1.0, 1e-3])[None, :, None, None, None]
+    return gradients, gradient_study(images, LABELS, PREDICTIONS, gradients, [0, 2], NAMES)
+
+
+def test_a_study_shows_every_gradient_in_its_place(images, study):
+    gradients, figure = study
+    axes = np.array(figure.axes).reshape(5, 4)
+    for row, image, of_image in zip(axes, images, gradients, strict=True):
+        np.testing.assert_array_equal(row[0].images[0].get_array(), image[..., 0])
+        for axis, values in zip(row[1:], of_image, strict=True):
+            np.testing.assert_allclose(axis.images[0].get_array(), values.sum(axis=-1))
+    assert [axis.get_title() for axis in axes[0]] == ["image", "max grad", "ant", "cat"]
+    assert [row[0].get_ylabel() for row in axes] == ["ant", "bee", "cat", "ant", "bee"]
+
+
+def test_classes_of_a_study_share_a_scale_a_row_centred_at_zero(study):
+    gradients, figure = study
+    for row, of_image in zip(np.array(figure.axes).reshape(5, 4), gradients.sum(axis=-1), strict=True):
+        limits = [axis.images[0].get_clim() for axis in row[1:]]
+        assert all(-low == high for low, high in limits)
+        assert limits[1] == limits[2] != limits[0]
+        assert limits[0][1] == pytest.approx(np.percentile(np.abs(of_image[0]), 99))
+        assert limits[1][1] == pytest.approx(np.percentile(np.abs(of_image[1:]), 99))
+        assert float(row[-1].get_ylabel().removeprefix("±")) == pytest.approx(limits[1][1], rel=0.05)
+
+
+def test_the_class_found_is_framed_in_a_study(study):
+    """In the five rows: ant found rightly, cat wrongly, cat rightly, bee, which is not shown, and bee again."""
+    found = [[RIGHT], [None, WRONG], [None, RIGHT], [], []]
+    axes = np.array(study[1].axes).reshape(5, 4)
+    for row, colors in zip(axes, found, strict=True):
+        edges = [{to_hex(spine.get_edgecolor()) for spine in axis.spines.values()} for axis in row[2:]]
+        for edge, color in zip(edges, [*colors, None, None], strict=False):
+            assert edge == {color or "#000000"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[-1.0, 0.5], [0.0, 0.0]], (-1, 1)),
+        ([[0.0, 0.0], [0.0, 0.0]], (-1, 1)),
+        ([[-3.0, -3.0], [-3.0, -3.0]], (-3, 3)),
+        ([[3.0, 3.0], [3.0, 3.0]], (-3, 3)),
+        ([[0.0, 2.0], [0.0, 0.0]], (-2, 2)),
+        ([[2.0, 2.0], [2.5, 3.0]], (1, 3)),
+    ],
+    ids=["signed", "zeros", "constant below", "constant above", "not negative", "above zero"],
+)
+def test_white_is_zero_or_the_least_value_above_it(images, values, expected):
+    figure = explanation_grid(images[:1], LABELS[:1], LABELS[:1], {"a": np.array(values)[None, ..., None]}, NAMES)
+    (drawn,) = figure.axes[1].images
+    assert drawn.get_clim() == pytest.approx(expected, rel=0.05)
+    assert np.isfinite(drawn.norm(drawn.get_array())).all()
+
+
+def test_colours_end_before_a_single_large_value(images):
+    values = np.ones((1, 30, 30, 1)) * np.where(np.arange(30) % 2, 1, -1)[None, :, None, None]
+    values[0, 0, 0] = 1_000
+    figure = explanation_grid(images[:1], LABELS[:1], LABELS[:1], {"a": values}, NAMES)
+    assert figure.axes[1].images[0].get_clim() == (-1, 1)
+
+
+def test_a_grid_of_explanations_has_a_column_a_method_and_enlarges_small_maps(images, random):
+    maps = {"gradient": random.normal(size=(5, 4, 3, 3)), "grad-cam-plus-plus": random.normal(size=(5, 2, 2, 1))}
+    figure = explanation_grid(images, LABELS, PREDICTIONS, maps, NAMES)
+    axes = np.array(figure.axes).reshape(5, 3)
+    assert [axis.get_title() for axis in axes[0]] == ["image", "gradient", "grad-cam-\nplus-plus"]
+    assert [row[0].get_ylabel() for row in axes] == ["ant", "cat,\ntrue bee", "cat", "bee,\ntrue ant", "bee"]
+    for i, row in enumerate(axes):
+        np.testing.assert_allclose(row[1].images[0].get_array(), maps["gradient"][i].sum(axis=-1))
+        np.testing.assert_array_equal(row[2].images[0].get_array(), maps["grad-cam-plus-plus"][i, ..., 0])
+        assert {tuple(axis.images[0].get_extent()) for axis in row} == {(-0.5, 2.5, 3.5, -0.5)}
+        assert [axis.images[0].get_interpolation() for axis in row[1:]] == ["nearest", "bilinear"]
+    assert frames(figure)[::3] == [{RIGHT}, {WRONG}, {RIGHT}, {WRONG}, {RIGHT}]
+
+
+def test_a_strip_has_each_map_under_its_image(images, random):
+    maps = random.normal(size=(5, 4, 3, 1))
+    figure = explanation_strip(images, maps, "gradient")
+    above, below = np.array(figure.axes).reshape(2, 5)
+    for i in range(5):
+        np.testing.assert_array_equal(above[i].images[0].get_array(), images[i, ..., 0])
+        np.testing.assert_array_equal(below[i].images[0].get_array(), maps[i, ..., 0])
+    assert figure.get_suptitle() == "gradient"

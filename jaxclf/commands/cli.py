@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -48,8 +48,12 @@ class TrainOptions:
     """Show the traceback of a mistake."""
 
 
-def command(body: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
-    """Run an entry point; returns its exit code.
+def command(
+    body: Callable[[list[str]], int],
+    argv: Sequence[str] | None,
+    interrupted: str = "interrupted; started again, training goes on from its last checkpoint",
+) -> int:
+    """Run an entry point; returns its exit code. `interrupted` is what Ctrl-C is answered with.
 
     0 is done, 2 a mistake of the user's, 3 training that is not finite, 130 Ctrl-C, 141 a closed pipe.
     """
@@ -69,7 +73,7 @@ def command(body: Callable[[list[str]], int], argv: Sequence[str] | None) -> int
         print_items(getattr(error, "items", ()))
         return 3 if isinstance(error, NonFiniteError) else 2
     except KeyboardInterrupt:
-        print("interrupted; started again, training goes on from its last checkpoint", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
 
 
@@ -147,9 +151,10 @@ def unboxed(text: str) -> str:
 
 def nearest(argument: str, options: Any) -> str:
     """The flag most like an unknown one."""
-    config = flatten(to_json(options.config)) if isinstance(options, TrainOptions) else {}
-    own = [name for name in vars(options) if name not in ("config", "run", "imports")]
-    names = [*(name for name in config if name.rpartition(".")[2] != "class"), *own, "import"]
+    components = [value for value in vars(options).values() if is_dataclass(value)]
+    fields = [name for component in components for name in flatten(to_json(component))]
+    own = [name for name, value in vars(options).items() if value not in components and name not in ("run", "imports")]
+    names = [*(name for name in fields if name.rpartition(".")[2] != "class"), *own, "import"]
     flags = {alias: name for name in names for alias in (initials(name), name.rpartition(".")[2], name)}
     wanted = argument.lstrip("-").partition("=")[0].replace("-", "_")
     if wanted.partition(".")[0] in COMPONENTS and isinstance(options, TrainOptions):

@@ -13,8 +13,8 @@ import numpy as np
 from jaxclf.datasets.characters import CHARACTERS, Character
 from jaxclf.datasets.drawing import draw
 from jaxclf.datasets.image_folder import ImageFolder
-from jaxclf.datasets.progress import shown
 from jaxclf.files import cache_directory
+from jaxclf.progress import shown
 from jaxclf.types import Splits, require
 
 VERSION = 1  # of the drawings; another one is drawn into another folder

@@ -11,8 +11,8 @@ from pathlib import Path
 import PIL
 
 from jaxclf.datasets.pictures import decoders, fault
-from jaxclf.datasets.progress import shown
 from jaxclf.files import cache_directory, read_json, write_json
+from jaxclf.progress import shown
 from jaxclf.types import UserError
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"}

@@ -8,13 +8,15 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclf.saliency.adaptive import FIRST, integrate
 from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.method import BaseMethod
 from jaxclf.saliency.query import Query, complete
 from jaxclf.saliency.rows import sum_over
 from jaxclf.types import require
 
-Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right"]
+FixedRule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right"]
+Rule = FixedRule | Literal["adaptive"]
 
 
 @dataclass(frozen=True)
@@ -27,25 +29,38 @@ class IntegratedGradients(BaseMethod):
     steps: int = 50
     """Gradients an example."""
     rule: Rule = "gauss_legendre"
-    """Where they are taken."""
+    """Where they are taken. "adaptive" takes as many as each example needs; it is not differentiable in reverse."""
+    tolerance: float = 1e-3
+    """Adaptive: largest estimated error of the values, summed without signs, and of their sum, a share of the change of
+    the score where that is more than 1."""
+    max_steps: int = 4096
+    """Adaptive: most gradients an example."""
 
     def __post_init__(self):
-        nodes_and_weights(self.rule, self.steps)
+        if self.rule != "adaptive":
+            nodes_and_weights(self.rule, self.steps)
+        require(self.tolerance > 0, f"tolerance={self.tolerance}: expected more than 0")
+        require(self.max_steps >= 2 * FIRST, f"max_steps={self.max_steps}: expected at least {2 * FIRST}")
 
     def explain(self, query: Query) -> Attribution:
         """As many gradients as steps, and the scores at both ends."""
         query, score = query.settled()
+        start = query.scores(query.baseline)
+        if self.rule == "adaptive":
+            values, taken = integrate(query, score - start, self.tolerance, self.max_steps)
+            return complete(query, values, score, start, taken + 2)
         way = query.images - query.baseline
+        points = jnp.asarray(nodes_and_weights(self.rule, self.steps), way.dtype).T
 
-        def weighted(node, weight):
+        def weighted(point):
+            node, weight = point
             return weight * query.gradients(query.baseline + node * way)
 
-        points = nodes_and_weights(self.rule, self.steps)
-        mean = sum_over(lambda point: weighted(*point), jnp.asarray(points, way.dtype).T, query.points_at_once)
-        return complete(query, way[:, None] * mean, score, query.scores(query.baseline), self.steps + 2)
+        mean = sum_over(weighted, points, query.points_at_once)
+        return complete(query, way[:, None] * mean, score, start, self.steps + 2)
 
 
-def nodes_and_weights(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def nodes_and_weights(rule: FixedRule, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes [steps] in [0, 1] and weights that sum to 1. Raises UserError for too few steps."""
     least = 2 if rule == "trapezoid" else 1
     require(steps >= least, f"steps={steps}: expected at least {least}")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Float, Int, Key, Num, UInt32
 
 from jaxclf.saliency.attribution import Attribution
+from jaxclf.saliency.compiler import Options, compiler_options
 from jaxclf.saliency.query import DEFAULT_ROWS, Query, Score
 from jaxclf.saliency.rows import map_batch
-from jaxclf.types import Array, Variables, require, unit_range
+from jaxclf.types import Array, require, unit_range
 
 
 class Method(ABC):
@@ -29,6 +30,8 @@ class Method(ABC):
     """Whether its baseline is [k, ...] references for all examples rather than one for each."""
     every_class: Any = False
     """Whether it explains the scores of all classes."""
+    host: Any = False
+    """Whether it works on the host, and so neither under jit nor inside a wrapper."""
 
     @abstractmethod
     def explain(self, query: Query) -> Attribution:
@@ -37,7 +40,7 @@ class Method(ABC):
     def __call__(
         self,
         model: Any,
-        variables: Variables,
+        variables: Any,
         images: Num[Array, "b ..."],
         targets: Int[Array, ...] | int | None = None,
         *,
@@ -58,10 +61,8 @@ class Method(ABC):
 
         Raises UserError for shapes that do not fit, and where a method that draws has no key.
         """
-        require(self.max_rows is None or self.max_rows >= 1, f"max_rows={self.max_rows}: expected at least 1")
-        require(key is not None or not self.sampled, f"{type(self).__name__} draws at random: give it a key")
         require(_is_hashable(model), f"{type(model).__name__} is not hashable: a model is static under jit")
-        program = _program(_compiler_options(model, variables, images, targets, key, baseline))
+        program = _program(compiler_options(model, variables, images, targets, key, baseline))
         return program(self, model, variables, images, targets, key, baseline)
 
 
@@ -109,13 +110,44 @@ class Wrapper(Method):
 def _explain(
     method: Method,
     model: Any,
-    variables: Variables,
+    variables: Any,
     images: Num[Array, "b ..."],
     targets: Int[Array, ...] | None,
     key: Any,
     baseline: Num[Array, ...] | None,
 ) -> Attribution:
-    """What a call of a method compiles: the batch a few examples at a time."""
+    """What a call of a method compiles."""
+    return ask(lambda query, _: method.explain(query), method, model, variables, images, targets, key, baseline)
+
+
+class Terms(NamedTuple):
+    """How a model is asked, as a method says it: what needs no method gives these in the place of one."""
+
+    score: Score
+    max_rows: int | None
+    sampled: bool = False
+    references: bool = False
+    every_class: bool = False
+
+
+def ask(
+    question: Callable[[Query, Any], Any],
+    terms: Method | Terms,
+    model: Any,
+    variables: Any,
+    images: Num[Array, "b ..."],
+    targets: Int[Array, ...] | int | None,
+    key: Any = None,
+    baseline: Num[Array, ...] | float | None = None,
+    given: Any = None,
+) -> Any:
+    """What a question answers for a batch, asked of a few examples at a time; see `Method.__call__`.
+
+    It takes a query and what is `given` of its examples, a tree of arrays [b, ...]. Its answer is a tree of
+    [b, heads, ...], which loses the axis of heads where it is about one class.
+    """
+    require(terms.max_rows is None or terms.max_rows >= 1, f"max_rows={terms.max_rows}: expected at least 1")
+    require(key is not None or not terms.sampled, f"{type(terms).__name__} draws at random: give it a key")
     images = jnp.asarray(unit_range(images))
     b, shape = images.shape[0], images.shape
     if targets is not None:
@@ -124,20 +156,20 @@ def _explain(
         require(jnp.issubdtype(targets.dtype, jnp.integer), f"targets are {targets.dtype}: expected integers")
         targets = jnp.broadcast_to(targets, (b,))
     keys = None if key is None else example_keys(key, b)
-    baseline = _baseline(method, baseline, images)
-    rows = method.max_rows or max(b, DEFAULT_ROWS)
+    baseline = _baseline(terms, baseline, images)
+    rows = terms.max_rows or max(b, DEFAULT_ROWS)
 
     def some(examples):
-        images, targets, keys, own = examples
+        images, targets, keys, own, given = examples
         query = Query(
-            model, variables, images, targets, method.every_class, method.score, keys,
-            baseline if method.references else own, rows,
+            model, variables, images, targets, terms.every_class, terms.score, keys,
+            baseline if terms.references else own, rows,
         )  # fmt: skip
-        return method.explain(query)
+        return question(query, given)
 
-    examples = (images, targets, keys, None if method.references else jnp.broadcast_to(baseline, shape))
+    examples = (images, targets, keys, None if terms.references else jnp.broadcast_to(baseline, shape), given)
     answer = map_batch(some, examples, rows)
-    return answer if method.every_class else jax.tree.map(lambda x: x.squeeze(1), answer)
+    return answer if terms.every_class else jax.tree.map(lambda x: x.squeeze(1), answer)
 
 
 def example_keys(key: Any, b: int) -> Key[Array, " b"]:
@@ -148,7 +180,7 @@ def example_keys(key: Any, b: int) -> Key[Array, " b"]:
     return key if key.shape else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(b))
 
 
-def _baseline(method: Method, baseline: Any, images: Float[Array, "b ..."]) -> Float[Array, ...]:
+def _baseline(terms: Method | Terms, baseline: Any, images: Float[Array, "b ..."]) -> Float[Array, ...]:
     """The baseline in the units of the images, [1 or b, ...], or [k, ...] references."""
     baseline = jnp.asarray(0.0 if baseline is None else baseline)
     if baseline.ndim:
@@ -159,7 +191,7 @@ def _baseline(method: Method, baseline: Any, images: Float[Array, "b ..."]) -> F
         fits = baseline.shape in ((), shape[1:])
         baseline = jnp.broadcast_to(baseline, (1, *shape[1:])) if fits else baseline
     else:
-        fits = baseline.shape[1:] == shape[1:] and (method.references or baseline.shape[0] in (1, shape[0]))
+        fits = baseline.shape[1:] == shape[1:] and (terms.references or baseline.shape[0] in (1, shape[0]))
     require(fits, f"a baseline of shape {list(baseline.shape)}: expected a number, {list(shape[1:])} or {list(shape)}")
     return baseline
 
@@ -173,13 +205,5 @@ def _is_hashable(value: Any) -> bool:
 
 
 @cache
-def _program(compiler_options: tuple[tuple[str, Any], ...]) -> Any:
-    return jax.jit(_explain, static_argnums=(0, 1), compiler_options=dict(compiler_options) or None)
-
-
-def _compiler_options(*arguments: Any) -> tuple[tuple[str, Any], ...]:
-    """XLA's options for a program of its own; none for one that becomes part of another, which JAX refuses."""
-    leaves = [*jax.tree.leaves(arguments), jnp.zeros(())]  # inside jit what is made is traced too
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
-        return ()
-    return ()
+def _program(options: Options) -> Any:
+    return jax.jit(_explain, static_argnums=(0, 1), compiler_options=dict(options) or None)

@@ -1,11 +1,15 @@
-"""Programs rewritten: a function is traced, and operations in it are replaced by others.
+"""Programs carried out anew: a function is traced, and its operations are done one by one, those in bodies too.
 
 This finds what a model computes whether it is written with modules or with functions, once or several times over.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from operator import is_
 from typing import Any
 
 import jax
@@ -13,54 +17,153 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jaxclf.types import UserError
-
-Replacement = Callable[..., Any]
-"""Takes the values an operation takes; gives its output, or a list where the operation has several."""
-Rule = Callable[[Any], Replacement | None]
-"""Says what stands in for an operation (a `JaxprEqn`); None leaves it as it is."""
-
 INLINED = ("jit", "pjit", "closed_call", "core_call")
+CHECKPOINTS = ("checkpoint", "remat", "remat2")
 
 
-def rewritten(function: Callable, rule: Rule) -> Callable:
-    """`function` with the operations that `rule` knows replaced, also inside jit, checkpoint, scan and cond.
+@dataclass(frozen=True)
+class Carried:
+    """An array of a program with what an interpreter knows of it, or computes beside it."""
 
-    Raises UserError where an operation that must be replaced stands in a body that cannot be rewritten.
+    value: Any
+
+
+class Interpreter(ABC):
+    """Does the operations of a program with arrays and with values of its own, which are `Carried`.
+
+    It enters jit, checkpoint, scan and cond. A loop carries a value of its own where any turn makes it one.
     """
 
-    def run(*arguments):
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        outputs = evaluate(closed, jax.tree.leaves(arguments), rule)
-        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+    @abstractmethod
+    def operation(self, eqn: Any, arguments: list[Any]) -> Any:
+        """What an operation (a `JaxprEqn`) gives that is of concern and is not entered: a value, or a list of them."""
 
-    return run
+    def concerns(self, eqn: Any, arguments: list[Any]) -> bool:
+        """Whether an operation is to be looked into, as those of its own values are; others are done as they are."""
+        return any(map(is_carried, arguments))
+
+    def lifted(self, value: Any) -> Any:
+        """An array in the form of the interpreter's own values."""
+        return value
+
+    def settled(self, value: Carried) -> Any:
+        """A value of its own in the form in which it leaves a body."""
+        return value
+
+    def own(self, value: Any) -> Any:
+        """Any value in the form of its own."""
+        return self.settled(value) if is_carried(value) else self.lifted(value)
+
+    def run(self, function: Callable, *arguments: Any) -> Any:
+        """What a function gives for trees of arrays and of its own values."""
+        leaves, tree = jax.tree.flatten(arguments, is_leaf=is_carried)
+        arrays = jax.tree.unflatten(tree, [array(leaf) for leaf in leaves])
+        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*arrays)
+        return jax.tree.unflatten(jax.tree.structure(shapes), self.evaluate(jaxpr, leaves))
+
+    def evaluate(self, jaxpr: Any, arguments: list[Any]) -> list[Any]:
+        """The outputs of a closed jaxpr."""
+        consts, jaxpr = jaxpr.consts, jaxpr.jaxpr
+        values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+        values |= zip(jaxpr.invars, arguments, strict=True)
+
+        def read(atom: Any) -> Any:
+            return atom.val if isinstance(atom, Literal) else values[atom]
+
+        for eqn in jaxpr.eqns:
+            outputs = self._outputs(eqn, [read(atom) for atom in eqn.invars])
+            values |= zip(eqn.outvars, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True)
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _outputs(self, eqn: Any, arguments: list[Any]) -> Any:
+        name, params = eqn.primitive.name, eqn.params
+        if not self.concerns(eqn, arguments):
+            return bound(eqn, arguments)
+        if name in INLINED:
+            return self.evaluate(body_of(eqn), arguments)
+        if name in CHECKPOINTS:
+            # Closed over, not handed over: what is known while tracing stays known.
+            body = partial(self.body, closed(params["jaxpr"]), arguments)
+            return jax.checkpoint(body, prevent_cse=params["prevent_cse"], policy=params["policy"])()
+        if name == "scan":
+            return self._scan(params, arguments)
+        if name == "cond" and not is_carried(index := self._left(arguments[0])):
+            return self._cond(params["branches"], index, *arguments[1:])
+        return self.operation(eqn, arguments)
+
+    def body(self, jaxpr: Any, arguments: list[Any]) -> list[Any]:
+        """The outputs of a closed jaxpr, in the form in which they leave it."""
+        return [self._left(x) for x in self.evaluate(jaxpr, arguments)]
+
+    def _left(self, value: Any) -> Any:
+        return self.settled(value) if is_carried(value) else value
+
+    def _cond(self, branches: Any, index: Any, *arguments: Any) -> list[Any]:
+        bodies = [partial(self.body, branch, list(arguments)) for branch in branches]
+        shapes = zip(*map(jax.eval_shape, bodies), strict=True)
+        own = [any(map(is_carried, outputs)) for outputs in shapes]
+
+        def alike(body):
+            return [self.own(x) if mine else x for x, mine in zip(body(), own, strict=True)]
+
+        return lax.switch(index, [partial(alike, body) for body in bodies])
+
+    def _scan(self, params: dict[str, Any], arguments: list[Any]) -> list[Any]:
+        fixed, carry, xs = _scan_arguments(params, arguments)
+        carry, xs = [[self._left(x) for x in part] for part in (carry, xs)]
+
+        def body(carry, x):
+            return self.body(params["jaxpr"], [*fixed, *carry, *x])
+
+        def step(carry, x):
+            outputs = body(carry, x)
+            return self._own_like(carry, outputs[: len(carry)]), outputs[len(carry) :]
+
+        carry = self._steady(lambda carry: body(carry, jax.tree.map(lambda x: x[0], xs)), carry)
+        carry, ys = lax.scan(step, carry, xs, params["length"], params["reverse"], unroll=params["unroll"])
+        return [*carry, *ys]
+
+    def _steady(self, body: Callable, carry: list[Any]) -> list[Any]:
+        """A carry that a turn of a loop leaves in the form it has."""
+        new = self._own_like(jax.eval_shape(lambda: body(carry))[: len(carry)], carry)
+        return carry if all(map(is_, new, carry)) else self._steady(body, new)
+
+    def _own_like(self, others: list[Any], values: list[Any]) -> list[Any]:
+        return [self.own(x) if is_carried(other) else x for other, x in zip(others, values, strict=True)]
 
 
-def evaluate(closed: Any, arguments: list[Any], rule: Rule) -> list[Any]:
-    """The outputs of a closed jaxpr, with the operations that `rule` knows replaced."""
-    jaxpr = closed.jaxpr
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    values |= zip(jaxpr.invars, arguments, strict=True)
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
-
-    for eqn in jaxpr.eqns:
-        outputs = _apply(eqn, [read(atom) for atom in eqn.invars], rule)
-        values |= zip(eqn.outvars, outputs, strict=True)
-    return [read(atom) for atom in jaxpr.outvars]
+def _scan_arguments(params: dict[str, Any], arguments: list[Any]) -> list[list[Any]]:
+    """Constants, carry and slices."""
+    if "ft_in" in params:  # since jax 0.12
+        return [list(part) for part in params["ft_in"].update(arguments).unpack()]
+    first = params["num_consts"]
+    last = first + params["num_carry"]
+    return [arguments[:first], arguments[first:last], arguments[last:]]
 
 
-def _apply(eqn: Any, arguments: list[Any], rule: Rule) -> list[Any]:
-    replacement = rule(eqn)
-    if replacement is None and any(holds(body, rule) for body in bodies(eqn)):
-        replacement = _with_new_bodies(eqn, rule)
-    if replacement is None:
-        outputs = eqn.primitive.bind(*arguments, **eqn.primitive.get_bind_params(eqn.params))
-    else:
-        outputs = replacement(*arguments)
-    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+def is_carried(value: Any) -> bool:
+    """Whether a value is an interpreter's own."""
+    return isinstance(value, Carried)
+
+
+def array(value: Any) -> Any:
+    """The array of a value."""
+    return value.value if is_carried(value) else value
+
+
+def bound(eqn: Any, arguments: list[Any]) -> Any:
+    """What an operation gives for the arrays of its arguments, done as it is."""
+    return eqn.primitive.bind(*map(array, arguments), **eqn.primitive.get_bind_params(eqn.params))
+
+
+def body_of(eqn: Any) -> Any:
+    """The closed jaxpr of a call."""
+    return eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+
+
+def closed(jaxpr: Any) -> Any:
+    """A jaxpr with its constants, of which an open one has none."""
+    return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ())
 
 
 def bodies(eqn: Any) -> Iterator[Any]:
@@ -71,48 +174,9 @@ def bodies(eqn: Any) -> Iterator[Any]:
                 yield item
 
 
-def holds(body: Any, rule: Rule) -> bool:
-    """Whether the rule knows any operation in a jaxpr, or in the bodies of its operations."""
-    return any(rule(eqn) is not None or any(holds(inner, rule) for inner in bodies(eqn)) for eqn in body.eqns)
-
-
-def _with_new_bodies(eqn: Any, rule: Rule) -> Replacement:
-    """A control-flow operation with its bodies rewritten."""
-    name, params = eqn.primitive.name, eqn.params
-
-    def body(closed: Any) -> Callable:
-        return lambda *arguments: evaluate(closed, list(arguments), rule)
-
-    if name in INLINED:
-        return body(params.get("jaxpr") or params["call_jaxpr"])
-    if name in ("checkpoint", "remat", "remat2"):
-        closed = ClosedJaxpr(params["jaxpr"], ())
-        return jax.checkpoint(body(closed), prevent_cse=params["prevent_cse"], policy=params["policy"])
-    if name == "scan":
-        return _scan(params, body(params["jaxpr"]))
-    if name == "cond":
-        branches = [body(branch) for branch in params["branches"]]
-        return lambda index, *arguments: lax.switch(index, branches, *arguments)
-    raise UserError(
-        f"an operation that this method replaces stands inside {name!r}, whose body cannot be rewritten; "
-        "write it outside, or under jit, checkpoint, vmap, scan or cond"
-    )
-
-
-def _scan(params: dict[str, Any], body: Callable) -> Replacement:
-    consts, carried = params["num_consts"], params["num_carry"]
-
-    def run(*arguments):
-        fixed, carry, xs = arguments[:consts], arguments[consts : consts + carried], arguments[consts + carried :]
-
-        def step(carry, x):
-            outputs = body(*fixed, *carry, *x)
-            return outputs[:carried], outputs[carried:]
-
-        carry, ys = lax.scan(step, list(carry), list(xs), params["length"], params["reverse"], unroll=params["unroll"])
-        return [*carry, *ys]
-
-    return run
+def mentions(eqn: Any, name: str) -> bool:
+    """Whether an operation has this name, or holds one that has."""
+    return eqn.primitive.name == name or any(mentions(inner, name) for body in bodies(eqn) for inner in body.eqns)
 
 
 def fast_in_loops(function: Callable) -> Callable:
@@ -124,26 +188,32 @@ def fast_in_loops(function: Callable) -> Callable:
     """
     if jax.default_backend() != "cpu":
         return function
-    return rewritten(function, lambda eqn: _ordered(eqn) if eqn.primitive.name == "conv_general_dilated" else None)
+    return partial(Ordered().run, function)
 
 
-def _ordered(eqn: Any) -> Replacement | None:
-    numbers = eqn.params["dimension_numbers"]
-    (b, c, *space), (features, into, *window) = numbers.lhs_spec, numbers.rhs_spec
-    (out_b, out_c, *out_space), rank = numbers.out_spec, len(numbers.lhs_spec)
-    orders = (b, *space, c), (*window, into, features), (out_b, *out_space, out_c)
-    plain = tuple(range(rank))
-    if orders == (plain, plain, plain):
-        return None
-    axes = tuple(range(1, rank - 1))
-    last = lax.ConvDimensionNumbers((0, rank - 1, *axes), (rank - 1, rank - 2, *range(rank - 2)), (0, rank - 1, *axes))
+class Ordered(Interpreter):
+    """Brings convolutions into one order; those in bodies that cannot be entered stay as they are."""
 
-    def run(images, kernel):
+    def concerns(self, eqn: Any, arguments: list[Any]) -> bool:
+        """Convolutions."""
+        return mentions(eqn, "conv_general_dilated")
+
+    def operation(self, eqn: Any, arguments: list[Any]) -> Any:
+        """A convolution in the order [b, ..., c]."""
+        if eqn.primitive.name != "conv_general_dilated":
+            return bound(eqn, arguments)
+        numbers = eqn.params["dimension_numbers"]
+        (b, c, *space), (features, into, *window) = numbers.lhs_spec, numbers.rhs_spec
+        (out_b, out_c, *out_space), rank = numbers.out_spec, len(numbers.lhs_spec)
+        orders = (b, *space, c), (*window, into, features), (out_b, *out_space, out_c)
+        plain = tuple(range(rank))
+        axes = tuple(range(1, rank - 1))
+        last = lax.ConvDimensionNumbers(
+            (0, rank - 1, *axes), (rank - 1, rank - 2, *range(rank - 2)), (0, rank - 1, *axes)
+        )
         images, kernel = (
             x if order == plain else lax.optimization_barrier(x.transpose(order))
-            for x, order in zip((images, kernel), orders[:2], strict=True)
+            for x, order in zip(arguments, orders[:2], strict=True)
         )
         outputs = eqn.primitive.bind(images, kernel, **(eqn.params | {"dimension_numbers": last}))
         return outputs if orders[2] == plain else lax.optimization_barrier(outputs).transpose(np.argsort(orders[2]))
-
-    return run

@@ -9,20 +9,21 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Int
 
 from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.program import fast_in_loops
-from jaxclf.types import Array, Logits, UserError, Variables
+from jaxclf.saliency.rows import map_over
+from jaxclf.types import Array, Logits, UserError
 
 Score = Literal["logit", "probability", "log_probability", "margin"]
 Scores = Float[Array, "b heads"]
 """The explained scores of each example: that of its target, or one a class."""
-DEFAULT_ROWS = 128
+DEFAULT_ROWS = 256
 """Rows in a model call where nothing is said and the batch is smaller: enough to be fast, too few to need memory."""
 
 
-def model_function(model: Any, variables: Variables) -> Callable[[Array], Logits]:
+def model_function(model: Any, variables: Any) -> Callable[[Array], Logits]:
     """A Linen module, or a callable of variables and images, as one function of images."""
     if isinstance(model, nn.Module):
         return lambda images: model.apply(variables, images, train=False)  # pyright: ignore[reportReturnType]
@@ -62,15 +63,15 @@ class Query:
 
     model: Any
     """A Linen module, or a callable (variables, images) -> logits."""
-    variables: Variables
+    variables: Any
     images: Float[Array, "b ..."]
     """In [0, 1] units."""
     targets: Int[Array, " b"] | None
     """Which class is explained; None asks for the predicted one, until `settled`, or for every class."""
     every_class: bool
     score: Score
-    keys: Key[Array, " b"] | None
-    """A random key an example."""
+    keys: Any
+    """[b] random keys, one an example; None where none are given."""
     baseline: Float[Array, ...]
     """Like the images; for expected gradients [k, ...] references."""
     max_rows: int
@@ -89,10 +90,7 @@ class Query:
 
     def logits(self, images: Float[Array, "b ..."]) -> Logits:
         """Logits [b, classes]."""
-        logits = self.rewrite(model_function(self.model, self.variables))(images)
-        if logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-            raise UserError(f"the model gives {list(logits.shape)} for {images.shape[0]} images: expected [b, classes]")
-        return logits
+        return checked(self.rewrite(model_function(self.model, self.variables))(images), images)
 
     def scores(self, images: Float[Array, "b ..."]) -> Scores:
         """The explained scores [b, heads] of a settled query, at these images."""
@@ -100,7 +98,10 @@ class Query:
 
     def settled(self) -> tuple[Query, Scores]:
         """The query with predicted classes as targets where none are given, and the scores at its images."""
-        logits = self.logits(self.images)
+        return self.settled_by(self.logits(self.images))
+
+    def settled_by(self, logits: Logits) -> tuple[Query, Scores]:
+        """`settled`, where the logits are known."""
         query = self._with_targets(logits)
         return query, scores_of(self.score, logits, query.targets)
 
@@ -111,37 +112,53 @@ class Query:
 
     def settled_with_gradients(self) -> tuple[Query, Scores, Float[Array, "b heads ..."]]:
         """`settled`, and the gradients of the scores by the images, from one pass forward and one backward."""
-        scores, gradients, targets = self._differentiate(self.images)
-        return self.replace(targets=targets), scores, gradients
+        return self.differentiate(lambda images: (self.logits(images), None), self.images)[:3]
 
     def gradients(self, images: Float[Array, "b ..."]) -> Float[Array, "b heads ..."]:
         """Gradients of the scores of a settled query by the images."""
-        return self._differentiate(images)[1]
+        return self.scores_and_gradients(images)[1]
 
     def scores_and_gradients(self, images: Float[Array, "b ..."]) -> tuple[Scores, Float[Array, "b heads ..."]]:
         """Scores of a settled query, and their gradients by the images."""
-        return self._differentiate(images)[:2]
+        return self.differentiate(lambda images: (self.logits(images), None), images)[1:3]
 
-    def _differentiate(self, images: Float[Array, "b ..."]) -> tuple[Scores, Float[Array, "b heads ..."], Any]:
-        def both(images):
-            logits, pull = jax.vjp(self.logits, images)
+    def differentiate(
+        self, function: Callable[[Any], tuple[Logits, Any]], point: Any
+    ) -> tuple[Query, Scores, Any, Any]:
+        """`settled` by the logits `function` gives, the gradients [b, heads, ...] by its point, and what else it gives.
+
+        The point is a tree of arrays [b, ...]. It is one pass forward and one backward.
+        """
+
+        def both(point):
+            logits, pull, rest = jax.vjp(function, point, has_aux=True)
             targets = self._with_targets(logits).targets
             scores, pull_scores = jax.vjp(lambda logits: scores_of(self.score, logits, targets), logits)
-            return scores, pull_heads(lambda cotangents: pull(*pull_scores(cotangents))[0], scores), targets
+            gradients = pull_heads(lambda heads: pull(*pull_scores(heads))[0], scores, self.points_at_once)
+            return scores, gradients, rest, targets
 
-        return fast_in_loops(both)(images)
+        scores, gradients, rest, targets = fast_in_loops(both)(point)
+        return self.replace(targets=targets), scores, gradients, rest
 
 
-def pull_heads(pull: Callable[[Scores], Any], scores: Scores) -> Any:
+def checked(logits: Any, images: Float[Array, "b ..."]) -> Logits:
+    """The logits of images; raises UserError where they are not [b, classes]."""
+    if logits.ndim != 2 or logits.shape[0] != images.shape[0]:
+        raise UserError(f"the model gives {list(logits.shape)} for {images.shape[0]} images: expected [b, classes]")
+    return logits
+
+
+def pull_heads(pull: Callable[[Scores], Any], scores: Scores, at_once: int) -> Any:
     """What `pull`, a vector-Jacobian product of the scores, gives for each head: a tree of arrays [b, heads, ...].
 
-    Examples do not depend on one another, so one product serves them all.
+    Examples do not depend on one another, so one product serves them all. Of the heads, `at_once` are together: the
+    arrays of all of them would leave the cache, and a convolutional network take a quarter longer (docs/log.md).
     """
     heads = scores.shape[1]
     if heads == 1:
         return jax.tree.map(lambda x: x[:, None], pull(jnp.ones_like(scores)))
     one_hot = jnp.broadcast_to(jnp.eye(heads, dtype=scores.dtype)[:, None, :], (heads, *scores.shape))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), jax.vmap(pull)(one_hot))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), map_over(pull, one_hot, at_once))
 
 
 def complete(

@@ -1,4 +1,4 @@
-"""Progress of long work before training: a bar on a terminal, elsewhere one line, both on standard error."""
+"""Progress of long work: a bar on a terminal, elsewhere one line, both on standard error."""
 
 from __future__ import annotations
 

@@ -1,0 +1,88 @@
+"""captum's side of benchmarks/saliency.py: rebuilds the network in torch, and times a method when asked to.
+
+It reads lines of JSON, [layout, method], and answers each with seconds. It needs torch and captum, not jaxclf.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from captum import attr
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+def network(arrays: dict[str, np.ndarray]) -> torch.nn.Sequential:
+    """The network of the arrays `conv1.kernel`, …, `dense1.bias`, …, `logits.bias`, for images [b, c, h, w]."""
+    layers, height, width = [], *arrays["images"].shape[1:3]
+    convolutions = [name for name in arrays if name.startswith("conv") and name.endswith(".kernel")]
+    channels = 1
+    for name in sorted(convolutions):
+        kernel, bias = arrays[name], arrays[name.replace("kernel", "bias")]
+        size, channels = kernel.shape[0], kernel.shape[3]
+        layer = torch.nn.Conv2d(kernel.shape[2], channels, size, padding=size // 2)
+        fill(layer, kernel.transpose(3, 2, 0, 1), bias)
+        layers += [layer, torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+        height, width = height // 2, width // 2
+    layers.append(torch.nn.Flatten())
+    dense = sorted(name for name in arrays if name.startswith("dense") and name.endswith(".kernel"))
+    for i, name in enumerate([*dense, "logits.kernel"]):
+        kernel = arrays[name]
+        if i == 0:  # we flatten [h, w, c], torch [c, h, w]
+            kernel = kernel.reshape(height, width, channels, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+        layer = torch.nn.Linear(*kernel.shape)
+        fill(layer, kernel.T, arrays[name.replace("kernel", "bias")])
+        layers += [layer, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1]).eval()
+
+
+def fill(layer: torch.nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Put weights into a layer."""
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight.copy()))
+        layer.bias.copy_(torch.from_numpy(bias))
+
+
+def methods(model: torch.nn.Sequential, images: torch.Tensor, window: int, stride: int) -> dict:
+    """Calls without arguments, by the names of the table."""
+    targets = model(images).argmax(dim=1)
+    gradient, smooth = attr.Saliency(model), attr.NoiseTunnel(attr.Saliency(model))
+    spread = 0.15 * float(images.detach().max() - images.detach().min())
+    occlusion = {"sliding_window_shapes": (images.shape[1], window, window), "strides": (1, stride, stride)}
+    calls = {
+        "Gradient": lambda: gradient.attribute(images, targets, abs=False),
+        "IG-50": lambda: attr.IntegratedGradients(model).attribute(images, target=targets, n_steps=50),
+        "SmoothGrad-25": lambda: smooth.attribute(images, nt_samples=25, stdevs=spread, target=targets, abs=False),
+        "ten class gradients": lambda: [gradient.attribute(images, c, abs=False) for c in range(10)],
+        "Occlusion": lambda: attr.Occlusion(model).attribute(images, target=targets, **occlusion),
+    }
+    convolutions = [layer for layer in model if isinstance(layer, torch.nn.Conv2d)]
+    if convolutions:
+        calls["Grad-CAM"] = lambda: attr.LayerGradCam(model, convolutions[-1]).attribute(images, targets)
+    return calls
+
+
+def main() -> None:
+    """Check the gradients against ours, then answer until there is no more to read."""
+    folder, window, stride = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    arrays = dict(np.load(folder / "model.npz"))
+    images = torch.from_numpy(arrays["images"].transpose(0, 3, 1, 2).copy())
+    offered = {}
+    for layout, memory_format in LAYOUTS.items():
+        model = network(arrays).to(memory_format=memory_format)
+        offered[layout] = methods(model, images.to(memory_format=memory_format).requires_grad_(), window, stride)
+        found = offered[layout]["Gradient"]().detach().numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(found, arrays["gradient"], atol=1e-3 * np.abs(arrays["gradient"]).max())
+    print(json.dumps({layout: list(calls) for layout, calls in offered.items()}), flush=True)
+    for line in sys.stdin:
+        layout, name = json.loads(line)
+        began = time.perf_counter()
+        offered[layout][name]()
+        print(json.dumps(time.perf_counter() - began), flush=True)
+
+
+if __name__ == "__main__":
+    main()

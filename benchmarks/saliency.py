@@ -88,7 +88,8 @@ def pair(run: Run, images: np.ndarray, together: bool) -> dict[str, Timed]:
     def score(variables, batch, target):
         return run.model.apply(variables, batch)[:, target]
 
-    def model(batch, target, expected_keys):
+    def model(batch, call_model_args, expected_keys):
+        target = call_model_args
         batch = np.asarray(batch, np.float32)
         if expected_keys == [core.base.OUTPUT_LAYER_VALUES]:
             return {core.base.OUTPUT_LAYER_VALUES: np.asarray(score(run.variables, batch, target))}

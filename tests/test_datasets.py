@@ -87,7 +87,8 @@ SLOW = {Cartoons}  # drawn first
 
 
 @pytest.mark.parametrize(
-    "dataset", [pytest.param(one, marks=[pytest.mark.slow] * (type(one) in SLOW), id=repr(one)) for one in DATASETS]
+    "dataset",
+    [pytest.param(one, marks=[pytest.mark.slow] * (type(one) in SLOW), id=type(one).__name__) for one in DATASETS],
 )
 def test_the_law_of_datasets(dataset):
     splits, again = dataset.load(), dataset.load()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxclf.models import Mlp
 from jaxclf.saliency import Deconvnet, DeepLift, FullGrad, GradientTimesInput, GuidedBackprop, Lrp
 from jaxclf.saliency.guided_backprop import deconvolved, guided
 from jaxclf.saliency.program import fast_in_loops
@@ -253,3 +254,14 @@ def test_a_model_that_does_not_look_owes_nothing_to_pixels(method):
     a = method(lambda _, x: jnp.full((len(x), 2), 3.0), {}, X, 0)
     np.testing.assert_allclose(a.score, [3, 3, 3])
     np.testing.assert_allclose(a.values, np.full((3, 4), 0.75 if method == FullGrad() else 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", [GuidedBackprop(), FullGrad(), DeepLift(), Lrp(), Lrp("alpha_beta")], ids=str)
+def test_models_that_compute_in_half_precision(method):
+    """The same but for rounding to 8 bits, which shows most in secants; values are single precision like the images."""
+    random = np.random.default_rng(5)
+    x, variables = random.random((2, 6), np.float32), Mlp((8,), 3).init(jax.random.key(0), np.zeros((1, 6), np.float32))
+    single = method(Mlp((8,), 3), variables, x, 1)
+    half = method(Mlp((8,), 3, dtype="bfloat16"), variables, x, 1)
+    assert half.values.dtype == jnp.float32
+    np.testing.assert_allclose(half.values, single.values, atol=0.1 * float(np.abs(single.values).max()))

@@ -38,7 +38,8 @@ class FullGrad(BaseMethod):
             scaled = Scaled(ones)
             return scaled.own(scaled.run(query.logits, Dependent(image[None]))).value[0]
 
-        # Biases are multiplied by maps of ones. The gradient by those is what biases give, at its place.
+        # Biases are multiplied by maps of ones. The gradient by those is what biases give, at its place. The program is
+        # that of one image, so that whatever the order of its axes an array belongs to this image alone.
         point = query.images, jnp.ones_like(query.images)
         query, score, (by_pixels, by_ones), _ = query.differentiate(lambda x: (jax.vmap(logits)(*x), None), point)
         return complete(query, query.images[:, None] * by_pixels + by_ones, score, 0.0, evaluations=1)
@@ -68,7 +69,7 @@ class Scaled(Interpreter):
     def operation(self, eqn: Any, arguments: list[Any]) -> Any:
         """The operation, with its biases multiplied by ones."""
         name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
-        if is_own_relu(eqn):
+        if is_own_relu(eqn, ("relu6",)):  # its cap is a bias
             return self.evaluate(body_of(eqn), arguments)
         if name in self.elementwise:
             arguments = [x if is_carried(x) else self._scaled(x, shape) for x in arguments]

@@ -39,8 +39,8 @@ class Lrp(BaseMethod):
     """How a layer divides relevance: as inputs times weights; with positive weights counting 1 + gamma times; among
     what is positive of these products; or alpha times among the positive ones less beta times among the negative."""
     epsilon: float = 1e-9
-    """Keeps sums away from 0, so that relevance does not grow without bounds. With this one a sum above 0.1 hands back
-    all but 1e-5 of its relevance; larger ones keep relevance of weak or contradictory sums back."""
+    """Added to what relevance is divided by, away from 0. This one only guards against 0 / 0, so that without biases
+    ReLU networks get the gradient times the input; larger ones, such as 0.1, hold back what weak sums would get."""
     gamma: float = 0.25
     alpha: float = 2.0
     beta: float = 1.0

@@ -119,8 +119,10 @@ class Relevances(Interpreter):
         origin = common_origin([x for x in arguments if is_carried(x)])
         if origin is None:
             return None
-        value = bound(eqn, arguments)
-        return Relevant(value, jnp.broadcast_to(self.settled(origin).share, value.shape), origin)
+        value, share = bound(eqn, arguments), self.settled(origin).share
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            share = share.astype(value.dtype)
+        return Relevant(value, jnp.broadcast_to(share, value.shape), origin)
 
     def compared(self, eqn: Any, arguments: list[Any]) -> Relevant:
         """A comparison, of which only the origin matters."""

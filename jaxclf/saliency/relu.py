@@ -85,12 +85,12 @@ class Relus(Interpreter):
         return trial.found > 0
 
 
-def is_own_relu(eqn: Any) -> bool:
+def is_own_relu(eqn: Any, names: tuple[str, ...] = ("relu", "relu6")) -> bool:
     """Whether an operation is `jax.nn.relu` or `jax.nn.relu6`, which have derivatives of their own."""
     if eqn.primitive.name != "custom_jvp_call":
         return False
     inner = body_of(eqn).eqns
-    return len(inner) == 1 and inner[0].params.get("name") in ("relu", "relu6")
+    return len(inner) == 1 and inner[0].params.get("name") in names
 
 
 def relu_inputs(eqn: Any, arguments: list[Any]) -> Any:

@@ -11,31 +11,51 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxclf.saliency.operations import CURVES
+from jaxclf.saliency.program import mentions
+from jaxclf.saliency.query import model_function
+
 Options = tuple[tuple[str, Any], ...]
 # Convolutions by oneDNN, and no fusions by YNN that would keep them from it: on a CPU, integrated gradients of a small
 # network take 0.57 times as long with jax 0.12, and as long as before with 0.10 (docs/log.md).
 ONEDNN: Options = (("xla_cpu_experimental_onednn_custom_call", True), ("xla_cpu_experimental_ynn_fusion_type", ""))
 
 
-def compiler_options(*arguments: Any) -> Options:
-    """XLA's options for a program with these arguments.
+def compiler_options(model: Any, variables: Any, images: Any, *others: Any) -> Options:
+    """XLA's options for a program that asks a model.
 
     None for one that becomes part of another, which JAX refuses, and none against flags of the user's own.
     """
-    leaves = [*jax.tree.leaves(arguments), jnp.zeros(())]  # inside jit what is made is traced too
+    leaves = [*jax.tree.leaves((variables, images, others)), jnp.zeros(())]  # inside jit what is made is traced too
     flags = os.environ.get("XLA_FLAGS", "")
     if any(isinstance(leaf, Tracer) for leaf in leaves) or any(name in flags for name, _ in ONEDNN):
         return ()
-    return _accepted() if jax.default_backend() == "cpu" else ()
+    if jax.default_backend() != "cpu" or not _accepted():
+        return ()
+    shapes, tree = jax.tree.flatten(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), (variables, images))
+    )
+    return ONEDNN if _is_plain(model, tree, tuple(shapes)) else ()
 
 
 @cache
-def _accepted() -> Options:
-    """The options, where this JAX has them and they were measured to help."""
+def _is_plain(model: Any, tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> bool:
+    """Whether a model is made of products, sums and maxima alone, as ReLU networks are.
+
+    With these options jax 0.12 miscompiles x * sigmoid(x) behind a convolution: gradients come out wrong by half.
+    """
+    variables, images = jax.tree.unflatten(tree, shapes)
+    program = jax.make_jaxpr(lambda variables, images: model_function(model, variables)(images))(variables, images)
+    return not any(mentions(eqn, name) for eqn in program.eqns for name in CURVES)
+
+
+@cache
+def _accepted() -> bool:
+    """Whether this JAX has the options, and they were measured to help."""
     if jax.__version_info__ < (0, 12) or platform.machine() not in ("x86_64", "AMD64"):
-        return ()
+        return False
     try:
         jax.jit(lambda x: x, compiler_options=dict(ONEDNN)).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:  # they are experimental, and may go
-        return ()
-    return ONEDNN
+        return False
+    return True

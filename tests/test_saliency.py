@@ -60,7 +60,13 @@ WITH_DELTA = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=METHODS, ids=str)
+def swept(method):
+    """A method to sweep over; of all classes, once: the same method is asked about each of them in any case."""
+    slow = isinstance(method, saliency.AllClasses)
+    return pytest.param(method, marks=[pytest.mark.slow] if slow else [], id=str(method))
+
+
+@pytest.fixture(params=map(swept, METHODS))
 def method(request):
     return request.param
 

@@ -116,11 +116,7 @@ class Query:
 
     def gradients(self, images: Float[Array, "b ..."]) -> Float[Array, "b heads ..."]:
         """Gradients of the scores of a settled query by the images."""
-        return self.scores_and_gradients(images)[1]
-
-    def scores_and_gradients(self, images: Float[Array, "b ..."]) -> tuple[Scores, Float[Array, "b heads ..."]]:
-        """Scores of a settled query, and their gradients by the images."""
-        return self.differentiate(lambda images: (self.logits(images), None), images)[1:3]
+        return self.differentiate(lambda images: (self.logits(images), None), images)[2]
 
     def differentiate(
         self, function: Callable[[Any], tuple[Logits, Any]], point: Any

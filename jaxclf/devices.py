@@ -8,7 +8,9 @@ from functools import partial
 from typing import Literal
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Integer, PyTree
 
 from jaxclf.step import Recipe, Stats, TrainState, create_state, eval_step, train_step
 from jaxclf.types import Batch, Logits, UserError, Variables
@@ -26,7 +28,12 @@ class Devices:
 
     @classmethod
     def all(cls, parallel: Parallel = "jit") -> Devices:
-        """Every device JAX sees."""
+        """Every device JAX sees, those of other processes of the run included."""
+        if parallel == "pmap" and jax.process_count() > 1:
+            raise UserError(
+                f"--parallel pmap is for the devices of one process, and this run has {jax.process_count()}; "
+                "leave it out: jit gives the same numbers"
+            )
         return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)), parallel)
 
     @property
@@ -39,13 +46,29 @@ class Devices:
         """Where a batch lives: rows spread over the devices."""
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
+    def rows(self, batch_size: int) -> Integer[np.ndarray, " rows"]:
+        """The places in a batch of the rows that this process's devices hold, in the order of the mesh."""
+        here = [device.process_index == jax.process_index() for device in self.mesh.devices.flat]
+        return np.flatnonzero(np.repeat(here, batch_size // self.mesh.size))
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Arrays that are the same in every process, as arrays on every device."""
+        return jax.make_array_from_process_local_data(self.replicated, jax.tree.map(np.asarray, tree))
+
+    def assemble(self, batch: Batch) -> Batch:
+        """The whole batch, of which each process gives its own rows; with one process it is whole already."""
+        if jax.process_count() == 1:
+            return batch
+        return jax.make_array_from_process_local_data(self.sharded, batch)
+
     def check_batch_size(self, batch_size: int, gradient_accumulation: int = 1) -> None:
         """Raise UserError unless every device and every part of a batch gets as many rows."""
         share = self.mesh.size * gradient_accumulation
         if batch_size % share:
             near = max(batch_size // share, 1) * share
+            processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
             raise UserError(
-                f"batch_size={batch_size} does not divide into {self.mesh.size} devices x "
+                f"batch_size={batch_size} does not divide into {self.mesh.size} devices{processes} x "
                 f"{gradient_accumulation} gradient_accumulation parts; try {near} or {near + share}"
             )
 
@@ -58,7 +81,7 @@ class Devices:
     def compile_train_step(
         self, recipe: Recipe, state: TrainState, batch: Batch
     ) -> Callable[[TrainState, Batch], TrainState]:
-        """The train step, compiled ahead of time; it takes the state (donated) and a host batch."""
+        """The train step, compiled ahead of time; it takes the state (donated) and this process's rows of a batch."""
         if self.parallel == "pmap":
             return self._compile_pmap(recipe, state, batch)
         step = jax.jit(
@@ -68,7 +91,7 @@ class Devices:
             donate_argnums=0,
         )
         compiled = step.lower(state, batch).compile()
-        return self._one_at_a_time(compiled)
+        return self._one_at_a_time(lambda state, batch: compiled(state, self.assemble(batch)))
 
     def _compile_pmap(self, recipe: Recipe, state: TrainState, batch: Batch):
         step = jax.pmap(
@@ -88,13 +111,16 @@ class Devices:
         return self._one_at_a_time(lambda state, batch: compiled(state, jax.tree.map(fold, batch)))
 
     def compile_eval_step(self, recipe: Recipe) -> Callable[[Variables, Stats, Batch], tuple[Stats, Logits]]:
-        """The eval step; it takes variables, stats so far and a host batch."""
+        """The eval step; it takes variables, stats so far and this process's rows of a batch.
+
+        The logits are those of the whole batch, in every process.
+        """
         step = jax.jit(
             partial(eval_step, recipe),
             in_shardings=(self.replicated, self.replicated, self.sharded),
-            out_shardings=(self.replicated, self.sharded),
+            out_shardings=self.replicated,
         )
-        return self._one_at_a_time(step)
+        return self._one_at_a_time(lambda variables, stats, batch: step(variables, stats, self.assemble(batch)))
 
     def _one_at_a_time(self, step: Callable) -> Callable:
         """The step, waited for on several virtual CPU devices.

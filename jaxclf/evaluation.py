@@ -43,9 +43,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every example of a split exactly once, whatever the batch size."""
     batch_size = -(-min(batch_size, len(split)) // devices.mesh.size) * devices.mesh.size
-    stats = jax.device_put(zero_stats(recipe, batch_shape(split, batch_size)), devices.replicated)
+    stats = devices.replicate(zero_stats(recipe, batch_shape(split, batch_size)))
     logits = []
-    for batch in eval_batches(split, batch_size):
+    for batch in eval_batches(split, batch_size, devices.rows(batch_size)):
         stats, batch_logits = eval_step(variables, stats, batch)
         if keep_logits:
             logits.append(batch_logits)

@@ -203,7 +203,7 @@ class Trainer:
         config = self.config
         return train_batches(
             self.splits.train, batch_size=config.batch_size, remainder=config.remainder,
-            seed=config.seed, start=first, stop=last,
+            seed=config.seed, start=first, stop=last, rows=self.devices.rows(config.batch_size),
         )  # fmt: skip
 
     def log(self, interval: Interval, previous: Interval) -> Interval:
@@ -251,9 +251,7 @@ class Trainer:
 
     def zero(self, stats: Any) -> Any:
         """Stats of nothing, shaped and placed like these."""
-        return jax.device_put(
-            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stats), self.devices.replicated
-        )
+        return self.devices.replicate(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stats))
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:

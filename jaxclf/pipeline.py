@@ -14,10 +14,12 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Integer
 
 from jaxclf.types import Batch, Split, UserError
 
 Remainder = Literal["drop", "pad"]
+Rows = Integer[np.ndarray, " rows"]
 
 
 @cache
@@ -44,18 +46,27 @@ def steps_per_epoch(examples: int, batch_size: int, remainder: Remainder) -> int
 
 
 def train_batches(
-    split: Split, *, batch_size: int, remainder: Remainder, seed: int, start: int, stop: int
+    split: Split,
+    *,
+    batch_size: int,
+    remainder: Remainder,
+    seed: int,
+    start: int,
+    stop: int,
+    rows: Rows | None = None,
 ) -> Iterator[Batch]:
     """The batches of steps `start` to `stop` (excluded) of a run, every epoch in an order of its own.
 
-    Each has `batch_size` rows; those beyond the end of an epoch are padding.
+    Each has `batch_size` rows; those beyond the end of an epoch are padding. `rows` are the places in the batch of
+    those to read, where the others are read elsewhere: by default all of them.
     """
     tf = tensorflow()
     examples, steps = len(split), steps_per_epoch(len(split), batch_size, remainder)
+    places = tf.constant(np.arange(batch_size) if rows is None else rows, tf.int64)
 
     def order(step):
         epoch, step_of_epoch = step // steps, step % steps
-        positions = step_of_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
+        positions = step_of_epoch * batch_size + places
         # index_shuffle gives neighbouring seeds like orders, so the seed is mixed first (docs/log.md). A batch stays
         # within its epoch, so one seed serves it: TF 2.21 mis-pads a vector of seeds.
         mixed = tf.random.stateless_uniform(
@@ -67,12 +78,13 @@ def train_batches(
     return _fetch(tf.data.Dataset.range(start, stop), order, split)
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """Every example once, in order; the last batch is padded to `batch_size` rows."""
+def eval_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
+    """Every example once, in order; the last batch is padded to `batch_size` rows. `rows` as in `train_batches`."""
     tf = tensorflow()
+    places = tf.constant(np.arange(batch_size) if rows is None else rows, tf.int64)
 
     def order(step):
-        positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        positions = step * batch_size + places
         return tf.minimum(positions, len(split) - 1), positions < len(split)
 
     steps = steps_per_epoch(len(split), batch_size, "pad")

@@ -1,6 +1,6 @@
 """Remove and retrain: accuracy after the pixels that a method finds important are gone from all images.
 
-    python benchmarks/roar.py mnist_linear mnist_cnn --methods gradient smoothgrad-squared --percentages 10 50 90
+    python benchmarks/roar.py mnist_linear mnist_cnn --methods gradient smooth-grad-squared --percentages 10 50 90
 
 Each config is trained, and every image explained for the class that is predicted. The most important pixels, by the
 absolute value of their sum over channels, are replaced with the mean of the training images, and the config is trained
@@ -24,18 +24,13 @@ from jaxclf import saliency
 from jaxclf.config import Config, read_config
 from jaxclf.devices import Devices
 from jaxclf.loop import Trainer
+from jaxclf.saliency.names import METHODS
 from jaxclf.step import variables_of
 from jaxclf.types import Split, Splits, Variables, stream
 
-METHODS: dict[str, saliency.Method | None] = {
-    "random": None,
-    "gradient": saliency.Gradient(),
-    "gradient-times-input": saliency.GradientTimesInput(),
-    "integrated-gradients": saliency.IntegratedGradients(steps=25),
-    "smoothgrad": saliency.SmoothGrad(),
-    "smoothgrad-squared": saliency.SmoothGradSquared(),
-    "vargrad": saliency.VarGrad(),
-}
+COMPARED = (
+    "gradient", "gradient-times-input", "integrated-gradients", "smooth-grad", "smooth-grad-squared", "var-grad",
+)  # fmt: skip
 BATCH = 500
 
 
@@ -89,16 +84,15 @@ def run(name: str, config: Config, splits: Splits, options: argparse.Namespace) 
     """Print the accuracy on whole images, and a row a method and percentage."""
     variables, accuracy = train(config, splits)
     print(f"{name}: test accuracy {accuracy:.2%} on whole images", flush=True)
-    for method in ("random", *options.methods):
-        scores = {
-            part: importance(METHODS[method], config, variables, split) for part, split in splits.items() if split
-        }
+    for label in ("random", *options.methods):
+        method = None if label == "random" else METHODS[label]()
+        scores = {part: importance(method, config, variables, split) for part, split in splits.items() if split}
         for percentage in options.percentages:
             left, began = without(splits, scores, percentage), time.perf_counter()
             found = [train(replace(config, seed=config.seed + i), left)[1] for i in range(options.repeats)]
             spread = f" ± {statistics.stdev(found):.2%}" if len(found) > 1 else ""
             print(
-                f"{name}: {method:<20} {percentage:>5g} % gone  {statistics.mean(found):7.2%}{spread}"
+                f"{name}: {label:<20} {percentage:>5g} % gone  {statistics.mean(found):7.2%}{spread}"
                 f"  in {time.perf_counter() - began:.1f} s",
                 flush=True,
             )
@@ -108,8 +102,7 @@ def main() -> None:
     """A config after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", help="what is trained: a file, or the name of one that comes with jaxclf")
-    names = list(METHODS)[1:]
-    parser.add_argument("--methods", nargs="+", choices=names, default=names, help="beside random pixels")
+    parser.add_argument("--methods", nargs="+", choices=COMPARED, default=COMPARED, help="beside random pixels")
     parser.add_argument("--percentages", type=float, nargs="+", default=[10, 30, 50, 70, 90], help="pixels replaced")
     parser.add_argument("--repeats", type=int, default=1, help="trainings anew of each, with other seeds")
     parser.add_argument("--limit", type=int, default=0, help="images of each split; 0 takes all")

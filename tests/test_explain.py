@@ -13,13 +13,14 @@ from PIL import Image
 
 from jaxclf import load, saliency
 from jaxclf.commands.cli import parse
-from jaxclf.commands.explain import METHODS, ExplainOptions, chosen_images, fitting_methods, method_names
+from jaxclf.commands.explain import ExplainOptions, chosen_images, fitting_methods, method_names
 from jaxclf.commands.explain import main as explain
 from jaxclf.commands.train import main as train
 from jaxclf.config import to_json
 from jaxclf.devices import Devices
 from jaxclf.explanation import Explainer
 from jaxclf.npz import growing_npz
+from jaxclf.saliency.names import METHODS
 from jaxclf.types import Split, stream
 
 PAGE = Path(__file__).parent.parent / "docs/saliency.md"

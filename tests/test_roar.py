@@ -12,6 +12,7 @@ from jaxclf.config import Config
 from jaxclf.datasets import Mnist
 from jaxclf.models import Mlp
 from jaxclf.optimizers import Adam
+from jaxclf.saliency.names import METHODS
 from jaxclf.types import Split, Splits
 
 SPEC = importlib.util.spec_from_file_location("roar", Path(__file__).parent.parent / "benchmarks" / "roar.py")
@@ -55,6 +56,10 @@ def test_importance_is_the_size_of_the_sum_over_channels_of_every_image(splits, 
     chance = roar.importance(None, config, variables, splits.train)
     assert chance.shape == (6, 20)
     assert len(np.unique(chance)) == 120
+
+
+def test_methods_have_the_names_they_have_everywhere():
+    assert set(roar.COMPARED) <= set(METHODS)
 
 
 @pytest.mark.slow

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from jaxclf.explanation import DRAWN, Explainer, Explanation, Findings, class_gr
 from jaxclf.figures import explanation_grid, explanation_strip, gradient_study, save
 from jaxclf.files import write_json
 from jaxclf.run import Run, load
+from jaxclf.saliency.names import METHODS
 from jaxclf.types import Split, UserError, require
 
 FEW = ("gradient", "integrated-gradients", "smooth-grad", "grad-cam")  # run where no methods are named
@@ -30,19 +30,6 @@ STUDIED = 20  # most classes in the gradient study
 WIDE = 1_000  # columns; cut to a terminal's, the table would lose digits
 
 
-def flag_name(cls: type) -> str:
-    """A class's name as words with hyphens: `integrated-gradients`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
-
-
-METHODS: dict[str, type[saliency.Method]] = {
-    flag_name(cls): cls
-    for cls in (getattr(saliency, name) for name in saliency.__all__)
-    if isinstance(cls, type)
-    and issubclass(cls, saliency.Method)
-    and is_dataclass(cls)
-    and cls is not saliency.AllClasses
-}
 MethodOptions: Any = make_dataclass(
     "MethodOptions", [(name.replace("-", "_"), cls, cls()) for name, cls in METHODS.items()], frozen=True
 )

@@ -1,0 +1,24 @@
+"""Names of the methods, as commands and files have them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import is_dataclass
+
+from jaxclf import saliency
+
+
+def name_of(cls: type[saliency.Method]) -> str:
+    """The name of a class as words with hyphens: `integrated-gradients`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+METHODS: dict[str, type[saliency.Method]] = {
+    name_of(cls): cls
+    for cls in (getattr(saliency, name) for name in saliency.__all__)
+    if isinstance(cls, type)
+    and issubclass(cls, saliency.Method)
+    and is_dataclass(cls)
+    and cls is not saliency.AllClasses
+}
+"""Every method that `jaxclf.saliency` exports, by its name; all have defaults for all fields."""

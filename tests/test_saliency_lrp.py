@@ -42,6 +42,13 @@ def test_captum_s_simple_model(method, first, expected):
     np.testing.assert_array_equal(a.evaluations, [2])
 
 
+def test_captum_s_identity_rule_is_the_relevance_of_what_the_first_layer_puts_out():
+    """The same model: the rule hands relevance to the inputs of a layer as it is, so that of (8, 12, 12) is theirs."""
+    w2 = np.full((3, 1), 3, np.float32)
+    a = explained(lambda x: nn.relu(x) @ w2, [[8, 12, 12]])
+    np.testing.assert_allclose(a.values, [[24, 36, 36]], rtol=1e-6)
+
+
 def convolved(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 

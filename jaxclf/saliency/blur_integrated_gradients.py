@@ -28,7 +28,7 @@ class BlurIntegratedGradients(BaseMethod):
     blurred by `max_sigma`, with zeros around it; the values sum to the change of the score from there. Channels are not
     mixed. Flat images have one axis.
 
-    S. Xu, S. Venugopalan, M. Sundararajan, "Attribution in scale and space" (2020), arXiv:2004.03383, equation 5.
+    S. Xu, S. Venugopalan, M. Sundararajan, "Attribution in scale and space" (2020), arXiv:2004.03383.
     """
 
     steps: int = 100

@@ -78,7 +78,7 @@ class GradientMap(ActivationMap):
 class GradCam(GradientMap):
     """Each channel is weighted by its mean gradient.
 
-    R. R. Selvaraju et al., "Grad-CAM" (2017), arXiv:1610.02391, equations 1 and 2.
+    R. R. Selvaraju et al., "Grad-CAM" (2017), arXiv:1610.02391.
     """
 
     def weights(self, activation: Activation, gradients: Gradients) -> Weights:

@@ -26,7 +26,7 @@ class DeepLift(BaseMethod):
     fell. So the values sum to the change of the score, through softmax and pooling too.
     Raises UserError that names the operation where a model does what there is no rule for, such as sorting.
     A. Shrikumar, P. Greenside, A. Kundaje, "Learning important features through propagating activation differences"
-    (2017), arXiv:1704.02685, section 3.5.
+    (2017), arXiv:1704.02685: the rescale rule.
     """
 
     def explain(self, query: Query) -> Attribution:

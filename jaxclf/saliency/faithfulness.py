@@ -64,7 +64,7 @@ def infidelity(
     noise instead, and its product with the values should: that is the measure for gradients, which are slopes.
     `normalize` scales the values of each example to fit as well as they can; a map of zeros stays one.
 
-    C.-K. Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), arXiv:1901.09392, equation 1.
+    C.-K. Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), arXiv:1901.09392.
     """
     require(samples >= 1, f"samples={samples}: expected at least 1")
     require(0 < share <= 1, f"share={share}: expected more than 0, at most 1")
@@ -102,8 +102,7 @@ def sensitivity_n(
     1 where the values are right, or right but for a factor; 0 where either of the two is the same for all samples, as
     of a map of zeros, or where all pixels are taken. None takes a fifth of them, at least one.
 
-    M. Ancona et al., "Towards better understanding of gradient-based attribution methods" (2017), arXiv:1711.06104,
-    section 4.
+    M. Ancona et al., "Towards better understanding of gradient-based attribution methods" (2017), arXiv:1711.06104.
     """
     require(samples >= 2, f"samples={samples}: expected at least 2")
     values = by_pixel(a.values, images)
@@ -176,7 +175,7 @@ def insertion(
 
     The curve has `steps` + 1 points, from the baseline to the image, with as many pixels coming at each step.
 
-    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421, section 4.3.
+    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
     """
     terms = Terms(score, max_rows)
     return _curve(terms, steps, model, variables, images, a, targets, baseline, lambda ranks, count: ranks >= count)
@@ -199,7 +198,7 @@ def deletion(
 
     The curve has `steps` + 1 points, from the image to the baseline, with as many pixels going at each step.
 
-    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421, section 4.3.
+    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
     """
     terms = Terms(score, max_rows)
     return _curve(terms, steps, model, variables, images, a, targets, baseline, lambda ranks, count: ranks < count)

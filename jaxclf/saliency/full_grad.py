@@ -27,8 +27,8 @@ class FullGrad(BaseMethod):
     does not depend on the image, such as those of functions and of BatchNorm in inference, or a bound of a clipped
     ReLU. What it owes to a place of a feature map goes to the pixels there, to their channels equally; what it owes
     to features without places, to all pixels equally.
-    S. Srinivas, F. Fleuret, "Full-gradient representation for neural network visualization" (2019), arXiv:1905.00780,
-    section 3: signed, without the rescaling of its pictures.
+    S. Srinivas, F. Fleuret, "Full-gradient representation for neural network visualization" (2019), arXiv:1905.00780:
+    signed, without the rescaling of its pictures.
     """
 
     def explain(self, query: Query) -> Attribution:

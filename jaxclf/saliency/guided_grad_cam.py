@@ -16,7 +16,7 @@ class GuidedGradCam(BaseMethod):
     """Guided backpropagation times Grad-CAM at the pixels' resolution: where and in what detail.
 
     Raises UserError as GuidedBackprop and GradCam do; images are [b, h, w, c].
-    R. R. Selvaraju et al., "Grad-CAM" (2017), arXiv:1610.02391, section 3.2.
+    R. R. Selvaraju et al., "Grad-CAM" (2017), arXiv:1610.02391.
     """
 
     layer: str | None = None

@@ -24,7 +24,7 @@ class GuidedIntegratedGradients(BaseMethod):
     Each example has its own way, and so has each class of `all_classes`, which share no passes. Where two gradients are
     equal to rounding, rounding decides which pixel goes first.
 
-    A. Kapishnikov et al., "Guided integrated gradients" (2021), arXiv:2106.09788, algorithm 1.
+    A. Kapishnikov et al., "Guided integrated gradients" (2021), arXiv:2106.09788.
     """
 
     steps: int = 200

@@ -23,7 +23,7 @@ Rule = FixedRule | Literal["adaptive"]
 class IntegratedGradients(BaseMethod):
     """(x - x0) times the mean gradient on the way from the baseline x0 to x; the values sum to the change of the score.
 
-    M. Sundararajan, A. Taly, Q. Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365, equation 1.
+    M. Sundararajan, A. Taly, Q. Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365.
     """
 
     steps: int = 50

@@ -31,8 +31,8 @@ class Lrp(BaseMethod):
     signs. `delta` is what biases kept and rules did not conserve, less the score at the baseline.
     Raises UserError that names the operation where a model does what there is no rule for, such as attention.
     S. Bach et al., "On pixel-wise explanations for non-linear classifier decisions by layer-wise relevance
-    propagation", PLOS ONE 10 (2015), equations 58 and 60; G. Montavon et al., "Layer-wise relevance propagation: an
-    overview" (2019), table 1.
+    propagation", PLOS ONE 10 (2015), equations 58 (epsilon) and 60 (alpha-beta); G. Montavon et al., "Layer-wise
+    relevance propagation: an overview" (2019).
     """
 
     rule: Rule = "epsilon"

@@ -21,7 +21,7 @@ def completeness(a: Attribution, *, relative: bool = False) -> Float[Array, " b"
     With `relative`, as a share of |score - score at the baseline|; where that is 0, a gap is infinite and none is 0.
     Raises UserError for methods whose values have no such sum.
 
-    M. Sundararajan, A. Taly, Q. Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365, section 3.
+    M. Sundararajan, A. Taly, Q. Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365.
     """
     if a.delta is None:
         raise UserError("the attribution has no delta: its method is not meant to be complete")
@@ -36,7 +36,7 @@ def completeness(a: Attribution, *, relative: bool = False) -> Float[Array, " b"
 def gini(a: Attribution) -> Float[Array, " b"]:
     """How unequal the absolute values are, [b]: 0 for all the same, (n - 1)/n for only one of n. A map of zeros has 0.
 
-    N. Hurley, S. Rickard, "Comparing measures of sparsity" (2008), arXiv:0811.4706, table I; of attributions:
+    N. Hurley, S. Rickard, "Comparing measures of sparsity" (2008), arXiv:0811.4706; of attributions:
     P. Chalasani et al. (2018), arXiv:1810.06583.
     """
     shares = jnp.sort(_shares(a), axis=1)
@@ -52,7 +52,7 @@ def entropy(a: Attribution) -> Float[Array, " b"]:
     0 for only one value, log n for n equal ones. A map of zeros has log n.
 
     U. Bhatt, A. Weller, J. M. F. Moura, "Evaluating and aggregating feature-based model explanations" (2020),
-    arXiv:2005.00631, section 4.3.
+    arXiv:2005.00631.
     """
     return entr(_shares(a)).sum(axis=1)
 
@@ -64,8 +64,8 @@ def pointing_game(a: Attribution, mask: Shaped[Array, "b ..."]) -> Float[Array, 
     The mask is true where the object is, a number a pixel: [b, h, w], or [b, n] of flat images. Where several pixels
     are the most important, it is the share of them that lie in the mask: a constant map does as well as chance.
 
-    J. Zhang et al., "Top-down neural attention by excitation backprop" (2016), arXiv:1608.00507, section 4.1; without
-    its margin around the object: enlarge the mask.
+    J. Zhang et al., "Top-down neural attention by excitation backprop" (2016), arXiv:1608.00507; without its
+    margin around the object: enlarge the mask.
     """
     pixels = importance(a.values)
     inside = mask.reshape(mask.shape[0], -1) != 0

@@ -26,7 +26,7 @@ class Occlusion(BaseMethod):
     Windows start every stride pixels; the last one is cut at the edge, so that every pixel is covered. All channels are
     covered together and have the same value. Flat images have one axis, and others those between batch and channels.
 
-    M. D. Zeiler, R. Fergus, "Visualizing and understanding convolutional networks" (2013), arXiv:1311.2901, 4.2.
+    M. D. Zeiler, R. Fergus, "Visualizing and understanding convolutional networks" (2013), arXiv:1311.2901.
     """
 
     window: int | tuple[int, ...] = 4

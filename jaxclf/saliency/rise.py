@@ -25,7 +25,7 @@ class Rise(BaseMethod):
     itself; what it hides is the baseline. Channels share it. Masks are `probability` on average, by which values are
     divided. The standard error is that of the mean over masks.
 
-    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421, equation 6.
+    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
     """
 
     samples: int = 4000

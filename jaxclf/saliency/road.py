@@ -44,8 +44,7 @@ def road(
 
     Images are [b, h, w, c], or flat squares; raises UserError for others.
 
-    Y. Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (2022), arXiv:2202.00449,
-    section 4.2.
+    Y. Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (2022), arXiv:2202.00449.
     """
     require(bool(percentages), "percentages=(): expected at least one")
     require(all(0 <= p <= 100 for p in percentages), f"percentages={percentages}: expected 0 to 100")

@@ -44,7 +44,7 @@ def sensitivity_max(
 
     Every number of the image changes by at most `radius`, in [0, 1] units. For a map of zeros it is the change itself.
 
-    C.-K. Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), arXiv:1901.09392, definition 2.
+    C.-K. Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), arXiv:1901.09392.
     """
     _check(radius, samples)
 
@@ -75,7 +75,7 @@ def local_lipschitz(
     `exact`, over all directions at the image itself: the spectral norm of the map's derivative, by so many `iterations`
     of power iteration. For `Gradient` that derivative is the Hessian of the score. It needs a method about one class.
 
-    D. Alvarez-Melis, T. Jaakkola, "On the robustness of interpretability methods" (2018), arXiv:1806.08049, equation 3.
+    D. Alvarez-Melis, T. Jaakkola, "On the robustness of interpretability methods" (2018), arXiv:1806.08049.
     """
     _check(radius, samples)
     require(iterations >= 1, f"iterations={iterations}: expected at least 1")

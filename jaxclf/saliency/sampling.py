@@ -34,7 +34,7 @@ class Moments(NamedTuple):
     def merge(self, other: Moments) -> Moments:
         """Of both sets of samples: no differences of large sums, so no cancellation.
 
-        P. Pébay, "Formulas for robust, one-pass parallel computation of covariances" (2008), equations 2.1 and 2.2.
+        P. Pébay, "Formulas for robust, one-pass parallel computation of covariances" (2008).
         """
         m, n = self.count, other.count
         total = m + n

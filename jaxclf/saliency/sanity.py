@@ -52,7 +52,7 @@ def parameter_randomization(
     A method that explains the model must give other maps. `key` is one key: all examples see the same random weights.
     Other collections, such as running means, stay. Raises UserError for a callable that is no Linen module.
 
-    J. Adebayo et al., "Sanity checks for saliency maps" (2018), arXiv:1810.03292, section 3.1.
+    J. Adebayo et al., "Sanity checks for saliency maps" (2018), arXiv:1810.03292.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"{type(model).__name__} is no Linen module: there is nothing to initialise its layers anew")
@@ -157,7 +157,7 @@ def input_invariance(
     what is said of it are the same, so 0 is right. The baseline stays where it is. For a map of zeros it is the change
     itself.
 
-    P.-J. Kindermans et al., "The (un)reliability of saliency methods" (2017), arXiv:1711.00867, section 2.
+    P.-J. Kindermans et al., "The (un)reliability of saliency methods" (2017), arXiv:1711.00867.
     """
 
     def question(query, _):

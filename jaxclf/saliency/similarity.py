@@ -57,7 +57,7 @@ def structural_similarity(
 
     Each map is divided by its largest absolute value first, so that values span [-1, 1].
 
-    Z. Wang et al., "Image quality assessment" (2004), equation 13, with equal weights and unbiased variances.
+    Z. Wang et al., "Image quality assessment" (2004), with equal weights and unbiased variances.
     """
     axes = tuple(range(2, x.ndim))
     x, y = _spanning(x, axes), _spanning(y, axes)

@@ -34,7 +34,7 @@ class Xrai(BaseMethod):
     It runs on the host: under jit, and inside `all_classes` or another wrapper, it raises UserError. Segments come from
     scikit-image: `pip install 'jaxclf[xrai]'`.
 
-    A. Kapishnikov et al., "XRAI: better attributions through regions" (2019), arXiv:1906.02825, algorithm 1.
+    A. Kapishnikov et al., "XRAI: better attributions through regions" (2019), arXiv:1906.02825.
     """
 
     steps: int = 100

@@ -73,8 +73,17 @@ def layer_outputs(query: Query) -> dict[str, tuple[jax.ShapeDtypeStruct, ...]]:
             order.append(module.path)
         return output
 
-    _, outputs = jax.eval_shape(lambda images: _apply(model, query.variables, images, note), query.images)
+    _, outputs = traced(lambda images: _apply(model, query.variables, images, note), query.images)
     return {"/".join(path): _at(outputs, path) for path in reversed(order)}
+
+
+def traced(function: Callable[[Any], Any], images: Any) -> Any:
+    """Shapes and types of what a function of images gives; every module of its model is run.
+
+    Under `nn.jit` a second module like another one is not, and who listens would not hear of it: so, without jit.
+    """
+    with jax.disable_jit():
+        return jax.eval_shape(function, images)
 
 
 def with_layer(query: Query, layer: Layer) -> Callable[[Any, Any], tuple[Logits, Float[Array, "b h w c"]]]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxclf.saliency.faithfulness import Baseline, Images, Keys, Targets
+from jaxclf.saliency.layers import traced
 from jaxclf.saliency.method import Method, ask
 from jaxclf.saliency.pixels import grid
 from jaxclf.saliency.robustness import OF_MEASURE
@@ -114,9 +115,8 @@ def parameter_layers(model: nn.Module, variables: Variables, images: Images) -> 
         ended.append(context.module.path)
         return output
 
-    # Without jit: under it, a second module like another one is not run, and not noted.
-    with nn.intercept_methods(note), jax.disable_jit():
-        jax.eval_shape(lambda images: model.apply(variables, unit_range(images), train=False), images)
+    with nn.intercept_methods(note):
+        traced(lambda images: model.apply(variables, unit_range(images), train=False), images)
     called = tuple(dict.fromkeys(reversed(ended)))
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables["params"])
     owners = {_owner(path, called) for path, _ in leaves}

@@ -1,4 +1,6 @@
-"""Options of the compiler: where they are given, and that they change rounding only."""
+"""What is compiled: what must be hashable, and options, where they are given and that they change rounding only."""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -7,6 +9,7 @@ import pytest
 
 from jaxclf import saliency
 from jaxclf.saliency import compiler
+from jaxclf.types import UserError
 
 IMAGES = np.float32(np.random.default_rng(0).normal(size=(4, 12, 12, 3)))
 
@@ -61,3 +64,54 @@ def test_a_part_of_a_program_has_none(accepted):
     jax.jit(lambda: given.append(compiler.compiler_options(model, variables, IMAGES)))()
     jax.grad(lambda x: given.append(compiler.compiler_options(model, variables, x)) or x.sum())(IMAGES)
     assert given == [(), ()]
+
+
+class Linear:
+    """A callable that is not hashable, as classes that define equality are not."""
+
+    __hash__ = None
+
+    def __call__(self, variables, images):
+        return images.reshape(images.shape[0], -1) @ variables
+
+
+class Scaled(Net):
+    """A Linen module with an array in a field."""
+
+    factors: np.ndarray = None
+
+
+KEYED = {"key": jax.random.key(0)}
+OF_ATTRIBUTIONS = [
+    (saliency.infidelity, KEYED | {"samples": 2}),
+    (saliency.sensitivity_n, KEYED),
+    (saliency.insertion, {}),
+    (saliency.deletion, {}),
+    (saliency.road, KEYED),
+]
+OF_METHODS = [
+    (saliency.sensitivity_max, KEYED),
+    (saliency.local_lipschitz, KEYED),
+    (saliency.input_invariance, {}),
+]
+
+
+@pytest.mark.parametrize("model", [Linear(), Scaled("relu", np.ones(3))], ids=["callable", "module"])
+def test_a_model_that_is_not_hashable_is_named_by_methods_and_measures(model):
+    variables = np.ones((432, 3), np.float32) if isinstance(model, Linear) else model.init(jax.random.key(0), IMAGES)
+    zeros = np.zeros(4, np.float32)
+    a = saliency.Attribution(IMAGES, zeros, None, None, zeros)
+    asked = (model, variables, IMAGES)
+    calls = [lambda: saliency.Gradient()(*asked)]
+    calls += [partial(measure, *asked, a, **options) for measure, options in OF_ATTRIBUTIONS]
+    calls += [partial(measure, saliency.Gradient(), *asked, **options) for measure, options in OF_METHODS]
+    if isinstance(model, nn.Module):
+        calls.append(partial(saliency.parameter_randomization, saliency.Gradient(), *asked, **KEYED))
+    for call in calls:
+        with pytest.raises(UserError, match=f"model is of type {type(model).__name__}, which is not hashable"):
+            call()
+
+
+def test_what_else_is_static_is_named_too():
+    with pytest.raises(UserError, match="percentages is of type list, which is not hashable"):
+        saliency.road(Net("relu"), {}, IMAGES, None, **KEYED, percentages=[10, 20])

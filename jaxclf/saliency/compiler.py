@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxclf.program import mentions
 from jaxclf.saliency.operations import CURVES
-from jaxclf.saliency.program import mentions
 from jaxclf.saliency.query import model_function
+from jaxclf.types import UserError
 
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
 Options = tuple[tuple[str, Any], ...]
 # Convolutions by oneDNN, and no fusions by YNN that would keep them from it: on a CPU, integrated gradients of a small
 # network take 0.57 times as long with jax 0.12, and as long as before with 0.10 (docs/log.md).
 ONEDNN: Options = (("xla_cpu_experimental_onednn_custom_call", True), ("xla_cpu_experimental_ynn_fusion_type", ""))
+
+
+def compiled(*static: str) -> Callable[[Callable[Parameters, Answer]], Callable[Parameters, Answer]]:
+    """`jax.jit` with these arguments static; raises UserError for one of them that is not hashable."""
+
+    def decorate(function: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+        signature, program = inspect.signature(function), jax.jit(function, static_argnames=static)
+
+        @wraps(function)
+        def call(*arguments: Parameters.args, **options: Parameters.kwargs) -> Answer:
+            given = signature.bind(*arguments, **options).arguments
+            require_hashable(**{name: given[name] for name in static if name in given})
+            return program(*arguments, **options)
+
+        return call
+
+    return decorate
+
+
+def require_hashable(**arguments: Any) -> None:
+    """Raises UserError that names the first of these arguments that is not hashable, as static ones must be."""
+    for name, value in arguments.items():
+        try:
+            hash(value)
+        except TypeError:
+            raise UserError(
+                f"{name} is of type {type(value).__name__}, which is not hashable, and it is static under jit; "
+                "give a function, a frozen dataclass or a tuple, without lists or arrays in it"
+            ) from None
 
 
 def compiler_options(model: Any, variables: Any, images: Any, *others: Any) -> Options:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Key, Num, UInt32
 
 from jaxclf.saliency.attribution import Attribution
+from jaxclf.saliency.compiler import compiled
 from jaxclf.saliency.method import Terms, ask
 from jaxclf.saliency.pixels import by_pixel, importance, replaced
 from jaxclf.saliency.query import Query, Score
@@ -40,7 +41,7 @@ class Curve(NamedTuple):
     """[b] the area under it, over the share of the pixels: a mean score."""
 
 
-@partial(jax.jit, static_argnames=("model", "samples", "normalize", "share", "noise", "score", "max_rows"))
+@compiled("model", "samples", "normalize", "share", "noise", "score", "max_rows")
 def infidelity(
     model: Any,
     variables: Variables,
@@ -82,7 +83,7 @@ def infidelity(
     return ask(question, terms, model, variables, images, targets, key, baseline, by_pixel(a.values, images))
 
 
-@partial(jax.jit, static_argnames=("model", "n", "samples", "score", "max_rows"))
+@compiled("model", "n", "samples", "score", "max_rows")
 def sensitivity_n(
     model: Any,
     variables: Variables,
@@ -158,7 +159,7 @@ def _said_and_lost(
     return map_over(sample, jnp.arange(samples), query.points_at_once)
 
 
-@partial(jax.jit, static_argnames=("model", "steps", "score", "max_rows"))
+@compiled("model", "steps", "score", "max_rows")
 def insertion(
     model: Any,
     variables: Variables,
@@ -181,7 +182,7 @@ def insertion(
     return _curve(terms, steps, model, variables, images, a, targets, baseline, lambda ranks, count: ranks >= count)
 
 
-@partial(jax.jit, static_argnames=("model", "steps", "score", "max_rows"))
+@compiled("model", "steps", "score", "max_rows")
 def deletion(
     model: Any,
     variables: Variables,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, Key, Num, UInt32
 
 from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.compiler import Options, compiler_options
+from jaxclf.saliency.compiler import Options, compiler_options, require_hashable
 from jaxclf.saliency.query import DEFAULT_ROWS, Query, Score
 from jaxclf.saliency.rows import map_batch
 from jaxclf.types import Array, require, unit_range
@@ -59,9 +59,10 @@ class Method(ABC):
             baseline: Where a score is nothing, in [0, 1] units: None is zeros; a number, an image, or [b, ...].
                 For expected gradients [k, ...] references. Methods without a baseline leave it unused.
 
-        Raises UserError for shapes that do not fit, and where a method that draws has no key.
+        Raises UserError for shapes that do not fit, for a model that is not hashable, and where a method that draws
+        has no key.
         """
-        require(_is_hashable(model), f"{type(model).__name__} is not hashable: a model is static under jit")
+        require_hashable(method=self, model=model)
         program = _program(compiler_options(model, variables, images, targets, key, baseline))
         return program(self, model, variables, images, targets, key, baseline)
 
@@ -194,14 +195,6 @@ def _baseline(terms: Method | Terms, baseline: Any, images: Float[Array, "b ..."
         fits = baseline.shape[1:] == shape[1:] and (terms.references or baseline.shape[0] in (1, shape[0]))
     require(fits, f"a baseline of shape {list(baseline.shape)}: expected a number, {list(shape[1:])} or {list(shape)}")
     return baseline
-
-
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Bool, Float
 
 from jaxclf.saliency.attribution import Attribution
+from jaxclf.saliency.compiler import compiled
 from jaxclf.saliency.faithfulness import Curve, Images, Keys, Targets, ranks_of
 from jaxclf.saliency.method import Terms, ask
 from jaxclf.saliency.pixels import by_pixel, grid
@@ -23,7 +23,7 @@ from jaxclf.types import Array, UserError, Variables, require
 PERCENTAGES = tuple(range(1, 100, 2))
 
 
-@partial(jax.jit, static_argnames=("model", "percentages", "noise", "score", "max_rows"))
+@compiled("model", "percentages", "noise", "score", "max_rows")
 def road(
     model: Any,
     variables: Variables,

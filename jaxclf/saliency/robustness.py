@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Key
 
+from jaxclf.convolutions import fast_convolutions
+from jaxclf.saliency.compiler import compiled
 from jaxclf.saliency.faithfulness import Baseline, Images, Keys, Targets
 from jaxclf.saliency.method import Method, ask
-from jaxclf.saliency.program import fast_in_loops
 from jaxclf.saliency.query import Query
 from jaxclf.saliency.rows import fold
 from jaxclf.saliency.sampling import sample_keys
@@ -27,7 +28,7 @@ OF_MEASURE = -1
 """Folded into a key for what a measure draws: examples, and the samples of a method, are numbered from 0."""
 
 
-@partial(jax.jit, static_argnames=("method", "model", "radius", "samples"))
+@compiled("method", "model", "radius", "samples")
 def sensitivity_max(
     method: Method,
     model: Any,
@@ -54,7 +55,7 @@ def sensitivity_max(
     return ask(question, method, model, variables, images, targets, key, baseline)
 
 
-@partial(jax.jit, static_argnames=("method", "model", "radius", "samples", "exact", "iterations"))
+@compiled("method", "model", "radius", "samples", "exact", "iterations")
 def local_lipschitz(
     method: Method,
     model: Any,
@@ -133,7 +134,7 @@ def _spectral_norm(method: Method, query: Query, iterations: int) -> Float[Array
         direction, _ = jax.lax.scan(step, direction, length=iterations)
         return norm(push(_unit(direction))[0])
 
-    return fast_in_loops(run)(query.images, start)
+    return fast_convolutions(run)(query.images, start)
 
 
 def _unit(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:

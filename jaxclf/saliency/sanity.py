@@ -7,7 +7,6 @@ method draws itself it draws alike each time. A method about all classes is chec
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from jaxclf.saliency.compiler import compiled
 from jaxclf.saliency.faithfulness import Baseline, Images, Keys, Targets
 from jaxclf.saliency.layers import traced
 from jaxclf.saliency.method import Method, ask
@@ -62,7 +62,7 @@ def parameter_randomization(
     return Randomization(names, *_cascade(method, model, layers, variables, images, key, targets, baseline))
 
 
-@partial(jax.jit, static_argnames=("method", "model", "layers"))
+@compiled("method", "model", "layers")
 def _cascade(
     method: Method,
     model: nn.Module,
@@ -138,7 +138,7 @@ def with_fresh(params: Any, fresh: Any, layers: tuple[Path, ...], stage: Any) ->
     return jax.tree_util.tree_map_with_path(choose, params, fresh)
 
 
-@partial(jax.jit, static_argnames=("method", "model", "shift"))
+@compiled("method", "model", "shift")
 def input_invariance(
     method: Method,
     model: Any,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Integer, PyTree
 
+from jaxclf.convolutions import FastConvolutions, fast_convolutions
 from jaxclf.step import Recipe, Stats, TrainState, create_state, eval_step, train_step
 from jaxclf.types import Batch, Logits, UserError, Variables
 
@@ -84,18 +85,18 @@ class Devices:
         """The train step, compiled ahead of time; it takes the state (donated) and this process's rows of a batch."""
         if self.parallel == "pmap":
             return self._compile_pmap(recipe, state, batch)
-        step = jax.jit(
+        compiled = compile_fast(
             partial(train_step, recipe),
+            (state, batch),
             in_shardings=(self.replicated, self.sharded),
             out_shardings=self.replicated,
             donate_argnums=0,
         )
-        compiled = step.lower(state, batch).compile()
         return self._one_at_a_time(lambda state, batch: compiled(state, self.assemble(batch)))
 
     def _compile_pmap(self, recipe: Recipe, state: TrainState, batch: Batch):
         step = jax.pmap(
-            partial(train_step, recipe, axis=AXIS),
+            fast_convolutions(partial(train_step, recipe, axis=AXIS)),
             axis_name=AXIS,
             in_axes=(None, 0),
             out_axes=None,
@@ -115,11 +116,19 @@ class Devices:
 
         The logits are those of the whole batch, in every process.
         """
-        step = jax.jit(
-            partial(eval_step, recipe),
-            in_shardings=(self.replicated, self.replicated, self.sharded),
-            out_shardings=self.replicated,
-        )
+        compiled = {}  # by the shape of a batch: that of a small split is smaller
+
+        def step(*arguments):
+            shape = arguments[-1].images.shape
+            if shape not in compiled:
+                compiled[shape] = compile_fast(
+                    partial(eval_step, recipe),
+                    arguments,
+                    in_shardings=(self.replicated, self.replicated, self.sharded),
+                    out_shardings=self.replicated,
+                )
+            return compiled[shape](*arguments)
+
         return self._one_at_a_time(lambda variables, stats, batch: step(variables, stats, self.assemble(batch)))
 
     def _one_at_a_time(self, step: Callable) -> Callable:
@@ -130,3 +139,12 @@ class Devices:
         if jax.default_backend() != "cpu" or self.mesh.size == 1:
             return step
         return lambda *arguments: jax.block_until_ready(step(*arguments))
+
+
+def compile_fast(function: Callable, arguments: tuple[Any, ...], **options: Any) -> Callable:
+    """A function compiled for arguments like these, or of these shapes, with its convolutions as they are fastest.
+
+    `options` are those of `jax.jit`.
+    """
+    fast = FastConvolutions()
+    return jax.jit(partial(fast.run, function), **options).lower(*arguments).compile(fast.compiler_options)

@@ -21,6 +21,8 @@ LAYERS = {
     "types": 0,
     "files": 0,
     "npz": 0,
+    "program": 0,
+    "convolutions": 0,
     "progress": 0,
     "augment": 1,
     "datasets": 1,

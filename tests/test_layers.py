@@ -51,9 +51,11 @@ def test_max_pool_equals_the_plain_one(derive, window, x, tangent):
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), a, b)
 
 
-def test_a_pooled_nan_from_the_first_place_stays():
-    x = jnp.ones((1, 2, 2, 1)).at[0, 0, 0, 0].set(jnp.nan)
-    assert np.isnan(ours(2)(x)).all()
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)], ids=str)
+def test_a_nan_is_not_pooled_away(place):
+    x = jnp.ones((1, 2, 2, 1)).at[0, *place, 0].set(jnp.nan)
+    value, _ = jax.value_and_grad(lambda x: ours(2)(x).sum())(x)
+    assert np.isnan(value) and np.isnan(ours(2)(x)).all()
 
 
 def drop(key, x, rate=0.5):

@@ -10,7 +10,6 @@ from jax import lax
 from jaxclf.models import Mlp
 from jaxclf.saliency import Deconvnet, DeepLift, FullGrad, GradientTimesInput, GuidedBackprop, Lrp
 from jaxclf.saliency.guided_backprop import deconvolved, guided
-from jaxclf.saliency.program import fast_in_loops
 from jaxclf.saliency.relu import with_relus
 from jaxclf.types import UserError
 
@@ -203,33 +202,6 @@ def test_relu6_is_a_relu_with_a_cap():
     x = jnp.array([-1.0, 1.0, 7.0, 1.0])
     gradient = jax.grad(lambda x: (with_relus(nn.relu6, guided)(x) * jnp.array([1.0, 2.0, 3.0, -4.0])).sum())(x)
     np.testing.assert_array_equal(gradient, [0, 2, 0, 0])
-
-
-@pytest.mark.parametrize("loop", ["none", "scan", "while"])
-def test_convolutions_in_another_order_are_the_same(loop):
-    """In scans too; in while loops, which are not entered, they are left alone."""
-    images = np.random.default_rng(3).normal(size=(2, 6, 6, 3)).astype(np.float32)
-    kernels = np.random.default_rng(4).normal(size=(2, 3, 3, 3, 3)).astype(np.float32)
-
-    def convolved(x, kernel):
-        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    def function(x, kernels):
-        if loop == "scan":
-            return lax.scan(lambda x, k: (jnp.sin(convolved(x, k)), x.sum()), x, kernels)
-        if loop == "while":
-            return lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, convolved(c[1], kernels[0])), (0, x))[1]
-        return convolved(convolved(x, kernels[0]), kernels[1])
-
-    def gradients(x, kernels):
-        return jax.grad(lambda x, kernels: jax.tree.leaves(function(x, kernels))[0].sum(), (0, 1))(x, kernels)
-
-    for f in (function,) if loop == "while" else (function, gradients):
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4),
-            fast_in_loops(f)(images, kernels),
-            f(images, kernels),
-        )
 
 
 def test_a_scan_of_biases_is_split_like_any_others():

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from jaxclf.convolutions import fast_convolutions
 from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.differences import Differences, Pair
 from jaxclf.saliency.method import BaseMethod
-from jaxclf.saliency.program import fast_in_loops
 from jaxclf.saliency.query import Query, Score, Scores, complete, pull_heads, scores_of
 from jaxclf.types import Array, Logits
 
@@ -38,7 +38,7 @@ class DeepLift(BaseMethod):
             return at_image, at_baseline, multipliers
 
         way = query.images - query.baseline
-        score, baseline_score, multipliers = fast_in_loops(both)(way)
+        score, baseline_score, multipliers = fast_convolutions(both)(way)
         return complete(query, way[:, None] * multipliers, score, baseline_score, evaluations=2)
 
 

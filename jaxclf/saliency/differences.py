@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxclf.program import Carried, Interpreter, body_of, bound, is_carried
 from jaxclf.saliency.operations import (
     COMPARISONS,
     CURVES,
@@ -23,7 +24,6 @@ from jaxclf.saliency.operations import (
     is_curve,
     of_dependents,
 )
-from jaxclf.saliency.program import Carried, Interpreter, body_of, bound, is_carried
 from jaxclf.types import UserError
 
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxclf.program import Carried, Interpreter, body_of, bound, is_carried
 from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.method import BaseMethod
-from jaxclf.saliency.program import Carried, Interpreter, body_of, bound, is_carried
 from jaxclf.saliency.query import Query, complete
 from jaxclf.saliency.relu import is_own_relu
 from jaxclf.types import Array

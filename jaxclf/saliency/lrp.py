@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from jaxclf.convolutions import fast_convolutions
 from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.method import BaseMethod
-from jaxclf.saliency.program import fast_in_loops
 from jaxclf.saliency.query import Query, Scores, complete, pull_heads, scores_of
 from jaxclf.saliency.relevances import LayerRule, Part, Relevances, Relevant
 from jaxclf.types import Array, Logits, require
@@ -56,7 +56,7 @@ class Lrp(BaseMethod):
 
     def explain(self, query: Query) -> Attribution:
         """One pass forward and one backward, and one forward at the baseline."""
-        targets, score, values = fast_in_loops(partial(self._handed_back, query))(query.images)
+        targets, score, values = fast_convolutions(partial(self._handed_back, query))(query.images)
         return complete(query, values, score, query.replace(targets=targets).scores(query.baseline), evaluations=2)
 
     def _handed_back(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jaxclf.saliency.program import INLINED, body_of, bound, is_carried
+from jaxclf.program import INLINED, body_of, bound, is_carried
 
 MOVES = frozenset((
     "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice", "dynamic_update_slice",

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from jaxclf.convolutions import fast_convolutions
 from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.program import fast_in_loops
 from jaxclf.saliency.rows import map_over
 from jaxclf.types import Array, Logits, UserError
 
@@ -133,7 +133,7 @@ class Query:
             gradients = pull_heads(lambda heads: pull(*pull_scores(heads))[0], scores, self.points_at_once)
             return scores, gradients, rest, targets
 
-        scores, gradients, rest, targets = fast_in_loops(both)(point)
+        scores, gradients, rest, targets = fast_convolutions(both)(point)
         return self.replace(targets=targets), scores, gradients, rest
 
 

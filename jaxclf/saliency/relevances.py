@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxclf.program import Carried, Interpreter, array, body_of, bound, is_carried
 from jaxclf.saliency.operations import COMPARISONS, CURVES, CURVES_OF_ONE, MOVES, OWN_DERIVATIVES, of_dependents
-from jaxclf.saliency.program import Carried, Interpreter, array, body_of, bound, is_carried
 from jaxclf.types import UserError
 
 

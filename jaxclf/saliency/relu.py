@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
-from jaxclf.saliency.program import Carried, Interpreter, array, bodies, body_of, bound, closed, is_carried, mentions
+from jaxclf.program import Carried, Interpreter, array, bodies, body_of, bound, closed, is_carried, mentions
 from jaxclf.types import Array, UserError, require
 
 Relu = Callable[[Float[Array, "..."]], Float[Array, "..."]]

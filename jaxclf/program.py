@@ -13,7 +13,6 @@ from operator import is_
 from typing import Any
 
 import jax
-import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
@@ -177,43 +176,3 @@ def bodies(eqn: Any) -> Iterator[Any]:
 def mentions(eqn: Any, name: str) -> bool:
     """Whether an operation has this name, or holds one that has."""
     return eqn.primitive.name == name or any(mentions(inner, name) for body in bodies(eqn) for inner in body.eqns)
-
-
-def fast_in_loops(function: Callable) -> Callable:
-    """The same function, with convolutions that XLA's CPU backend runs fast inside compiled loops too.
-
-    That backend brings convolutions into the order its library knows, [b, ..., c] and [..., c, features], but only
-    those of the outermost program; inside a loop the others become plain nested loops, ten times slower (jax #12868).
-    So they are written in that order from the start, behind barriers: XLA would fold the transpositions back in.
-    """
-    if jax.default_backend() != "cpu":
-        return function
-    return partial(Ordered().run, function)
-
-
-class Ordered(Interpreter):
-    """Brings convolutions into one order; those in bodies that cannot be entered stay as they are."""
-
-    def concerns(self, eqn: Any, arguments: list[Any]) -> bool:
-        """Convolutions."""
-        return mentions(eqn, "conv_general_dilated")
-
-    def operation(self, eqn: Any, arguments: list[Any]) -> Any:
-        """A convolution in the order [b, ..., c]."""
-        if eqn.primitive.name != "conv_general_dilated":
-            return bound(eqn, arguments)
-        numbers = eqn.params["dimension_numbers"]
-        (b, c, *space), (features, into, *window) = numbers.lhs_spec, numbers.rhs_spec
-        (out_b, out_c, *out_space), rank = numbers.out_spec, len(numbers.lhs_spec)
-        orders = (b, *space, c), (*window, into, features), (out_b, *out_space, out_c)
-        plain = tuple(range(rank))
-        axes = tuple(range(1, rank - 1))
-        last = lax.ConvDimensionNumbers(
-            (0, rank - 1, *axes), (rank - 1, rank - 2, *range(rank - 2)), (0, rank - 1, *axes)
-        )
-        images, kernel = (
-            x if order == plain else lax.optimization_barrier(x.transpose(order))
-            for x, order in zip(arguments, orders[:2], strict=True)
-        )
-        outputs = eqn.primitive.bind(images, kernel, **(eqn.params | {"dimension_numbers": last}))
-        return outputs if orders[2] == plain else lax.optimization_barrier(outputs).transpose(np.argsort(orders[2]))

@@ -41,13 +41,16 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, writing: bool = False):
-        """Open the directory. `writing` is for the run itself: what an interrupted save left is removed."""
+        """Open the directory. `writing` is for the run itself: what an interrupted save left is removed.
+
+        Every process of a run opens, saves and restores together; of arrays that are the same in all, one writes.
+        """
         import orbax.checkpoint.experimental.v1 as ocp
 
         logging.getLogger("absl").setLevel(logging.ERROR)
         self.directory = directory.absolute()
         keep = ocp.training.preservation_policies
-        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*") if writing else ():
+        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*") if writing and jax.process_index() == 0 else ():
             shutil.rmtree(leftover)  # Orbax's own way is a thread that complains when the program ends early
         # Typed Any: the annotations of this young API do not fit one another.
         checkpointer: Any = ocp.training.Checkpointer

@@ -36,6 +36,7 @@ LAYERS = {
     "pipeline": 2,
     "step": 2,
     "devices": 2,
+    "launch": 2,
     "config": 3,
     "checkpoint": 3,
     "run": 3,

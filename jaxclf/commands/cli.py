@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +19,7 @@ import tyro
 from jaxclf.config import Config, flatten, from_json, import_modules, read_config, to_json
 from jaxclf.devices import Parallel
 from jaxclf.files import write_text
+from jaxclf.launch import Processes, leave, who
 from jaxclf.loop import NonFiniteError
 from jaxclf.types import Splits, UserError
 
@@ -38,6 +39,7 @@ class TrainOptions:
     """Directory of the run; without one, runs/ and the config's name."""
     parallel: Parallel = "jit"
     """What compiles the step for the devices present. The numbers are the same (batch statistics apart)."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
     imports: Imports = ()
     """Modules of your own that the config's classes are in."""
     print_config: Flag = False
@@ -57,7 +59,14 @@ def command(
 
     0 is done, 2 a mistake of the user's, 3 training that is not finite, 130 Ctrl-C, 141 a closed pipe.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    code = answer(body, list(sys.argv[1:] if argv is None else argv), interrupted)
+    if code:
+        leave(code)
+    return code
+
+
+def answer(body: Callable[[list[str]], int], arguments: list[str], interrupted: str) -> int:
+    """Run the body of an entry point, and say what went wrong; returns the exit code."""
     try:
         return body(arguments)
     except (BrokenPipeError, SystemExit) as error:
@@ -69,7 +78,7 @@ def command(
     except (UserError, NonFiniteError, OSError) as error:
         if "--debug" in arguments:
             raise
-        print(f"error: {in_words(error)}", file=sys.stderr)
+        print(f"{who()}error: {in_words(error)}", file=sys.stderr)
         print_items(getattr(error, "items", ()))
         return 3 if isinstance(error, NonFiniteError) else 2
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from jaxclf.devices import Devices
 from jaxclf.evaluation import evaluate
 from jaxclf.figures import Judged, prediction_grid, save, seen_and_unseen
 from jaxclf.files import whole, write_json
+from jaxclf.launch import alone
 from jaxclf.loop import recipe_of, scalars
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.run import Run, load
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate_run(argv: list[str]) -> int:
     """Load the run, evaluate a split, print and write what was found."""
     options = parse(EvalOptions, argv, prog="eval.py")
+    alone("eval.py")
     run = load(options.run, options.checkpoint, options.weights, options.imports)
     split = run.splits[options.split]
     recipe, devices = (

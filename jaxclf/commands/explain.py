@@ -21,6 +21,7 @@ from jaxclf.devices import Devices
 from jaxclf.explanation import DRAWN, Explainer, Explanation, Findings, class_gradients, explain, refusal
 from jaxclf.figures import explanation_grid, explanation_strip, gradient_study, save
 from jaxclf.files import write_json
+from jaxclf.launch import alone
 from jaxclf.run import Run, load
 from jaxclf.saliency.names import METHODS
 from jaxclf.types import Split, UserError, require
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def explain_run(argv: list[str]) -> int:
     """Load the run, ask the methods about images, print and write what they say."""
     options = parse(ExplainOptions, argv, prog="explain.py")
+    alone("explain.py")
     names = method_names(options)
     run = load(options.run, options.checkpoint, options.weights, options.imports)
     methods = fitting_methods(options, names, run)

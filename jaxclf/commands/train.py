@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -20,13 +20,16 @@ from jaxclf.devices import Devices
 from jaxclf.evaluation import batch_shape, evaluate
 from jaxclf.figures import tile
 from jaxclf.files import read_json, write_json
+from jaxclf.launch import first_before_others, is_first, join, same_everywhere
 from jaxclf.loop import Trainer, scalars
 from jaxclf.metrics import Accuracy
 from jaxclf.models.summary import Summary, summarize
 from jaxclf.run import RunDirectory
 from jaxclf.step import TrainState, variables_of
-from jaxclf.types import Splits, UserError
+from jaxclf.types import Splits, UserError, require
 from jaxclf.writers import Console, Image, Jsonl, Record, TensorBoard
+
+DISK_DELAY = 60.0  # seconds that a file of one machine may take to be seen by another
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +44,7 @@ def train(argv: list[str]) -> int:
     if options.print_config:
         print(json.dumps(to_json(options.config), indent=2))
         return 0
+    join(options.processes)
     directory = RunDirectory(options.workdir or f"runs/{name}")
     if not options.dry_run:
         directory.check(to_json(options.config))
@@ -48,14 +52,16 @@ def train(argv: list[str]) -> int:
             print(f"{directory.path} is finished")
             print_result(read_json(directory.summary))
             return 0
-    splits = options.config.dataset.load()
+    with first_before_others():
+        splits = options.config.dataset.load()
     describe_data(splits)
     summary = describe(options.config, splits)
     trainer = Trainer(options.config, splits, Devices.all(options.parallel))
     if options.dry_run:
         dry_run(trainer, summary)
     else:
-        directory.begin(to_json(options.config))
+        if is_first():
+            directory.begin(to_json(options.config))
         fit_and_report(trainer, directory, summary, began)
     return 0
 
@@ -90,7 +96,7 @@ def dry_run(trainer: Trainer, summary: Summary) -> None:
     print(f"forward pass: {summary.forward_flops:,.0f} floating-point operations an image")
     print(f"steps: {trainer.steps_per_epoch:,} an epoch, {trainer.total_steps:,} in all")
     state = trainer.start()
-    state = trainer.train_step(state, next(iter(trainer.batches(0, 1))))
+    state = trainer.train_step(state, next(iter(trainer.batches(0, 1))), 1)
     loss = float(state.epoch_stats["loss"]["sum"] / state.epoch_stats["loss"]["count"])
     print(f"one step: loss {loss:.4f}, compiled in {trainer.compile_seconds:.1f} s")
 
@@ -100,29 +106,49 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
     with closing(Checkpoints(directory.checkpoints, writing=True)) as checkpoints:
         trainer.checkpoints = checkpoints
         step = checkpoints.saved[-1].step if checkpoints.saved else 0
+        check_shared(directory, step)
         announce(trainer.splits, step)
-        jsonl, tensorboard = Jsonl(directory.metrics, step), TensorBoard(directory.tensorboard, step)
-        with closing(tensorboard), Console(trainer.config.epochs, trainer.total_steps, step) as console:
-
-            def write(record: Record) -> None:
-                for writer in (jsonl, tensorboard, console):
-                    writer(record)
-
-            trainer.write, trainer.on_step = write, console.step
+        with written(trainer, directory, step) if is_first() else nullcontext():
             if step == 0:
-                write_inputs(write, trainer.splits)
+                write_inputs(trainer.write, trainer.splits)
             state = trainer.fit()
             if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
                 print(f"stopped early: validation has not become better since epoch {trainer.best_epoch}")
             test = evaluate_test(trainer, state)
             checkpoints.wait()
-            seconds = time.perf_counter() - began
-            # The summary says that the run is finished: what is written after it is never written twice.
-            write_json(directory.summary, summarize_run(trainer, checkpoints.best, summary, test, seconds))
+            result = summarize_run(trainer, checkpoints.best, summary, test, time.perf_counter() - began)
+            if is_first():
+                # The summary says that the run is finished: what is written after it is never written twice.
+                write_json(directory.summary, result)
             if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
-                write(Record(trainer.steps_done, trainer.epochs_done, "test", "epoch", test))
-    print_result(read_json(directory.summary))
+                trainer.write(Record(trainer.steps_done, trainer.epochs_done, "test", "epoch", test))
+    print_result(result)
     print(f"written to {directory.path}")
+
+
+def check_shared(directory: RunDirectory, step: int) -> None:
+    """Raise UserError, in every process, unless they see the same files: they write and read checkpoints together."""
+    until = time.monotonic() + DISK_DELAY
+    while not directory.config.exists() and time.monotonic() < until:
+        time.sleep(1)
+    require(
+        same_everywhere(step if directory.config.exists() else -1),
+        f"the processes see different files in {directory.path}; name a --workdir on a disk that all of them share",
+    )
+
+
+@contextmanager
+def written(trainer: Trainer, directory: RunDirectory, step: int) -> Iterator[None]:
+    """Inside the block what a trainer reports is written and shown; `step` is where it goes on."""
+    jsonl, tensorboard = Jsonl(directory.metrics, step), TensorBoard(directory.tensorboard, step)
+    with closing(tensorboard), Console(trainer.config.epochs, trainer.total_steps, step) as console:
+
+        def write(record: Record) -> None:
+            for writer in (jsonl, tensorboard, console):
+                writer(record)
+
+        trainer.write, trainer.on_step = write, console.step
+        yield
 
 
 def announce(splits: Splits, step: int) -> None:

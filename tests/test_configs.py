@@ -54,7 +54,7 @@ def shell_commands(text):
 def checkout(tmp_path_factory):
     """A copy of the checkout to run the README's commands in."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("train.py", "eval.py", "explain.py"):
+    for name in ("train.py", "eval.py", "explain.py", "benchmark.py"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "configs", folder / "configs")
     return folder
@@ -123,3 +123,4 @@ def test_a_wheel_brings_data_configs_and_commands(tmp_path):
     assert "jaxclf-train = jaxclf.commands.train:main" in commands
     assert "jaxclf-eval = jaxclf.commands.eval:main" in commands
     assert "jaxclf-explain = jaxclf.commands.explain:main" in commands
+    assert "jaxclf-benchmark = jaxclf.commands.benchmark:main" in commands

@@ -15,6 +15,7 @@ from jaxclf.figures import (
     explanation_strip,
     gradient_study,
     image_grid,
+    learning_rate_curve,
     one_hot_figure,
     prediction_grid,
     save,
@@ -217,3 +218,17 @@ def test_a_strip_has_each_map_under_its_image(images, random):
         np.testing.assert_array_equal(above[i].images[0].get_array(), images[i, ..., 0])
         np.testing.assert_array_equal(below[i].images[0].get_array(), maps[i, ..., 0])
     assert figure.get_suptitle() == "gradient"
+
+
+def test_a_learning_rate_curve_shows_every_loss_and_marks_two_rates():
+    rates, losses = np.geomspace(1e-4, 1, 9), np.array([2.0, 2.1, 1.9, 1.5, 1.0, 0.9, 1.1, 4.0, 9.0])
+    figure = learning_rate_curve(rates, losses, losses + 0.1, {"steep": 0.01, "high": 0.1}, "Some $title")
+    (axis,) = figure.axes
+    points, line, *marks = axis.lines
+    for drawn, expected in ((points, losses), (line, losses + 0.1)):
+        np.testing.assert_array_equal(drawn.get_xdata(), rates)
+        np.testing.assert_array_equal(drawn.get_ydata(), expected)
+    assert [mark.get_xdata()[0] for mark in marks] == [0.01, 0.1]
+    assert [text.get_text() for text in axis.get_legend().get_texts()][2:] == ["steep: 0.01", "high: 0.1"]
+    assert (axis.get_xscale(), axis.get_title()) == ("log", "Some $title")
+    assert axis.get_ylim()[1] < 4  # what diverges leaves the picture

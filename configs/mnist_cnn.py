@@ -19,5 +19,6 @@ def get_config() -> Config:
         optimizer=Adam(learning_rate=1e-3),
         epochs=1,
         batch_size=128,
+        steps_per_execution=10,
         remainder="pad",
     )

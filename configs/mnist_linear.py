@@ -19,6 +19,7 @@ def get_config() -> Config:
         optimizer=Adam(learning_rate=3e-3),
         epochs=5,
         batch_size=64,
+        steps_per_execution=50,
         evaluate_train=True,
         log_every=300,
     )

@@ -19,5 +19,6 @@ def get_config() -> Config:
         optimizer=Sgd(learning_rate=1e-3),
         epochs=70,
         batch_size=64,
+        steps_per_execution=50,
         log_every=429,
     )

@@ -21,4 +21,5 @@ def get_config() -> Config:
         augment=(Shift(pixels=2),),
         epochs=20,
         batch_size=128,
+        steps_per_execution=20,
     )

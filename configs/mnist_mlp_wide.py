@@ -19,5 +19,6 @@ def get_config() -> Config:
         optimizer=Adam(learning_rate=1e-3),
         epochs=5,
         batch_size=64,
+        steps_per_execution=20,
         evaluate_train=True,
     )

@@ -31,6 +31,7 @@ from jaxclf.types import UserError
 FAMILIES = tuple(
     f"jaxclf.{name}" for name in ("augment", "config", "datasets", "losses", "metrics", "models", "optimizers")
 )
+COUNTS = ("epochs", "batch_size", "gradient_accumulation", "steps_per_execution", "eval_batch_size", "log_every")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Config:
     """Share of the running mean of the parameters kept each step; it is what is evaluated. 0 keeps none."""
     gradient_accumulation: int = 1
     """Equal parts a batch is computed in, to save memory; the update is the same (batch statistics apart)."""
+    steps_per_execution: int = 1
+    """Updates in one call of the compiled program; between calls the run logs, and may be interrupted."""
     evaluate_train: bool = False
     """After every epoch, also evaluate the whole training set."""
     eval_batch_size: int = 500
@@ -76,7 +79,7 @@ class Config:
 
     def __post_init__(self):
         self._check_families()
-        for name in ("epochs", "batch_size", "gradient_accumulation", "eval_batch_size", "log_every"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected at least 1")
         if not 0 <= self.ema_decay < 1:

@@ -58,11 +58,24 @@ class FastConvolutions(Interpreter):
         if name == CONVOLUTION:
             self.found = True
             return _convolution(eqn, arguments)
+        if name == "while":
+            return self._while(eqn.params, arguments)
         outputs = bound(eqn, arguments)
         if name == PRODUCT:
             return lax.optimization_barrier(outputs) if onednn_helps() else outputs
         self.hidden = True
         return outputs
+
+    def _while(self, params: dict[str, Any], arguments: list[Any]) -> list[Any]:
+        first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+
+        def goes_on(carry):
+            return self.evaluate(params["cond_jaxpr"], [*arguments[:first], *carry])[0]
+
+        def turn(carry):
+            return self.evaluate(params["body_jaxpr"], [*arguments[first:last], *carry])
+
+        return jax.lax.while_loop(goes_on, turn, arguments[last:])
 
     @property
     def compiler_options(self) -> dict[str, Any] | None:

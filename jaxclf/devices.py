@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Integer, PyTree
 
 from jaxclf.convolutions import FastConvolutions, fast_convolutions
-from jaxclf.step import Recipe, Stats, TrainState, create_state, eval_step, train_step
+from jaxclf.step import Recipe, Stats, TrainState, create_state, eval_step, train_steps
 from jaxclf.types import Batch, Logits, UserError, Variables
 
 Parallel = Literal["jit", "pmap"]
@@ -56,11 +56,11 @@ class Devices:
         """Arrays that are the same in every process, as arrays on every device."""
         return jax.make_array_from_process_local_data(self.replicated, jax.tree.map(np.asarray, tree))
 
-    def assemble(self, batch: Batch) -> Batch:
+    def assemble(self, batch: Batch, sharding: NamedSharding) -> Batch:
         """The whole batch, of which each process gives its own rows; with one process it is whole already."""
         if jax.process_count() == 1:
             return batch
-        return jax.make_array_from_process_local_data(self.sharded, batch)
+        return jax.make_array_from_process_local_data(sharding, batch)
 
     def check_batch_size(self, batch_size: int, gradient_accumulation: int = 1) -> None:
         """Raise UserError unless every device and every part of a batch gets as many rows."""
@@ -80,36 +80,46 @@ class Devices:
         return jax.jit(partial(create_state, recipe, batch), out_shardings=self.replicated, compiler_options=options)()
 
     def compile_train_step(
-        self, recipe: Recipe, state: TrainState, batch: Batch
-    ) -> Callable[[TrainState, Batch], TrainState]:
-        """The train step, compiled ahead of time; it takes the state (donated) and this process's rows of a batch."""
+        self, recipe: Recipe, state: TrainState, batch: Batch, together: int = 1
+    ) -> Callable[[TrainState, Batch, int], TrainState]:
+        """The train step, compiled ahead of time for batches like this one.
+
+        It takes the state (donated), this process's rows of some batches `together`, [together, b, ...], and how many
+        of them count.
+        """
+        batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((together, *x.shape), x.dtype), batch)
         if self.parallel == "pmap":
-            return self._compile_pmap(recipe, state, batch)
+            return self._compile_pmap(recipe, state, batches)
+        sharding = NamedSharding(self.mesh, PartitionSpec(None, AXIS))
         compiled = compile_fast(
-            partial(train_step, recipe),
-            (state, batch),
-            in_shardings=(self.replicated, self.sharded),
+            partial(train_steps, recipe),
+            (state, batches, np.int32(together)),
+            in_shardings=(self.replicated, sharding, self.replicated),
             out_shardings=self.replicated,
             donate_argnums=0,
         )
-        return self._one_at_a_time(lambda state, batch: compiled(state, self.assemble(batch)))
+        return self._one_at_a_time(
+            lambda state, batches, count: compiled(state, self.assemble(batches, sharding), np.int32(count))
+        )
 
-    def _compile_pmap(self, recipe: Recipe, state: TrainState, batch: Batch):
-        step = jax.pmap(
-            fast_convolutions(partial(train_step, recipe, axis=AXIS)),
+    def _compile_pmap(self, recipe: Recipe, state: TrainState, batches: Batch):
+        steps = jax.pmap(
+            fast_convolutions(partial(train_steps, recipe, axis=AXIS)),
             axis_name=AXIS,
-            in_axes=(None, 0),
+            in_axes=(None, 1, None),
             out_axes=None,
             donate_argnums=0,
             devices=list(self.mesh.devices.flat),
         )
 
         def fold(leaf):
-            shape = (self.mesh.size, leaf.shape[0] // self.mesh.size, *leaf.shape[1:])
+            shape = (len(leaf), self.mesh.size, leaf.shape[1] // self.mesh.size, *leaf.shape[2:])
             return leaf.reshape(shape) if hasattr(leaf, "reshape") else jax.ShapeDtypeStruct(shape, leaf.dtype)
 
-        compiled = step.lower(state, jax.tree.map(fold, batch)).compile()
-        return self._one_at_a_time(lambda state, batch: compiled(state, jax.tree.map(fold, batch)))
+        compiled = steps.lower(state, jax.tree.map(fold, batches), np.int32(1)).compile()
+        return self._one_at_a_time(
+            lambda state, batches, count: compiled(state, jax.tree.map(fold, batches), np.int32(count))
+        )
 
     def compile_eval_step(self, recipe: Recipe) -> Callable[[Variables, Stats, Batch], tuple[Stats, Logits]]:
         """The eval step; it takes variables, stats so far and this process's rows of a batch.
@@ -129,7 +139,9 @@ class Devices:
                 )
             return compiled[shape](*arguments)
 
-        return self._one_at_a_time(lambda variables, stats, batch: step(variables, stats, self.assemble(batch)))
+        return self._one_at_a_time(
+            lambda variables, stats, batch: step(variables, stats, self.assemble(batch, self.sharded))
+        )
 
     def _one_at_a_time(self, step: Callable) -> Callable:
         """The step, waited for on several virtual CPU devices.

@@ -19,7 +19,7 @@ from jaxclf.checkpoint import Checkpoints, score
 from jaxclf.config import Config, differences
 from jaxclf.devices import Devices
 from jaxclf.evaluation import batch_shape, evaluate
-from jaxclf.pipeline import steps_per_epoch, tensorflow, train_batches
+from jaxclf.pipeline import executions, steps_per_epoch, tensorflow, train_batches
 from jaxclf.step import Recipe, TrainState, summarize, variables_of
 from jaxclf.types import Batch, Split, Splits, UserError, require
 from jaxclf.writers import Record, Writer
@@ -108,8 +108,9 @@ class Trainer:
     def fit(self) -> TrainState:
         """Train from the newest checkpoint, or from nothing, to the last epoch or until patience ends."""
         state = self.restore(self.start())
+        feed = self.batches(self.steps_done, self.total_steps)
         while self.epochs_done < self.config.epochs and not self.stopped_early:
-            state = self.fit_epoch(state, self.epochs_done)
+            state = self.fit_epoch(state, self.epochs_done, feed)
             self.evaluate_epoch(state, self.epochs_done)
             state = state.replace(epoch_stats=self.zero(state.epoch_stats))
             self.epochs_done += 1
@@ -132,13 +133,13 @@ class Trainer:
 
     def start(self) -> TrainState:
         """The state at step 0, with the train step compiled."""
-        began = time.perf_counter()
-        batch = batch_shape(self.splits.train, self.config.batch_size)
+        config, began = self.config, time.perf_counter()
+        batch = batch_shape(self.splits.train, config.batch_size)
         with ThreadPoolExecutor(1) as other:
             other.submit(tensorflow)  # its import takes as long as the compilation
             state = self.devices.create_state(self.recipe, batch)
-            self.train_step = self.devices.compile_train_step(self.recipe, state, batch)
-            schedule = self.config.optimizer.learning_rates(self.total_steps)
+            self.train_step = self.devices.compile_train_step(self.recipe, state, batch, config.steps_per_execution)
+            schedule = config.optimizer.learning_rates(self.total_steps)
             # Of every step, ahead: computed while training, each would wait for the device.
             self.learning_rates = np.asarray(
                 jax.vmap(lambda step: jnp.float32(schedule(step)))(jnp.arange(self.total_steps))
@@ -161,18 +162,18 @@ class Trainer:
             setattr(self, name, notes[name])
         return self.checkpoints.restore(step, state)
 
-    def fit_epoch(self, state: TrainState, epoch: int) -> TrainState:
-        """The steps of an epoch, logging as they go."""
+    def fit_epoch(self, state: TrainState, epoch: int, feed: Iterator[Batch]) -> TrainState:
+        """The steps of an epoch, whose batches `feed` has next, logging as they go."""
         first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
         began = Interval(first, 0, {}, time.perf_counter(), self.data_wait_seconds)
         previous, pending = began, deque[Future[Interval]]()
         with ThreadPoolExecutor(1) as fetcher:
-            for step, batch in zip(
-                range(first + 1, last + 1), self.waited_for(self.batches(first, last)), strict=False
-            ):
-                state = self.train_step(state, batch)
+            groups = executions(first, last, self.steps_per_epoch, self.config.steps_per_execution)
+            for steps, batches in zip(groups, self.waited_for(feed), strict=False):  # nothing is taken behind the last
+                step = steps.stop
+                state = self.train_step(state, batches, len(steps))
                 self.on_step(step, epoch)
-                if step % self.config.log_every == 0 or step == last:
+                if step // self.config.log_every > steps.start // self.config.log_every or step == last:
                     pending.append(fetcher.submit(self.fetch, step, state.interval_stats, self.data_wait_seconds))
                     state = state.replace(interval_stats=self.zero(state.interval_stats))
                 # Fetched aside and written one interval late, so that logging never stalls the device.
@@ -198,12 +199,13 @@ class Trainer:
                 return
             yield batch
 
-    def batches(self, first: int, last: int):
-        """The batches of steps `first` to `last`, excluded."""
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches of steps `first` to `last`, excluded, as many together as an execution takes."""
         config = self.config
         return train_batches(
             self.splits.train, batch_size=config.batch_size, remainder=config.remainder,
             seed=config.seed, start=first, stop=last, rows=self.devices.rows(config.batch_size),
+            together=config.steps_per_execution,
         )  # fmt: skip
 
     def log(self, interval: Interval, previous: Interval) -> Interval:

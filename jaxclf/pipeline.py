@@ -45,6 +45,16 @@ def steps_per_epoch(examples: int, batch_size: int, remainder: Remainder) -> int
     return steps
 
 
+def executions(start: int, stop: int, steps: int, together: int) -> list[range]:
+    """The steps `start` to `stop` (excluded) in groups of `together`, shorter ones at the ends of epochs of `steps`."""
+    found = []
+    while start < stop:
+        end = min(start - start % steps + steps, stop)
+        found += [range(first, min(first + together, end)) for first in range(start, end, together)]
+        start = end
+    return found
+
+
 def train_batches(
     split: Split,
     *,
@@ -54,19 +64,22 @@ def train_batches(
     start: int,
     stop: int,
     rows: Rows | None = None,
+    together: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of steps `start` to `stop` (excluded) of a run, every epoch in an order of its own.
 
     Each has `batch_size` rows; those beyond the end of an epoch are padding. `rows` are the places in the batch of
-    those to read, where the others are read elsewhere: by default all of them.
+    those to read, where the others are read elsewhere: by default all of them. With `together` the batches of each of
+    `executions` come as one, [together, rows, ...]; behind its last one that is repeated.
     """
     tf = tensorflow()
     examples, steps = len(split), steps_per_epoch(len(split), batch_size, remainder)
     places = tf.constant(np.arange(batch_size) if rows is None else rows, tf.int64)
 
     def order(step):
-        epoch, step_of_epoch = step // steps, step % steps
-        positions = step_of_epoch * batch_size + places
+        epoch = step // steps
+        step_of_epoch = tf.minimum(step % steps + tf.range(together or 1, dtype=tf.int64), steps - 1)
+        positions = tf.reshape(step_of_epoch[:, None] * batch_size + places, [-1])
         # index_shuffle gives neighbouring seeds like orders, so the seed is mixed first (docs/log.md). A batch stays
         # within its epoch, so one seed serves it: TF 2.21 mis-pads a vector of seeds.
         mixed = tf.random.stateless_uniform(
@@ -75,7 +88,11 @@ def train_batches(
         indices = tf.random.experimental.index_shuffle(tf.minimum(positions, examples - 1), mixed, examples - 1)
         return indices, positions < examples
 
-    return _fetch(tf.data.Dataset.range(start, stop), order, split)
+    firsts = np.array([some[0] for some in executions(start, stop, steps, together or 1)], np.int64)
+    batches = _fetch(tf.data.Dataset.from_tensor_slices(firsts), order, split)
+    if together is None:
+        return batches
+    return (Batch(*(x.reshape(together, len(places), *x.shape[1:]) for x in joined)) for joined in batches)
 
 
 def eval_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:

@@ -127,6 +127,18 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch, axis: str | None
     )
 
 
+def train_steps(
+    recipe: Recipe, state: TrainState, batches: Batch, count: Int[Array, ""], axis: str | None = None
+) -> TrainState:
+    """An optimiser update from each of the first `count` of batches [steps, b, ...], in one loop of the device."""
+
+    def step(i, state):
+        batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batches)
+        return train_step(recipe, state, batch, axis)
+
+    return step(0, state) if batches.mask.shape[0] == 1 else jax.lax.fori_loop(0, count, step, state)
+
+
 def _mix(
     recipe: Recipe, mixup: Mixup, key: Key[jax.Array, ""], batch: Batch, positions: Int[Array, " b"], axis: str | None
 ) -> Batch:
@@ -175,8 +187,7 @@ def _accumulate(
     # Every parts-th row, so that each device has rows of every part and none have to move.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, positions))
     zeros = jax.tree.map(jnp.zeros_like, state.params), zero_stats(recipe, batch), state.model_state
-    # XLA runs a convolution inside a compiled loop 10 to 30 times slower on a CPU (jax #12868).
-    carry, _ = jax.lax.scan(body, zeros, split, unroll=jax.default_backend() == "cpu")
+    carry, _ = jax.lax.scan(body, zeros, split)
     return carry
 
 

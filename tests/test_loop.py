@@ -15,7 +15,7 @@ from jaxclf.checkpoint import Checkpoints
 from jaxclf.config import Config
 from jaxclf.datasets import Mnist
 from jaxclf.devices import Devices
-from jaxclf.evaluation import evaluate
+from jaxclf.evaluation import batch_shape, evaluate
 from jaxclf.loop import NonFiniteError, Trainer, balanced
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import Cnn, Mlp
@@ -88,6 +88,20 @@ def test_a_resumed_run_ends_with_the_same_bytes(stop_at, digits, tmp_path, whole
     assert rows(tmp_path) == rows(whole[0])
 
 
+def test_a_run_of_executions_is_the_run_of_their_steps(digits, tmp_path, whole):
+    """Epochs of 13 steps in executions of 4, 4, 4 and 1; intervals end with the execution in which they would."""
+    run = trainer(digits, tmp_path, replace(CONFIG, steps_per_execution=4))
+    state = jax.device_get(run.fit())
+    run.checkpoints.close()
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), state.params, whole[1].params)
+    ends = [row["step"] for row in rows(tmp_path) if row["period"] == "interval"]
+    assert ends == [8, 12, 13, 17, 21, 25, 26, 30, 38, 39]
+    epochs = ([row for row in rows(path) if row["period"] == "epoch"] for path in (tmp_path, whole[0]))
+    for ours, one_by_one in zip(*epochs, strict=True):
+        assert ours.keys() == one_by_one.keys()
+        assert all(ours[k] == (v if isinstance(v, str) else pytest.approx(v, rel=1e-3)) for k, v in one_by_one.items())
+
+
 def test_rows_name_split_period_and_step(whole):
     path, _, run = whole
     assert run.total_steps == 39
@@ -158,11 +172,11 @@ def test_a_checkpoint_is_of_the_state_when_it_was_saved(digits, tmp_path):
     state = run.start()
     checkpoints = Checkpoints(tmp_path)
     batches = list(run.batches(0, 13))
-    state = run.train_step(state, batches[0])
+    state = run.train_step(state, batches[0], 1)
     expected = jax.tree.map(np.array, jax.device_get(state))
     checkpoints.save(1, state, {}, {})
     for batch in batches[1:]:
-        state = run.train_step(state, batch)
+        state = run.train_step(state, batch, 1)
     checkpoints.close()
     again = Checkpoints(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.restore(1, state)), expected)
@@ -173,7 +187,7 @@ def test_a_checkpoint_of_four_devices_restores_on_one(digits, tmp_path, whole):
     one = Devices(jax.make_mesh((1,), ("data",), Devices.all().mesh.axis_types, devices=jax.devices()[:1]))
     run = Trainer(CONFIG, digits, one)
     checkpoints = Checkpoints(whole[0] / "checkpoints")
-    state = checkpoints.restore(39, run.devices.create_state(run.recipe, next(run.batches(0, 1))))
+    state = checkpoints.restore(39, run.devices.create_state(run.recipe, batch_shape(digits.train, 16)))
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), whole[1])
     assert state.step.sharding.device_set == {jax.devices()[0]}
@@ -232,7 +246,7 @@ def test_a_metric_that_gives_arrays_stays_out_of_the_lines(digits, tmp_path):
 def test_a_checkpoint_of_another_network_is_refused(digits, whole):
     other = Trainer(replace(CONFIG, model=Mlp(features=(13,), classes=10)), digits, Devices.all())
     checkpoints = Checkpoints(whole[0] / "checkpoints")
-    like = other.devices.create_state(other.recipe, next(other.batches(0, 1)))
+    like = other.devices.create_state(other.recipe, batch_shape(digits.train, 16))
     with pytest.raises(UserError, match=r"step 39 .* of another network.*\(784, 12\).*\(784, 13\)"):
         checkpoints.restore(39, like)
     checkpoints.close()

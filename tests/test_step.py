@@ -59,7 +59,7 @@ def fit(recipe, batches, on=None):
     state = on.create_state(recipe, batches[0])
     step = on.compile_train_step(recipe, state, batches[0])
     for batch in batches:
-        state = step(state, batch)
+        state = step(state, jax.tree.map(lambda x: x[None], batch), 1)
     return jax.device_get(state)
 
 
@@ -184,40 +184,18 @@ def test_a_batch_that_does_not_divide_names_one_that_does():
     devices(4).check_batch_size(32, gradient_accumulation=2)
 
 
-def computations(hlo):
-    """The computations of an HLO module by name."""
-    blocks = re.findall(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?^}", hlo, re.M | re.S)
-    texts = [block.group(0) for block in re.finditer(r"^(?:ENTRY )?%?[\w.\-]+ \(.*?^}", hlo, re.M | re.S)]
-    return dict(zip(blocks, texts, strict=True))
-
-
-def convolutions_in_loops(function, *arguments):
-    """Whether a compiled program has a convolution in the body of a loop, or in what that calls."""
-    parts = computations(jax.jit(function).lower(*arguments).compile().as_text())
-    todo = re.findall(r"body=%?([\w.\-]+)", "\n".join(parts.values()))
-    inside = set()
-    while todo:
-        name = todo.pop()
-        if name not in inside:
-            inside.add(name)
-            todo += re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", parts.get(name, ""))
-    return any("convolution" in parts.get(name, "") for name in inside)
-
-
-def test_a_convolution_in_a_loop_would_be_found():
-    def looped(x):
-        return jax.lax.fori_loop(0, 5, lambda i, x: nn.Conv(1, (3, 3)).apply(variables, x), x)
-
-    x = jnp.ones((1, 8, 8, 1))
-    variables = nn.Conv(1, (3, 3)).init(jax.random.key(0), x)
-    assert convolutions_in_loops(looped, x)
-
-
-@pytest.mark.parametrize("parts", [1, 4])
-def test_no_convolution_sits_inside_a_compiled_loop(parts, batches):
-    recipe = replace(RECIPE, gradient_accumulation=parts)
-    state = create_state(recipe, batches[0])
-    assert not convolutions_in_loops(partial(train_step, recipe), state, batches[0])
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_steps_together_are_the_steps_one_by_one(parallel, batches, alone):
+    """With what counts being less than what comes at the end, on one device and on four."""
+    for on in (devices(1, parallel), devices(4, parallel)):
+        state = on.create_state(RECIPE, batches[0])
+        steps = on.compile_train_step(RECIPE, state, batches[0], together=4)
+        for start in range(0, STEPS, 4):
+            some = [batches[min(start + i, STEPS - 1)] for i in range(4)]
+            state = steps(state, jax.tree.map(lambda *x: np.stack(x), *some), min(4, STEPS - start))
+        assert int(state.step) == STEPS
+        assert_same(jax.device_get(state).params, alone.params)
+        assert_same(jax.device_get(state).epoch_stats, alone.epoch_stats, atol=1e-3)
 
 
 def test_mixup_and_class_weights_are_those_of_one_device_on_four_and_in_parts(batches):

@@ -96,7 +96,7 @@ def dry_run(trainer: Trainer, summary: Summary) -> None:
     print(f"forward pass: {summary.forward_flops:,.0f} floating-point operations an image")
     print(f"steps: {trainer.steps_per_epoch:,} an epoch, {trainer.total_steps:,} in all")
     state = trainer.start()
-    state = trainer.train_step(state, next(iter(trainer.batches(0, 1))))
+    state = trainer.train_step(state, next(iter(trainer.batches(0, 1))), 1)
     loss = float(state.epoch_stats["loss"]["sum"] / state.epoch_stats["loss"]["count"])
     print(f"one step: loss {loss:.4f}, compiled in {trainer.compile_seconds:.1f} s")
 

@@ -93,7 +93,8 @@ def rising(config: Config, splits: Splits, low: float, high: float) -> Config:
     )
     epochs = -(-STEPS // steps_per_epoch(len(splits.train), config.batch_size, config.remainder))
     optimizer = replace(optimizer, learning_rate=high, schedule=Rising(low, high))
-    return replace(config, optimizer=optimizer, epochs=epochs, log_every=1, patience=0, evaluate_train=False)
+    every_step = {"log_every": 1, "steps_per_execution": 1}
+    return replace(config, optimizer=optimizer, epochs=epochs, patience=0, evaluate_train=False, **every_step)
 
 
 def smooth(losses: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:

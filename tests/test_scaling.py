@@ -1,14 +1,19 @@
 """Several processes train as one does: each reads its share of every batch, and the numbers are the same."""
 
 import json
+import re
+import shlex
 import shutil
 import socket
+from contextlib import ExitStack
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import jaxclf
+from jaxclf.commands.cli import parse_train
 from jaxclf.commands.train import main as train
 from jaxclf.devices import Devices
 from jaxclf.launch import Processes, alone, slurm_tasks
@@ -17,6 +22,7 @@ from jaxclf.types import Batch, Split, UserError
 
 N = 23
 SPLIT = Split(np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1), np.arange(N, dtype=np.int32), ("x",) * N)
+PAGE = Path(__file__).parent.parent / "docs/scaling.md"
 SHARES = (np.array([0, 1, 6, 7]), np.array([2, 3, 4, 5, 8, 9]))  # of a batch of ten
 
 
@@ -78,13 +84,24 @@ def get_config():
 """
 STEPS = 13  # an epoch, the last with 11 of 16 rows
 TRAIN = ("-u", "-m", "jaxclf.commands.train", "few_digits.py", "--import", "few_digits", "--workdir")
-TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+UNOPTIMIZED = "--xla_backend_optimization_level=0"  # compiling is what takes the time
+ONE_DEVICE = {"XLA_FLAGS": UNOPTIMIZED}
+TWO_DEVICES = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {UNOPTIMIZED}"}
 
 
 def free_port():
     with socket.socket() as server:
         server.bind(("localhost", 0))
         return server.getsockname()[1]
+
+
+def ends_of(processes):
+    """What each process printed until it ended, and its errors."""
+    with ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(process)
+            stack.callback(process.kill)
+        return [process.communicate(timeout=300) for process in processes]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +114,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(command, place):
     """The run of one process with one device."""
-    done = command(*TRAIN, "one", cwd=place)
+    done = command(*TRAIN, "one", cwd=place, **ONE_DEVICE)
     assert (done.returncode, done.stderr) == (0, "")
     return place / "one"
 
@@ -107,7 +124,7 @@ def two(start, place):
     """The run of two processes with two devices each, and what they printed."""
     others = ("--coordinator", f"localhost:{free_port()}", "--num-processes", 2, "--process-id")
     processes = [start(*TRAIN, "two", *others, i, cwd=place, **TWO_DEVICES) for i in range(2)]
-    printed = [process.communicate(timeout=300) for process in processes]
+    printed = ends_of(processes)
     assert [process.returncode for process in processes] == [0, 0], printed
     assert [errors for _, errors in printed] == ["", ""]
     return place / "two", [output.splitlines() for output, _ in printed]
@@ -157,7 +174,7 @@ def test_two_processes_with_two_devices_each_train_as_one_does(one, two, place, 
 @pytest.mark.slow
 def test_what_two_processes_began_one_goes_on_with(command, one, two, place, monkeypatch):
     run = without_last_epoch(two[0], "continued")
-    done = command(*TRAIN, run, cwd=place)
+    done = command(*TRAIN, run, cwd=place, **ONE_DEVICE)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"going on from step {STEPS}" in done.stdout
     assert_same_run(run, one, place, monkeypatch)
@@ -173,8 +190,7 @@ def test_slurm_is_recognised_and_a_process_that_dies_ends_the_others(start, one,
         if line.startswith("going on from step 13"):
             break
     processes[0].kill()
-    _, errors = processes[1].communicate(timeout=300)
-    processes[0].communicate()
+    _, (_, errors) = ends_of(processes)
     assert processes[1].returncode not in (0, 2)
     assert "another process has ended" in errors or "another task died" in errors
     assert not (run / "summary.json").exists()
@@ -230,3 +246,13 @@ def test_tasks_of_slurm(variables, tasks, monkeypatch):
     if tasks > 1:
         with pytest.raises(UserError, match=r"eval.py runs in one process and SLURM started 4; .*--ntasks=1"):
             alone("eval.py")
+
+
+def test_every_command_of_the_page_is_understood():
+    page = PAGE.read_text().replace("\\\n", " ").replace("CONFIG --workdir …", "mnist_cnn --workdir x")
+    page = re.sub(r"\n +--", " --", page).replace("$JOB_COMPLETION_INDEX", "1")
+    commands = re.findall(r"(?:train\.py|jaxclf-train) (mnist_cnn .*?)[`\n]", page)
+    processes = [parse_train(shlex.split(command))[1].processes for command in commands]
+    assert Processes("auto") in processes
+    assert {each.process_id for each in processes} == {None, 0, 1}
+    assert len(processes) >= 5

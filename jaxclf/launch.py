@@ -99,8 +99,8 @@ def _arguments(processes: Processes) -> dict[str, Any] | None:
     if processes.num_processes == 1:
         return None
     if processes.coordinator not in (None, AUTO):
-        who = f"process {processes.process_id} of {processes.num_processes}"
-        print(f"{who} waits for the others at {processes.coordinator}", flush=True)
+        this = f"process {processes.process_id} of {processes.num_processes}"
+        print(f"{this} waits for the others at {processes.coordinator}", flush=True)
         return {
             "coordinator_address": processes.coordinator,
             "num_processes": processes.num_processes,

@@ -1,11 +1,15 @@
 """The suite runs strictly: four virtual CPU devices, checked shapes, no silent broadcasting of ranks."""
 
 import os
+from importlib.metadata import version
 
 # Compiling, not running, is what tests spend their time on.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):  # its older way to compile fusions takes a third of the time; 0.12 has none
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,11 +26,29 @@ install_import_hook("jaxclf", "beartype.beartype")
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxclf.datasets import Mnist
 from jaxclf.types import Split, Splits
 
 ROOT = Path(__file__).parent.parent
+COLOUR_CONFIG = """
+from jaxclf.config import Config
+from jaxclf.datasets import ImageFolder
+from jaxclf.models import Cnn
+from jaxclf.optimizers import Adam
+
+
+def get_config():
+    return Config(
+        dataset=ImageFolder({root!r}, (12, 12), train_fraction=0.5, test_fraction=0.4),
+        model=Cnn(features=(3,), dense=(), classes=2),
+        optimizer=Adam(learning_rate=0.01),
+        epochs=1,
+        batch_size=8,
+        eval_batch_size=6,
+    )
+"""
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -79,6 +101,29 @@ def linear_run(command, tmp_path_factory):
     done = command("train.py", "configs/mnist_linear.py", "--epochs", 1, "--workdir", workdir)
     assert done.returncode == 0, done.stderr
     return workdir, done
+
+
+@pytest.fixture
+def run_directory(linear_run, tmp_path):
+    """The linear classifier, to write into."""
+    return shutil.copytree(linear_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("*.py"))
+
+
+@pytest.fixture(scope="session")
+def colour_run(tmp_path_factory):
+    """A small CNN after an epoch on red and blue pictures in two folders."""
+    from jaxclf.commands.train import main as train  # it brings TensorFlow, which few files need
+
+    place, random = tmp_path_factory.mktemp("colour"), np.random.default_rng(0)
+    for channel, name in ((0, "red"), (2, "blue")):
+        (place / "pictures" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = random.integers(0, 100, (12, 12, 3), np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(place / f"pictures/{name}/{i}.png")
+    (place / "colour.py").write_text(COLOUR_CONFIG.format(root=str(place / "pictures")))
+    assert train([str(place / "colour.py"), "--workdir", str(place / "run")]) == 0
+    return place / "run"
 
 
 @pytest.fixture

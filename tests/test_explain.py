@@ -1,73 +1,21 @@
 """Explaining a run: what is written is what the methods say, whatever the batches and the devices."""
 
 import json
-import re
-import shlex
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from test_npz import arrays
 
 from jaxclf import load, saliency
-from jaxclf.commands.cli import parse
-from jaxclf.commands.explain import ExplainOptions, chosen_images, fitting_methods, method_names
 from jaxclf.commands.explain import main as explain
-from jaxclf.commands.train import main as train
 from jaxclf.config import to_json
 from jaxclf.devices import Devices
 from jaxclf.explanation import Explainer
-from jaxclf.npz import growing_npz
-from jaxclf.saliency.names import METHODS
-from jaxclf.types import Split, stream
+from jaxclf.types import stream
 
-PAGE = Path(__file__).parent.parent / "docs/saliency.md"
 PICTURES = {"explanations.png", "gradient_study.png"}
-COLOUR_CONFIG = """
-from jaxclf.config import Config
-from jaxclf.datasets import ImageFolder
-from jaxclf.models import Cnn
-from jaxclf.optimizers import Adam
-
-
-def get_config():
-    return Config(
-        dataset=ImageFolder({root!r}, (12, 12), train_fraction=0.5, test_fraction=0.4),
-        model=Cnn(features=(3,), dense=(), classes=2),
-        optimizer=Adam(learning_rate=0.01),
-        epochs=1,
-        batch_size=8,
-        eval_batch_size=6,
-    )
-"""
-
-
-def arrays(path):
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-@pytest.fixture
-def run_directory(linear_run, tmp_path):
-    """The linear classifier, to write into."""
-    return shutil.copytree(linear_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("*.py"))
-
-
-@pytest.fixture(scope="module")
-def colour_run(tmp_path_factory):
-    """A small CNN after an epoch on red and blue pictures in two folders."""
-    place, random = tmp_path_factory.mktemp("colour"), np.random.default_rng(0)
-    for channel, name in ((0, "red"), (2, "blue")):
-        (place / "pictures" / name).mkdir(parents=True)
-        for i in range(20):
-            pixels = random.integers(0, 100, (12, 12, 3), np.uint8)
-            pixels[..., channel] += 120
-            Image.fromarray(pixels).save(place / f"pictures/{name}/{i}.png")
-    (place / "colour.py").write_text(COLOUR_CONFIG.format(root=str(place / "pictures")))
-    assert train([str(place / "colour.py"), "--workdir", str(place / "run")]) == 0
-    return place / "run"
 
 
 def keys_of(run, indices):
@@ -206,149 +154,3 @@ def test_expected_gradients_begin_at_training_images(colour_run):
         run.model, run.variables, run.splits.test.images[:4], key=keys_of(run, range(4)), baseline=references
     )
     np.testing.assert_allclose(answer.attribution.values, a.values, atol=1e-5)
-
-
-def parsed(*arguments):
-    return parse(ExplainOptions, ["run", *arguments], prog="explain.py")
-
-
-def test_every_method_has_a_name_and_its_fields_are_flags():
-    exported = {cls for cls in vars(saliency).values() if isinstance(cls, type) and issubclass(cls, saliency.Method)}
-    assert set(METHODS.values()) == exported - {saliency.Method, saliency.AllClasses}
-    assert {"gradient", "gradient-times-input", "grad-cam-plus-plus"} <= set(METHODS)
-    options = parsed("--methods", "smooth-grad", "--smooth-grad.method.score", "margin", "--smooth-grad.samples", "3")
-    assert options.fields.smooth_grad == saliency.SmoothGrad(saliency.Gradient(score="margin"), samples=3)
-
-
-def test_of_all_methods_those_that_do_not_fit_are_left_out_and_said(linear_run, capsys):
-    options = parsed("--methods", "all")
-    fitting = fitting_methods(options, method_names(options), load(linear_run[0]))
-    said = capsys.readouterr().err
-    assert {"gradient", "occlusion"} <= set(fitting)
-    assert {"grad-cam", "score-cam"}.isdisjoint(fitting)
-    assert "grad-cam left out: no layer puts out [b, h, w, c]" in said
-    assert set(METHODS) == set(fitting) | {line.split()[0] for line in said.splitlines()}
-    few = parsed()
-    assert set(fitting_methods(few, method_names(few), load(linear_run[0]))) == {
-        "gradient", "integrated-gradients", "smooth-grad",
-    }  # fmt: skip
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "answer"),
-    [
-        (["--methods", "integrated-gradient"], "did you mean integrated-gradients?"),
-        (["--methods", "zzz"], "the methods are blur-integrated-gradients, "),
-        (["--integrated-gradients.step", "3"], "did you mean --integrated-gradients.steps?"),
-        (["--integrated-gradients.steps", "x"], "--integrated-gradients.steps: invalid literal"),
-        (["--integrated-gradients.steps", "0"], "steps=0: expected at least 1"),
-        (["--metods", "gradient"], "did you mean --methods?"),
-        (["--rise.grid", "3"], "a field of rise is given"),
-        (["--methods", "grad-cam", "--grad-cam.layer", "conv7"], "grad-cam: no layer 'conv7': the layers are flatten"),
-        (["--methods", "grad-cam"], "grad-cam: no layer puts out [b, h, w, c]"),
-        (["--limit", "-1"], "limit=-1: expected"),
-        (["--split", "validation"], "no split 'validation'; it has train, test"),
-    ],
-)
-def test_a_mistake_is_answered_in_a_few_lines(linear_run, arguments, answer, capsys):
-    before = set(linear_run[0].iterdir())
-    assert explain([str(linear_run[0]), *arguments]) == 2
-    printed = capsys.readouterr().err
-    assert answer in printed
-    assert len(printed.splitlines()) <= 5
-    assert set(linear_run[0].iterdir()) == before
-
-
-def test_no_run_is_named(tmp_path, capsys):
-    assert explain([str(tmp_path / "none")]) == 2
-    assert "has no config.json" in capsys.readouterr().err
-
-
-def test_ctrl_c_leaves_nothing_behind(start, run_directory):
-    before = {path.name for path in run_directory.iterdir()}
-    with start("explain.py", run_directory, "--limit", 0, "--methods", "rise") as process:
-        assert process.stderr.readline().startswith("images to explain: 10,000")
-        process.send_signal(2)
-        _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (130, "interrupted\n")
-    assert {path.name for path in run_directory.iterdir()} == before
-
-
-def test_help_lists_the_fields_of_the_methods_without_tensorflow(command):
-    done = command("-X", "importtime", "explain.py", "--help", COLUMNS="200")
-    assert done.returncode == 0
-    for text in ("--integrated-gradients.steps INT", "(default: 50)", "--smooth-grad.method.score", "--all-classes"):
-        assert text in done.stdout
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
-    assert imported & {"tensorflow", "matplotlib", "orbax", "tensorboardX", "skimage"} == set()
-
-
-@pytest.fixture
-def as_the_page_says(colour_run, tmp_path, monkeypatch):
-    """The page, in a directory where the run it speaks of is a small one."""
-    shutil.copytree(colour_run, tmp_path / "runs/mnist_cnn")
-    monkeypatch.chdir(tmp_path)
-    return PAGE.read_text()
-
-
-def test_the_page_shows_every_method():
-    for name, cls in METHODS.items():
-        assert f"**`{cls.__name__}(" in PAGE.read_text()
-        assert f"![{name}](saliency/{name}.png)" in PAGE.read_text()
-        assert (PAGE.parent / f"saliency/{name}.png").stat().st_size < 60_000
-
-
-@pytest.mark.slow
-def test_the_python_of_the_page_runs(as_the_page_says):
-    blocks = re.findall(r"```python\n(.*?)```", as_the_page_says, re.S)
-    assert len(blocks) >= 4
-    exec("".join(blocks), {})
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_page_run(as_the_page_says):
-    blocks = "".join(re.findall(r"```sh\n(.*?)```", as_the_page_says, re.S)).replace("\\\n", " ")
-    commands = [shlex.split(line, comments=True) for line in blocks.splitlines()]
-    assert len(commands) >= 5
-    for python, script, *arguments in commands:
-        assert (python, script) == ("python", "explain.py")
-        assert explain(arguments) == 0
-
-
-def test_images_that_come_class_by_class_are_chosen_from_all_classes():
-    images, names = np.zeros((50, 2, 2, 1), np.uint8), ("a", "b")
-    mixed, in_order = (Split(images, labels, names) for labels in (np.arange(50) % 2, np.arange(50) // 25))
-    np.testing.assert_array_equal(chosen_images(mixed, 7), np.arange(7))
-    few, more = chosen_images(in_order, 7), chosen_images(in_order, 20)
-    assert set(in_order.labels[few]) == {0, 1}
-    assert set(few) < set(more)
-    for split in (mixed, in_order):
-        np.testing.assert_array_equal(chosen_images(split, 0), np.arange(50))
-        assert len(chosen_images(split, 99)) == 50
-
-
-def test_arrays_grow_side_by_side_and_are_read_as_any_npz(tmp_path, random):
-    expected = {
-        "a.values": random.normal(size=(7, 3, 2)).astype(np.float32),
-        "b": np.arange(7),
-        "c": np.asfortranarray(random.normal(size=(7, 4))),
-    }
-    with growing_npz(tmp_path / "x.npz", 7) as append:
-        for start, stop in ((0, 1), (1, 4), (4, 7)):
-            append({name: array[start:stop] for name, array in expected.items()})
-    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
-    found = arrays(tmp_path / "x.npz")
-    assert set(found) == set(expected)
-    for name, array in expected.items():
-        assert found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array)
-
-
-def test_a_file_that_is_not_finished_leaves_the_old_one_alone(tmp_path):
-    np.savez(tmp_path / "x.npz", old=np.arange(3))
-    with pytest.raises(RuntimeError), growing_npz(tmp_path / "x.npz", 2) as append:
-        append({"new": np.arange(1)})
-        raise RuntimeError
-    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
-    assert set(arrays(tmp_path / "x.npz")) == {"old"}

@@ -1,7 +1,7 @@
 """What every saliency method promises: the contract of the family, swept over all of them."""
 
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -53,6 +53,7 @@ METHODS = [
 B, CLASSES = 5, 4
 MODEL = Cnn(features=(2, 3), dense=(6,), classes=CLASSES, kernel_size=3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (B, 8, 8, 1), np.uint8)
+UNIT = IMAGES / np.float32(255)
 KEYS = jax.random.split(jax.random.key(3), B)
 WITH_DELTA = (
     "GradientTimesInput", "IntegratedGradients", "ExpectedGradients", "BlurIntegratedGradients",
@@ -137,25 +138,27 @@ def traced_rows():
         yield rows
 
 
-def test_jit_gives_the_same_and_new_weights_do_not_compile_anew(method, variables):
-    call = partial(jax.jit(method, static_argnums=0), MODEL, key=KEYS)
+def test_jit_gives_the_same_of_bytes_and_in_unit_range_and_new_weights_do_not_compile_anew(method, variables):
+    given = method(MODEL, variables, IMAGES, key=KEYS)
     if method.host:
         with pytest.raises(UserError, match="works on the host"):
-            call(variables, IMAGES)
+            jax.jit(method, static_argnums=0)(MODEL, variables, IMAGES, key=KEYS)
+        close(method(MODEL, variables, UNIT, key=KEYS), given)
         return
-    close(call(variables, IMAGES), method(MODEL, variables, IMAGES, key=KEYS))
+    close(jitted(method)(MODEL, variables, UNIT, key=KEYS), given)
     with traced_rows() as rows:
-        call(jax.tree.map(lambda x: 2 * x, variables), IMAGES)
+        jitted(method)(MODEL, jax.tree.map(lambda x: 2 * x, variables), UNIT, key=KEYS)
         method(MODEL, jax.tree.map(lambda x: 2 * x, variables), IMAGES, key=KEYS)
     assert rows == []
 
 
-def test_bytes_are_explained_in_unit_range(method, variables):
-    unit = IMAGES.astype(np.float32) / 255
-    close(method(MODEL, variables, IMAGES, key=KEYS), method(MODEL, variables, unit, key=KEYS))
+@cache
+def jitted(method):
+    """The method inside jit, where it goes there: compiled once for all tests that ask about the same."""
+    return method if method.host else jax.jit(method, static_argnums=0)
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_max_rows_bounds_every_model_call_and_changes_rounding_only(method, variables, rows):
     with traced_rows() as seen:
         few = limited(method, rows)(MODEL, variables, IMAGES, key=KEYS)
@@ -180,9 +183,9 @@ def test_an_example_does_not_depend_on_its_neighbours(method, variables):
     )
     alone = jax.tree.map(lambda x: x[2:3], whole)
     close(method(MODEL, variables, IMAGES[2:3], key=KEYS[2:3]), alone)
-    beside = (IMAGES / np.float32(255)).copy()
+    beside = UNIT.copy()
     beside[:2] = np.nan
-    close(jax.tree.map(lambda x: x[2:3], method(MODEL, variables, beside, key=KEYS)), alone)
+    close(jax.tree.map(lambda x: x[2:3], jitted(method)(MODEL, variables, beside, key=KEYS)), alone)
 
 
 def test_each_class_of_all_is_that_class_alone(method, variables):
@@ -214,9 +217,9 @@ def test_targets_are_the_predicted_class_one_class_or_one_an_example(method, var
 def test_devices_share_the_batch(method, variables):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.NamedSharding(mesh, jax.P("data"))
-    images, keys = np.concatenate([IMAGES, IMAGES[:3]]), jax.random.split(jax.random.key(4), 8)
-    one = method(MODEL, variables, images, key=keys)
-    close(method(MODEL, variables, jax.device_put(images, rows), key=jax.device_put(keys, rows)), one)
+    images, keys = (jax.device_put(x[:4], rows) for x in (IMAGES, KEYS))
+    one = jax.tree.map(lambda x: x[:4], method(MODEL, variables, IMAGES, key=KEYS))
+    close(method(MODEL, variables, images, key=keys), one)
 
 
 def test_what_does_not_fit_is_named(method, variables):

@@ -1,0 +1,83 @@
+"""PyTorch's side of training.py: eager in either memory layout, or compiled. It needs torch, not jaxclf.
+
+    python benchmarks/training_torch.py FOLDER {contiguous,channels_last,compiled}
+
+Images are a uint8 tensor, batches are rows of it by index, optimisers are fused, running loss and accuracy are
+tensors that are read once an epoch. It answers as training_worker.py says.
+"""
+
+import itertools
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from training_worker import Task, Train, Turns, fastest, read_task
+
+OPTIMIZERS = {"Adam": torch.optim.Adam, "Sgd": torch.optim.SGD}
+
+
+def network(task: Task) -> nn.Sequential:
+    """The network for images [b, c, h, w]."""
+    layers: list[nn.Module] = []
+    height, width, channels = task.image_shape
+    for filters in task.convolutions:
+        layers += [nn.Conv2d(channels, filters, task.kernel_size, padding="same"), nn.ReLU(), nn.MaxPool2d(2)]
+        height, width, channels = height // 2, width // 2, filters
+    layers.append(nn.Flatten())
+    sizes = (height * width * channels, *task.dense, task.classes)
+    for before, after in itertools.pairwise(sizes):
+        dropout = [nn.Dropout(task.dropout)] if task.dropout else []
+        layers += [*dropout, nn.Linear(before, after), nn.ReLU()]
+    model = nn.Sequential(*layers[:-1])  # no ReLU behind the logits
+    assert sum(parameter.numel() for parameter in model.parameters()) == task.parameters
+    return model
+
+
+def build(task: Task, images: np.ndarray, labels: np.ndarray, layout: str, compiled: bool) -> Train:
+    """What trains a slice."""
+    channels_last = layout == "channels_last"
+    model = network(task).to(memory_format=getattr(torch, "channels_last" if channels_last else "contiguous_format"))
+    optimizer = OPTIMIZERS[task.optimizer](model.parameters(), lr=task.learning_rate, fused=True)
+    pixels = torch.from_numpy(images if channels_last else images.transpose(0, 3, 1, 2).copy())
+    targets = torch.from_numpy(labels.astype(np.int64))
+
+    def forward(pixels: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model((pixels.permute(0, 3, 1, 2) if channels_last else pixels).float() / 255)
+        return nn.functional.cross_entropy(logits, targets), (logits.argmax(dim=1) == targets).sum()
+
+    run = torch.compile(forward) if compiled else forward
+
+    def epoch() -> tuple[float, float]:
+        losses, right = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        batches = torch.randperm(len(targets)).split(task.batch_size)
+        for rows in batches:
+            loss, more = run(pixels[rows], targets[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses += loss.detach()
+            right += more
+        return float(losses) / len(batches), int(right) / len(targets)
+
+    return lambda: [epoch() for _ in range(task.epochs)][-1][0]
+
+
+def main() -> None:
+    """Train until no more is asked for."""
+    turns, variant = Turns(), sys.argv[2]
+    task, images, labels = read_task(Path(sys.argv[1]))
+    layouts = [variant]
+    if variant == "compiled":
+        layouts = ["contiguous", "channels_last"] if task.convolutions else ["contiguous"]
+    builds = {layout: partial(build, task, images, labels, layout, variant == "compiled") for layout in layouts}
+    layout, train = fastest(builds)
+    about = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {layout}"
+    while True:
+        turns.end(train(), about)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,10 +10,14 @@ if version("jaxlib").startswith("0.10."):  # its older way to compile fusions ta
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+# A shell that starts the suite in the background has Ctrl-C ignored, by the commands under test too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What is kept between runs is not the user's; it goes with the process.
 _cache = tempfile.TemporaryDirectory()

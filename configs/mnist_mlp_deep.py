@@ -1,6 +1,6 @@
 """Three hidden layers of 512 with light dropout, shifted images and a one-cycle learning rate.
 
-99.04 ± 0.05 % test accuracy (n = 3 seeds); 53 s of training, 67 s the whole command, on two cores of a Xeon with
+99.04 ± 0.05 % test accuracy (n = 3 seeds); 49 s of training, 62 s the whole command, on two cores of a Xeon with
 AVX-512. Chosen on the validation images: docs/log.md.
 
     python train.py configs/mnist_mlp_deep.py

@@ -349,9 +349,9 @@ def test_a_cell_that_is_killed_has_failed(command, start, tmp_path):
 @pytest.mark.slow
 def test_a_range_test_draws_its_curve(command, tmp_path):
     place = place_of(tmp_path)
-    done = command(*SCRIPT, "--lr-range", "1e-4", "1e3", "--set", "batch_size=16", cwd=place)
+    done = command(*SCRIPT, "--lr-range", "1e-4", "1e3", "--set", "batch_size=4", cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
-    out = place / "runs/benchmark/tiny,batch_size=16"
+    out = place / "runs/benchmark/tiny,batch_size=4"
     rows = rows_of(out / "lr_range.csv")
     assert float(rows[0]["learning_rate"]) == pytest.approx(1e-4)
     (diverged,) = re.findall(r"a tenth of where it diverges (\S+)", done.stdout)

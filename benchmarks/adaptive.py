@@ -82,7 +82,9 @@ def main() -> None:
         rest = excess(
             explain(run, images, saliency.IntegratedGradients(steps=steps, rule=rule)), exact, options.tolerance
         )
-        print(f"{rule}: {steps + 2} evaluations, or up to 3 fewer; {np.sum(rest > 1)} of all images need more", flush=True)
+        print(
+            f"{rule}: {steps + 2} evaluations, or up to 3 fewer; {np.sum(rest > 1)} of all images need more", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -151,6 +152,18 @@ class Devices:
         if jax.default_backend() != "cpu" or self.mesh.size == 1:
             return step
         return lambda *arguments: jax.block_until_ready(step(*arguments))
+
+
+def keep_compiled(directory: Path | None) -> None:
+    """Keep compiled programs in a directory, where one is given, for this process and others.
+
+    They are run as they are read: it should be one that nobody else can write to.
+    """
+    if directory is not None:
+        jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
+        # All of them: a hundred small ones take as long as the step.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def compile_fast(function: Callable, arguments: tuple[Any, ...], **options: Any) -> Callable:

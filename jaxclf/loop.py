@@ -20,6 +20,7 @@ from jaxclf.config import Config, differences
 from jaxclf.devices import Devices
 from jaxclf.evaluation import batch_shape, evaluate
 from jaxclf.pipeline import executions, steps_per_epoch, tensorflow, train_batches
+from jaxclf.profiling import Profiler
 from jaxclf.step import Recipe, TrainState, summarize, variables_of
 from jaxclf.types import Batch, Split, Splits, UserError, require
 from jaxclf.writers import Record, Writer
@@ -52,6 +53,7 @@ class Trainer:
     checkpoints: Checkpoints | None = None  # none: nothing is kept
     write: Writer = lambda record: None
     on_step: Callable[[int, int], None] = lambda step, epoch: None
+    profiler: Profiler | None = None
     train_seconds: float = 0.0  # of steps alone, those before a resume included
     data_wait_seconds: float = 0.0  # of those, how long the loop waited for batches
     compile_seconds: float = 0.0
@@ -171,7 +173,7 @@ class Trainer:
             groups = executions(first, last, self.steps_per_epoch, self.config.steps_per_execution)
             for steps, batches in zip(groups, self.waited_for(feed), strict=False):  # nothing is taken behind the last
                 step = steps.stop
-                state = self.train_step(state, batches, len(steps))
+                state = self.execute(steps, state, batches)
                 self.on_step(step, epoch)
                 if step // self.config.log_every > steps.start // self.config.log_every or step == last:
                     pending.append(fetcher.submit(self.fetch, step, state.interval_stats, self.data_wait_seconds))
@@ -181,6 +183,15 @@ class Trainer:
                     previous = self.log(pending.popleft().result(), previous)
         self.train_seconds += previous.finished - began.finished
         self.latest["train"] = self.report("train", epoch, summarize(self.recipe, state.epoch_stats))
+        return state
+
+    def execute(self, steps: range, state: TrainState, batches: Batch) -> TrainState:
+        """One call of the train step."""
+        if self.profiler is None:
+            return self.train_step(state, batches, len(steps))
+        self.profiler.before(steps, state)
+        state = self.train_step(state, batches, len(steps))
+        self.profiler.after(steps, state)
         return state
 
     def fetch(self, step: int, stats: Any, data_wait: float) -> Interval:

@@ -40,6 +40,7 @@ class RunDirectory:
         self.summary = self.path / "summary.json"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
 
     def check(self, config: Any) -> None:
         """Raise UserError where the directory holds a run of another config (as JSON), or is a file."""

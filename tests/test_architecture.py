@@ -39,6 +39,7 @@ LAYERS = {
     "step": 2,
     "devices": 2,
     "launch": 2,
+    "profiling": 2,
     "config": 3,
     "checkpoint": 3,
     "run": 3,

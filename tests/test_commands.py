@@ -338,6 +338,37 @@ def test_ctrl_c_is_answered_with_130(start, tmp_path):
     assert errors.splitlines() == ["interrupted; started again, training goes on from its last checkpoint"]
 
 
+def test_compiled_programs_are_kept_and_taken_again(command, tmp_path):
+    cache = tmp_path / "cache"
+    (tmp_path / "mine.py").write_text(MINE)
+
+    def trained(name):
+        arguments = ("mine.py", "--import", "mine", "--workdir", name, "--compilation-cache", cache)
+        assert command("-m", "jaxclf.commands.train", *arguments, cwd=tmp_path).returncode == 0
+        return {file.name for file in cache.glob("*-cache")}
+
+    kept = trained("first")
+    assert kept
+    assert trained("second") == kept
+
+
+def test_profile_is_refused_where_the_run_has_no_such_steps(command, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    arguments = ("mine.py", "--import", "mine", "--profile", "30:33")
+    answer = lines(command("-m", "jaxclf.commands.train", *arguments, cwd=tmp_path))
+    assert answer == ["error: --profile 30:33: expected START < STOP <= 32, the run's steps"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_explaining_needs_no_tensorflow(command, linear_run):
+    code = (
+        "import sys; from jaxclf.commands.explain import main; main(sys.argv[1:]); print('tensorflow' in sys.modules)"
+    )
+    done = command("-c", code, linear_run, "--methods", "gradient", "--limit", "2")
+    assert done.returncode == 0, done
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def test_diverging_training_ends_with_3(command, tmp_path):
     done = command(
         "train.py",

@@ -332,3 +332,23 @@ def test_the_wait_for_data_is_measured(digits, tmp_path):
     # The end of the data is waited for after the last interval.
     assert sum(waits) == pytest.approx(run.data_wait_seconds, abs=0.02)
     assert 0.02 < run.data_wait_seconds <= run.train_seconds
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_nothing_is_compiled_behind_the_first_epoch(steps_per_execution, digits, tmp_path):
+    compiled, at_step = [], []
+    run = trainer(digits, tmp_path, replace(CONFIG, steps_per_execution=steps_per_execution))
+    run.on_step = lambda step, epoch: at_step.append((epoch, len(compiled)))
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+    try:
+        run.fit()
+    finally:
+        jax.monitoring.clear_event_listeners()
+        run.checkpoints.close()
+    assert compiled  # or nothing listens
+    first_epoch = [count for epoch, count in at_step if epoch == 0]
+    assert len(set(first_epoch)) == 1  # none between the steps
+    second_step, end = at_step[len(first_epoch)][1], len(compiled)
+    assert second_step == end

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.config import read_config
-from jaxclf.models import Cnn, Mlp, SimpsonsCnn, summarize
+from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn, summarize
+from jaxclf.models.maxout import Maxout, stack_blocks
 from jaxclf.types import UserError
 
 MODELS = [
@@ -19,6 +20,7 @@ MODELS = [
     Cnn(features=(2,), dense=(), classes=4, kernel_size=5, strides=2, padding="VALID"),
     Cnn(features=(2,), dense=(4,), classes=4, dtype="bfloat16"),
     SimpsonsCnn(features=(2, 3), dense=(4,), classes=4),
+    MaxoutCnn(features=(2, 3), kernel_sizes=(3, 1), blocks=(2, 2), dense=(5,), classes=4, dropout=0.5),
 ]
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), np.uint8)
 
@@ -78,7 +80,8 @@ def test_deterministic_when_not_training_and_random_when_dropping(model, variabl
     np.testing.assert_array_equal(model.apply(variables, IMAGES), model.apply(variables, IMAGES))
     if model.dropout:
         one, other, same = (
-            model.apply(variables, IMAGES, train=True, rngs={"dropout": jax.random.key(seed)}) for seed in (1, 2, 1)
+            model.apply(variables, IMAGES, train=True, rngs={"dropout": jax.random.key(seed)}, mutable="batch_stats")[0]
+            for seed in (1, 2, 1)
         )
         assert (np.abs(one - other) > 0).any()
         np.testing.assert_array_equal(one, same)
@@ -175,3 +178,46 @@ def test_flat_colour_images():
     images = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3), np.uint8)
     variables = model.init(jax.random.key(0), images)
     np.testing.assert_array_equal(model.apply(variables, images), model.apply(variables, images.reshape(2, -1)))
+
+
+def test_maxout_is_linear_where_one_piece_is_the_largest():
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 6)).astype(np.float32)
+    largest = Maxout(2).apply({}, x)
+    np.testing.assert_array_equal(largest, np.maximum(x[..., :3], x[..., 3:]))
+    np.testing.assert_array_equal(largest, x.reshape(2, 3, 3, 2, 3).max(axis=3))
+    slope = jax.grad(lambda x: Maxout(2).apply({}, x).sum())(x)
+    np.testing.assert_array_equal(slope[..., :3], x[..., :3] > x[..., 3:])
+
+
+def test_a_block_is_stacked_row_by_row_and_a_rest_is_left_out():
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    stacked = stack_blocks(x, 2)
+    assert stacked.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(stacked[:, 1, 2], x[:, 2:4, 4:6].reshape(2, 12))
+    np.testing.assert_array_equal(stack_blocks(x, 1), x)
+
+
+def test_a_convolution_of_blocks_is_a_strided_one():
+    """Of twice the side and stride, with the kernel's blocks stacked likewise."""
+    random = np.random.default_rng(0)
+    images, kernel = random.normal(size=(2, 8, 8, 3)), random.normal(size=(4, 4, 3, 5))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    strided = jax.lax.conv_general_dilated(images, kernel, (2, 2), "VALID", dimension_numbers=numbers)
+    blocks = kernel.reshape(2, 2, 2, 2, 3, 5).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 12, 5)
+    stacked = jax.lax.conv_general_dilated(stack_blocks(images, 2), blocks, (1, 1), "VALID", dimension_numbers=numbers)
+    np.testing.assert_allclose(stacked, strided, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"blocks": (2,)}, r"\[2, 2, 1\] stages"),
+        ({"pieces": 0}, "pieces=0"),
+        ({"kernel_sizes": (3, 0)}, r"kernel_sizes\[1\]=0"),
+        ({"kernel_sizes": (3, 5)}, "nothing is left of the image after conv2"),
+    ],
+)
+def test_wrong_stages_of_a_maxout_network_are_named(wrong, message):
+    right = {"features": (2, 3), "kernel_sizes": (3, 1), "blocks": (2, 2), "dense": (5,), "classes": 4}
+    with pytest.raises(UserError, match=message):
+        MaxoutCnn(**(right | wrong)).init(jax.random.key(0), IMAGES)

@@ -27,6 +27,12 @@ T = TypeVar("T")
 LISTED = 20  # entries of a list that are printed
 COMPONENTS = ("augment", "metrics", "mixup")  # fields of the config that take components, or none: no flags fit them
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+CompilationCache = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        metavar="DIR", help="Keep compiled programs in this directory, and take from it those that are there."
+    ),
+]
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE …")]
 
 
@@ -42,6 +48,9 @@ class TrainOptions:
     processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
     imports: Imports = ()
     """Modules of your own that the config's classes are in."""
+    profile: Annotated[str | None, tyro.conf.arg(metavar="START:STOP")] = None
+    """Trace these steps of the run, for TensorBoard or ui.perfetto.dev; written to the run's profile/."""
+    compilation_cache: CompilationCache = None
     print_config: Flag = False
     """Print the config as JSON, and stop."""
     dry_run: Flag = False

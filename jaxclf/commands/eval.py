@@ -15,8 +15,8 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
-from jaxclf.commands.cli import Flag, Imports, command, parse
-from jaxclf.devices import Devices
+from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
+from jaxclf.devices import Devices, keep_compiled
 from jaxclf.evaluation import evaluate
 from jaxclf.figures import Judged, prediction_grid, save, seen_and_unseen
 from jaxclf.files import whole, write_json
@@ -45,6 +45,7 @@ class EvalOptions:
     """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
     batch_size: int | None = None
     """Images evaluated together; the result does not depend on it. Without one, the config's eval_batch_size."""
+    compilation_cache: CompilationCache = None
     imports: Imports = ()
     """Modules of your own that the config's classes are in."""
     debug: Flag = False
@@ -60,6 +61,7 @@ def evaluate_run(argv: list[str]) -> int:
     """Load the run, evaluate a split, print and write what was found."""
     options = parse(EvalOptions, argv, prog="eval.py")
     alone("eval.py")
+    keep_compiled(options.compilation_cache)
     run = load(options.run, options.checkpoint, options.weights, options.imports)
     split = run.splits[options.split]
     recipe, devices = (

@@ -15,9 +15,9 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from jaxclf import saliency
-from jaxclf.commands.cli import Flag, Imports, command, parse
+from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
 from jaxclf.config import to_json
-from jaxclf.devices import Devices
+from jaxclf.devices import Devices, keep_compiled
 from jaxclf.explanation import DRAWN, Explainer, Explanation, Findings, class_gradients, explain, refusal
 from jaxclf.figures import explanation_grid, explanation_strip, gradient_study, save
 from jaxclf.files import write_json
@@ -57,6 +57,7 @@ class ExplainOptions:
     """Which weights: last, best (by validation accuracy) or a step."""
     weights: Literal["ema", "raw"] = "ema"
     """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
+    compilation_cache: CompilationCache = None
     imports: Imports = ()
     """Modules of your own that the config's classes are in."""
     debug: Flag = False
@@ -72,6 +73,7 @@ def explain_run(argv: list[str]) -> int:
     """Load the run, ask the methods about images, print and write what they say."""
     options = parse(ExplainOptions, argv, prog="explain.py")
     alone("explain.py")
+    keep_compiled(options.compilation_cache)
     names = method_names(options)
     run = load(options.run, options.checkpoint, options.weights, options.imports)
     methods = fitting_methods(options, names, run)

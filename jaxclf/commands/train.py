@@ -16,7 +16,7 @@ from rich.console import Console as RichConsole
 from jaxclf.checkpoint import Checkpoints, Saved
 from jaxclf.commands.cli import command, parse_train, print_remarks
 from jaxclf.config import Config, to_json
-from jaxclf.devices import Devices
+from jaxclf.devices import Devices, keep_compiled
 from jaxclf.evaluation import batch_shape, evaluate
 from jaxclf.figures import tile
 from jaxclf.files import read_json, write_json
@@ -24,6 +24,7 @@ from jaxclf.launch import first_before_others, is_first, join, same_everywhere
 from jaxclf.loop import Trainer, scalars
 from jaxclf.metrics import Accuracy
 from jaxclf.models.summary import Summary, summarize
+from jaxclf.profiling import Profiler, steps_to_profile
 from jaxclf.run import RunDirectory
 from jaxclf.step import TrainState, variables_of
 from jaxclf.types import Splits, UserError, require
@@ -45,6 +46,7 @@ def train(argv: list[str]) -> int:
         print(json.dumps(to_json(options.config), indent=2))
         return 0
     join(options.processes)
+    keep_compiled(options.compilation_cache)
     directory = RunDirectory(options.workdir or f"runs/{name}")
     if not options.dry_run:
         directory.check(to_json(options.config))
@@ -57,6 +59,8 @@ def train(argv: list[str]) -> int:
     describe_data(splits)
     summary = describe(options.config, splits)
     trainer = Trainer(options.config, splits, Devices.all(options.parallel))
+    if options.profile is not None:
+        trainer.profiler = Profiler(directory.profile, *steps_to_profile(options.profile, trainer.total_steps))
     if options.dry_run:
         dry_run(trainer, summary)
     else:
@@ -107,11 +111,14 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
         trainer.checkpoints = checkpoints
         step = checkpoints.saved[-1].step if checkpoints.saved else 0
         check_shared(directory, step)
+        behind = trainer.profiler is not None and step > trainer.profiler.start
+        require(not behind, f"--profile: the run goes on from step {step:,}; name steps behind that")
         announce(trainer.splits, step)
         with written(trainer, directory, step) if is_first() else nullcontext():
             if step == 0:
                 write_inputs(trainer.write, trainer.splits)
-            state = trainer.fit()
+            with closing(trainer.profiler) if trainer.profiler else nullcontext():
+                state = trainer.fit()
             if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
                 print(f"stopped early: validation has not become better since epoch {trainer.best_epoch}")
             test = evaluate_test(trainer, state)

@@ -46,9 +46,9 @@ def check_dropout(rate: float) -> None:
     require(0 <= rate < 1, f"dropout={rate}: expected at least 0 and below 1")
 
 
-def dense(features: int, dtype: Dtype, name: str) -> nn.Dense:
+def dense(features: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
     """A fully connected layer: Glorot-uniform kernel, zero bias, float32 parameters."""
-    return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.glorot_uniform(), name=name)
+    return nn.Dense(features, use_bias, dtype, kernel_init=nn.initializers.glorot_uniform(), name=name)
 
 
 def conv(
@@ -58,6 +58,7 @@ def conv(
     padding: Literal["SAME", "VALID"] | int,
     dtype: Dtype,
     name: str,
+    use_bias: bool = True,
 ) -> nn.Conv:
     """A square convolution: Glorot-uniform kernel, zero bias. A side W becomes (W - K + 2P)/S + 1, rounded down."""
     return nn.Conv(
@@ -65,6 +66,7 @@ def conv(
         (kernel_size, kernel_size),
         strides=strides,
         padding=padding,
+        use_bias=use_bias,
         dtype=dtype,
         kernel_init=nn.initializers.glorot_uniform(),
         name=name,

@@ -41,6 +41,7 @@ class FastConvolutions(Interpreter):
     """
 
     def __init__(self):
+        self.needed = False
         self.found = False
         self.hidden = False
 
@@ -48,9 +49,14 @@ class FastConvolutions(Interpreter):
         """What a function gives, on a CPU by convolutions written anew."""
         return super().run(function, *arguments) if jax.default_backend() == "cpu" else function(*arguments)
 
+    def evaluate(self, jaxpr: Any, arguments: list[Any]) -> list[Any]:
+        """The outputs of a closed jaxpr; the first is the whole program, and shows if there is anything to do."""
+        self.needed = self.needed or any(mentions(eqn, CONVOLUTION) for eqn in jaxpr.jaxpr.eqns)
+        return super().evaluate(jaxpr, arguments)
+
     def concerns(self, eqn: Any, arguments: list[Any]) -> bool:
-        """Convolutions and, because oneDNN takes these too, matrix products."""
-        return mentions(eqn, CONVOLUTION) or mentions(eqn, PRODUCT)
+        """Convolutions and, because oneDNN takes these too, the matrix products beside them."""
+        return self.needed and (mentions(eqn, CONVOLUTION) or mentions(eqn, PRODUCT))
 
     def operation(self, eqn: Any, arguments: list[Any]) -> Any:
         """A convolution or a product, with nothing to be fused to it: see `compiler_options`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +22,15 @@ def cache_directory() -> Path:
         raise UserError(f"there is no place for a cache: {error}; set XDG_CACHE_HOME to a directory") from error
 
 
+def partial_name(path: Path) -> Path:
+    """A name beside `path` for what is not whole yet; no process of any machine that shares the disk has the same."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path to write to, in the same directory, that takes the name `path` when the block ends without an error."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    partial = partial_name(path)
     try:
         yield partial
         with partial.open("rb") as file:

@@ -27,6 +27,7 @@ from jaxclf.writers import Record, Writer
 
 # What a checkpoint notes beside the state, so that a resumed run is the same run.
 NOTED = ("train_seconds", "data_wait_seconds", "latest", "epochs_done", "best_score", "best_epoch")
+NORM_EVERY = 20  # most steps from one whose gradient's norm is taken to the next
 
 
 class NonFiniteError(Exception):
@@ -230,7 +231,7 @@ class Trainer:
         if not math.isfinite(values["loss"]):
             raise NonFiniteError(
                 f"training is no longer finite at step {interval.step}: loss {values['loss']}, gradient norm "
-                f"{values['gradient_norm']:.4g}, learning rate {values['learning_rate']:.4g}\n"
+                f"{values.get('gradient_norm', math.nan):.4g}, learning rate {values['learning_rate']:.4g}\n"
                 "try a lower --optimizer.learning-rate, or --optimizer.clip-norm 1"
             )
         return interval
@@ -283,6 +284,7 @@ def recipe_of(config: Config, total_steps: int) -> Recipe:
         mixup=config.mixup,
         ema_decay=config.ema_decay,
         gradient_accumulation=config.gradient_accumulation,
+        norm_every=min(config.log_every, NORM_EVERY),
         seed=config.seed,
     )
 

@@ -236,3 +236,22 @@ def test_equal_class_weights_change_nothing_and_others_weigh_the_gradient(batche
     assert_same(moved, expected, atol=1e-4)
     # The loss that is reported stays that of the examples.
     assert_same(weighted.epoch_stats["loss"], fit(plain, [batch]).epoch_stats["loss"])
+
+
+def test_the_norm_of_every_third_gradient_is_that_of_a_run_that_takes_all(batches):
+    """Steps 0 and 3 of 4."""
+
+    def norms(recipe):
+        state, sums = create_state(recipe, batches[0]), []
+        for batch in (batches * 4)[:4]:
+            before = state.interval_stats["gradient_norm"]
+            state = jax.jit(partial(train_step, recipe))(state, batch)
+            after = state.interval_stats["gradient_norm"]
+            sums.append((float(after["sum"] - before["sum"]), int(after["count"] - before["count"])))
+        return sums
+
+    every, third = norms(RECIPE), norms(replace(RECIPE, norm_every=3))
+    assert [count for _, count in every] == [1, 1, 1, 1]
+    assert [count for _, count in third] == [1, 0, 0, 1]
+    np.testing.assert_allclose([third[0][0], third[3][0]], [every[0][0], every[3][0]], rtol=1e-5)
+    assert third[1][0] == third[2][0] == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from jaxclf.datasets.characters import CHARACTERS, Character
 from jaxclf.datasets.drawing import draw
 from jaxclf.datasets.image_folder import ImageFolder
-from jaxclf.files import cache_directory
+from jaxclf.files import cache_directory, partial_name
 from jaxclf.progress import shown
 from jaxclf.types import Splits, require
 
@@ -47,7 +46,7 @@ class Cartoons:
 
 def render(root: Path, characters: Sequence[Character]) -> None:
     """Draw every picture of the characters to `root/<character>/`, which is there whole or not at all."""
-    partial = root.with_name(f".{root.name}.{os.getpid()}")
+    partial = partial_name(root)
     try:
         for character in characters:
             (partial / character.name).mkdir(parents=True)

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float
 
 from jaxclf.program import Interpreter, bound, mentions
+from jaxclf.types import Array
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
 PARTS = 4
@@ -184,8 +186,6 @@ def _in_blocks(eqn: Any, images: Any, kernel: Any) -> Any:
     (top, bottom), (left, right) = padding
     bottom, right = bottom + 2 * m[0] - height - 1, right + 2 * m[1] - width - 1
     padded = jnp.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    b, rows, columns = (size // factor for size, factor in zip(padded.shape[:3], (1, 2, 2), strict=True))
-    blocks = padded.reshape(b, rows, 2, columns, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, rows, columns, 4 * c)
     offsets = [
         jnp.pad(kernel, ((i, 2 * m[0] - height - i), (j, 2 * m[1] - width - j), (0, 0), (0, 0)))
         for i in (0, 1)
@@ -193,7 +193,17 @@ def _in_blocks(eqn: Any, images: Any, kernel: Any) -> Any:
     ]
     weights = jnp.stack(offsets, axis=3).reshape(m[0], 2, m[1], 2, c, 4 * features)
     weights = weights.transpose(0, 2, 1, 3, 4, 5).reshape(*m, 4 * c, 4 * features)
-    outputs = _in_order(eqn, *map(lax.optimization_barrier, (blocks, weights)), padding=((0, 0), (0, 0)))
+    outputs = _in_order(
+        eqn, *map(lax.optimization_barrier, (stack_blocks(padded, 2), weights)), padding=((0, 0), (0, 0))
+    )
     b, rows, columns, _ = outputs.shape
     apart = outputs.reshape(b, rows, columns, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
     return apart.reshape(b, 2 * rows, 2 * columns, features)
+
+
+def stack_blocks(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b h2 w2 c2"]:
+    """Squares of `side` x `side` places as one place with side² as many channels; a rest at the edge is left out."""
+    b, h, w, c = x.shape
+    rows, columns = h // side, w // side
+    squares = x[:, : rows * side, : columns * side].reshape(b, rows, side, columns, side, c)
+    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows, columns, side * side * c)

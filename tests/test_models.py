@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.config import read_config
+from jaxclf.convolutions import stack_blocks
 from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn, summarize
-from jaxclf.models.maxout import Maxout, stack_blocks
+from jaxclf.models.maxout import Maxout
 from jaxclf.types import UserError
 
 MODELS = [

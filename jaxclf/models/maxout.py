@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Num
 
+from jaxclf.convolutions import stack_blocks
 from jaxclf.models.layers import Dropout, Dtype, Flatten, as_images, check_dropout, check_sizes, conv, dense
 from jaxclf.types import Array, require, unit_range
 
@@ -86,11 +87,3 @@ class Maxout(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
         """Channels to a `pieces`-th of them."""
         return reduce(jnp.maximum, jnp.split(x, self.pieces, axis=-1))
-
-
-def stack_blocks(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b h2 w2 c2"]:
-    """Squares of `side` x `side` places as one place with side² as many channels; a rest at the edge is left out."""
-    b, h, w, c = x.shape
-    rows, columns = h // side, w // side
-    squares = x[:, : rows * side, : columns * side].reshape(b, rows, side, columns, side, c)
-    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows, columns, side * side * c)

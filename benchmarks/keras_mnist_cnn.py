@@ -4,23 +4,18 @@ Same data, split, network, optimiser, batch size and steps; trained, validated, 
 backend, installed apart from jaxclf, and prints its test accuracy last.
 """
 
-import gzip
 import sys
 import tempfile
 from pathlib import Path
 
+import bundled_mnist
 import numpy as np
-
-DATA = Path(__file__).parent.parent / "jaxclf" / "datasets"
 
 
 def read(part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images [n, 28, 28, 1] in [0, 1] and labels [n] of the bundled files."""
-    images, labels = (
-        np.frombuffer(gzip.decompress((DATA / f"{part}-{kind}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
-        for kind, offset in (("images-idx3", 16), ("labels-idx1", 8))
-    )
-    return images.reshape(-1, 28, 28, 1).astype(np.float32) / 255, labels.astype(np.int32)
+    images, labels = bundled_mnist.read(part)
+    return images.astype(np.float32) / 255, labels.astype(np.int32)
 
 
 def main() -> None:

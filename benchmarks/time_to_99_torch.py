@@ -6,27 +6,22 @@ Convolutions 5x5 24 and 3x3 32, each pooled, 256, 10; Adam with a one-cycle lear
 0.9; batches of 256 rows of a uint8 tensor. Prints the seconds of its 235 steps and the test accuracy, as JSON.
 """
 
-import gzip
 import json
 import sys
 import time
-from pathlib import Path
 
+import bundled_mnist
 import numpy as np
 import torch
 from torch import nn
 
-DATA = Path(__file__).parent.parent / "jaxclf" / "datasets"
 BATCH_SIZE = 256
 
 
 def read(part: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images [n, 1, 28, 28], uint8, and labels [n] of the bundled files."""
-    images, labels = (
-        np.frombuffer(gzip.decompress((DATA / f"{part}-{kind}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
-        for kind, offset in (("images-idx3", 16), ("labels-idx1", 8))
-    )
-    return torch.from_numpy(images.reshape(-1, 1, 28, 28).copy()), torch.from_numpy(labels.astype(np.int64))
+    images, labels = bundled_mnist.read(part)
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))
 
 
 def network(layout: str) -> nn.Sequential:

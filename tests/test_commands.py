@@ -10,8 +10,6 @@ import pytest
 from PIL import Image
 
 import jaxclf
-from jaxclf.commands.cli import initials
-from jaxclf.commands.train import main as train
 from jaxclf.types import UserError
 
 ROOT = Path(jaxclf.__file__).parent.parent
@@ -250,28 +248,6 @@ def test_looking_at_the_data(command, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"classes.png", "first.png", "labelled.png", "one_hot.png"}
 
 
-def test_help_lists_every_field_without_tensorflow(command):
-    done = command("-X", "importtime", "train.py", "configs/mnist_cnn.py", "--help", COLUMNS="200")
-    assert done.returncode == 0
-    for text in (
-        "--workdir",
-        "--optimizer.learning-rate FLOAT",
-        "(default: 0.001)",
-        "--model.features",
-        "16 36",
-    ):
-        assert text in done.stdout
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
-    assert imported & {"tensorflow", "matplotlib", "orbax", "tensorboardX"} == set()
-    assert "jax" in imported
-
-
-def test_help_without_a_config(command):
-    done = command("train.py", "--help")
-    assert done.returncode == 0
-    assert "CONFIG" in done.stdout
-
-
 def test_a_dry_run_writes_nothing(command, tmp_path):
     done = command("-m", "jaxclf.commands.train", "mnist_mlp", "--dry-run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -283,48 +259,6 @@ def test_a_dry_run_writes_nothing(command, tmp_path):
     ):
         assert text in done.stdout
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "answer"),
-    [
-        (["--optimizer.lr", "3"], "did you mean --optimizer.learning-rate?"),
-        (["--optimizer.learning_rat", "3"], "did you mean --optimizer.learning-rate?"),
-        (["--model.feature", "3"], "did you mean --model.features?"),
-        (["--wordir", "x"], "did you mean --workdir?"),
-        (["--epochs", "x"], "--epochs: invalid literal"),
-        (["--model.dtype", "float8"], "'float32', 'bfloat16'"),
-        (["--epochs", "0"], "epochs=0: expected at least 1"),
-    ],
-)
-def test_a_wrong_flag_is_answered_in_a_few_lines(arguments, answer, capsys):
-    assert train(["mnist_cnn", *arguments]) == 2
-    printed = capsys.readouterr().err
-    assert answer in printed
-    assert len(printed.splitlines()) <= 5
-
-
-def test_fields_without_flags_are_said_to_be_set_in_the_config(capsys):
-    assert train(["mnist_cnn", "--mixup.alpha", "0.3"]) == 2
-    assert "unknown argument --mixup.alpha; it is set in the config file" in capsys.readouterr().err
-
-
-def test_wrong_first_arguments(capsys):
-    assert train(["--epochs", "3"]) == 2
-    assert "expected a config" in capsys.readouterr().err
-    assert train(["nowhere.py"]) == 2
-    assert "one of cartoons_cnn" in capsys.readouterr().err
-    with pytest.raises(UserError):
-        train(["nowhere.py", "--debug"])
-
-
-def test_print_config_is_json(capsys):
-    assert train(["mnist_cnn", "--print-config", "--optimizer.learning-rate", "3e-4"]) == 0
-    assert json.loads(capsys.readouterr().out)["optimizer"]["learning_rate"] == 3e-4
-
-
-def test_initials():
-    assert initials("optimizer.learning_rate") == "lr"
 
 
 def test_ctrl_c_is_answered_with_130(start, tmp_path):

@@ -20,7 +20,7 @@ def get_config() -> Config:
         model=MaxoutCnn(features=(32, 32, 64), kernel_sizes=(3, 3, 2), blocks=(2, 1, 2), dense=(256,), classes=10),
         optimizer=Adam(learning_rate=0.01, beta1=0.7, beta2=0.9, schedule=OneCycle(peak_at=0.15)),
         loss=CrossEntropy(label_smoothing=0.1),
-        augment=(Rotate(10), Shift(2)),
+        augment=(Rotate(10.0), Shift(2)),
         epochs=30,
         batch_size=128,
         steps_per_execution=20,

@@ -179,7 +179,7 @@ def test_a_component_of_another_family_is_named(command):
 
 
 def test_an_unknown_config_lists_those_there_are():
-    with pytest.raises(UserError, match="mnist_cnn, mnist_linear"):
+    with pytest.raises(UserError, match="mnist_best, mnist_cnn, mnist_fast, mnist_linear"):
         read_config("mnist_cn")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,10 @@ class TensorBoard:
         if split not in self._files:
             from tensorboardX import SummaryWriter
 
-            self._files[split] = SummaryWriter(str(self.directory / split), purge_step=self.step + 1)
+            # By itself the name has the second alone, and a run that goes on within it would write over its curves.
+            self._files[split] = SummaryWriter(
+                str(self.directory / split), purge_step=self.step + 1, filename_suffix=f".{time.time_ns()}"
+            )
         return self._files[split]
 
     def close(self) -> None:

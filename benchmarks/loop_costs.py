@@ -1,0 +1,87 @@
+"""What the loop around the compiled step costs on MNIST: lines of the log, and waiting for data.
+
+    python benchmarks/loop_costs.py --repeats 7
+
+Epochs that log as `train.py` does (metrics.jsonl, TensorBoard, a line of text) and epochs that log once at their end,
+in turn, by one compiled step. Evaluation and checkpoints are left out.
+"""
+
+import argparse
+import io
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+
+from jaxclf.commands.train import written
+from jaxclf.config import read_config
+from jaxclf.devices import Devices
+from jaxclf.loop import Trainer
+from jaxclf.run import RunDirectory
+from jaxclf.writers import Record
+
+NAMES = ("mnist_linear", "mnist_mlp", "mnist_mlp_wide", "mnist_cnn", "mnist_fast")
+
+
+@contextmanager
+def logged(trainer: Trainer) -> Iterator[None]:
+    """Inside the block, log as a run does; the terminal's share is that of a pipe."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redirect_stdout(io.StringIO()),
+        written(trainer, RunDirectory(folder), 0),
+    ):
+        yield
+
+
+@contextmanager
+def unlogged(trainer: Trainer) -> Iterator[None]:
+    """Inside the block, one record at the end of the epoch, which goes nowhere."""
+    config, write, on_step = trainer.config, trainer.write, trainer.on_step
+    trainer.config = replace(config, log_every=trainer.steps_per_epoch)
+    trainer.write, trainer.on_step = nowhere, lambda step, epoch: None
+    yield
+    trainer.config, trainer.write, trainer.on_step = config, write, on_step
+
+
+def nowhere(record: Record) -> None:
+    """Keep nothing."""
+
+
+def costs(name: str, repeats: int) -> tuple[float, float, float]:
+    """Seconds of an epoch that logs and of one that does not, and those of the first in which it waited for data."""
+    config = replace(read_config(name), epochs=2 * repeats + 1)
+    trainer = Trainer(config, config.dataset.load(), Devices.all())
+    state, feed = trainer.start(), trainer.batches(0, trainer.total_steps)
+    logging, plain, waits = [], [], []
+    for epoch in range(config.epochs):
+        before = trainer.train_seconds, trainer.data_wait_seconds
+        with logged(trainer) if epoch % 2 else unlogged(trainer):
+            state = trainer.fit_epoch(state, epoch, feed)
+        state = state.replace(epoch_stats=trainer.zero(state.epoch_stats))
+        seconds, wait = trainer.train_seconds - before[0], trainer.data_wait_seconds - before[1]
+        if epoch % 2:
+            logging.append(seconds)
+            waits.append(wait)
+        elif epoch:  # the first warms up
+            plain.append(seconds)
+    return statistics.median(logging), statistics.median(plain), statistics.median(waits)
+
+
+def main() -> None:
+    """Print a row a config."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", default=NAMES, help="what is trained")
+    parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind")
+    options = parser.parse_args()
+    print("| config | seconds an epoch | logging | waiting for data |\n|---|---|---|---|")
+    for name in options.configs:
+        logging, plain, wait = costs(name, options.repeats)
+        print(f"| `{name}` | {logging:.2f} | {logging / plain - 1:+.1%} | {wait / logging:.1%} |")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

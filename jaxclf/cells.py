@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -188,24 +185,3 @@ def run_on_ray(cells: Sequence[Cell], jobs: int, address: str) -> Generator[Cell
             ray.cancel(each)
         ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
         ray.shutdown()
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[int]:
-    """Hold a directory for one benchmark; gives its lock, which the processes it starts are to keep open too.
-
-    So runs that outlive a benchmark that was killed are not begun a second time beside them.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"a benchmark, or what is left of one that was killed, is at work in {directory}; "
-                "wait for it to end, or name another --out"
-            ) from error
-        yield lock
-    finally:
-        os.close(lock)

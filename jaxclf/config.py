@@ -60,6 +60,9 @@ class Config:
     """What a class counts for in the gradient: the same an image, or the same a class, however many images it has."""
     patience: int = 0
     """Epochs without a better validation after which training stops early; 0 never stops."""
+    non_finite: Literal["abort", "skip", "rollback"] = "abort"
+    """Where numbers are no longer finite: end the run, leave out the updates that are not, or go back to the last
+    checkpoint and go on behind the interval."""
     remainder: Remainder = "drop"
     """What becomes of the short batch at the end of an epoch; padding counts for nothing."""
     seed: int = 0
@@ -76,6 +79,8 @@ class Config:
     """Images evaluated together."""
     log_every: int = 100
     """Steps between two log lines."""
+    checkpoint_every: int = 0
+    """Steps between two checkpoints within an epoch; 0 has them at the ends of epochs alone."""
 
     def __post_init__(self):
         self._check_families()
@@ -84,8 +89,9 @@ class Config:
                 raise UserError(f"{name}={getattr(self, name)}: expected at least 1")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: expected at least 0 and below 1")
-        if self.patience < 0:
-            raise UserError(f"patience={self.patience}: expected at least 0")
+        for name in ("patience", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected at least 0")
         if self.mixup is not None and not isinstance(self.mixup, Mixup):
             raise UserError(f"mixup holds {self.mixup!r}, which is no Mixup")
         if not 0 <= self.seed < 2**32:

@@ -40,8 +40,9 @@ def evaluate(
     split: Split,
     batch_size: int,
     keep_logits: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Evaluate every example of a split exactly once, whatever the batch size."""
+    """Evaluate every example of a split exactly once, whatever the batch size; `between` is called after each."""
     batch_size = -(-min(batch_size, len(split)) // devices.mesh.size) * devices.mesh.size
     stats = devices.replicate(zero_stats(recipe, batch_shape(split, batch_size)))
     logits = []
@@ -49,5 +50,6 @@ def evaluate(
         stats, batch_logits = eval_step(variables, stats, batch)
         if keep_logits:
             logits.append(batch_logits)
+        between()
     kept = np.concatenate(jax.device_get(logits))[: len(split)] if logits else np.empty((0, 0), np.float32)
     return Evaluation(summarize(recipe, stats), kept)

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -136,10 +136,33 @@ def meet() -> None:
     done once before there is a reason to be late: with a device of each process, as Orbax waits, and with all.
     """
     sync_global_devices("meet")
+    jax.block_until_ready(_maximum(1.0))
+
+
+def _maximum(value: float) -> jax.Array:
+    """The largest of the values of all processes, as a computation of all devices."""
     mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
-    ones = np.ones(jax.local_device_count(), np.float32)
-    sharded = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("all")), ones)
-    jax.block_until_ready(jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))(sharded))
+    values = np.full(jax.local_device_count(), value, np.float32)
+    sharded = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("all")), values)
+    return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))(sharded)
+
+
+def anywhere(wanted: Callable[[], int]) -> Callable[[], int]:
+    """What a process of the run wants, or 0; all must ask at the same times, and get the same answer.
+
+    With several it is that of the time before: so no process waits for what its devices are doing.
+    """
+    if jax.process_count() == 1:
+        return wanted
+    before: list[jax.Array] = []
+
+    def asked() -> int:
+        before.append(_maximum(wanted()))
+        if jax.default_backend() == "cpu":
+            before[-1].block_until_ready()  # programs that overlap may wait for one another for ever
+        return int(before.pop(0)) if len(before) > 1 else 0
+
+    return asked
 
 
 def same_everywhere(number: int) -> bool:

@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from jaxclf.config import Config, component_fields
 from jaxclf.devices import Devices
-from jaxclf.loop import NonFiniteError, Trainer
+from jaxclf.interval_log import NonFiniteError
+from jaxclf.loop import Trainer
 from jaxclf.pipeline import steps_per_epoch
 from jaxclf.types import Splits, require
 from jaxclf.writers import Record

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclf.checkpoint import Checkpoints, score
+from jaxclf.checkpoint import Checkpoints, Saved, score
 from jaxclf.config import Config, differences
 from jaxclf.devices import Devices
-from jaxclf.evaluation import batch_shape, evaluate
+from jaxclf.evaluation import Evaluation, batch_shape, evaluate
+from jaxclf.interval_log import IntervalLog, NonFiniteError
 from jaxclf.pipeline import executions, steps_per_epoch, tensorflow, train_batches
 from jaxclf.profiling import Profiler
-from jaxclf.step import Recipe, TrainState, summarize, variables_of
+from jaxclf.step import Recipe, TrainState, all_finite, summarize, variables_of
 from jaxclf.types import Batch, Split, Splits, UserError, require
-from jaxclf.writers import Record, Writer
+from jaxclf.writers import Record, Writer, scalars
 
 # What a checkpoint notes beside the state, so that a resumed run is the same run.
-NOTED = ("train_seconds", "data_wait_seconds", "latest", "epochs_done", "best_score", "best_epoch")
+NOTED = (
+    "steps_done", "epochs_done", "train_seconds", "data_wait_seconds", "interval_seconds", "images_left_out", "latest",
+    "best_score", "best_epoch",
+)  # fmt: skip
 NORM_EVERY = 20  # most steps from one whose gradient's norm is taken to the next
 
 
-class NonFiniteError(Exception):
-    """The loss of training is no longer a number."""
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """Training was asked to stop by a signal, and what it has done is saved."""
 
-
-class Interval(NamedTuple):
-    """The steps since the last log line, once the device has done them."""
-
-    step: int
-    images: int  # padding apart
-    values: dict[str, Any]
-    finished: float  # seconds, of time.perf_counter
-    data_wait: float  # seconds the loop has waited for batches since the run began
+    def __init__(self, signal: int):
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
 
 
 @dataclass
@@ -53,13 +52,18 @@ class Trainer:
     devices: Devices
     checkpoints: Checkpoints | None = None  # none: nothing is kept
     write: Writer = lambda record: None
+    rows: Callable[[], int] = lambda: 0  # how many of the records are written as rows of metrics.jsonl
     on_step: Callable[[int, int], None] = lambda step, epoch: None
+    stop: Callable[[], int] = lambda: 0  # the signal to save and stop by, or 0; asked between executions
     profiler: Profiler | None = None
+    steps_done: int = 0  # optimiser updates
+    epochs_done: int = 0  # trained and evaluated
     train_seconds: float = 0.0  # of steps alone, those before a resume included
     data_wait_seconds: float = 0.0  # of those, how long the loop waited for batches
+    interval_seconds: float = 0.0  # since the last log line, when the last checkpoint was saved
     compile_seconds: float = 0.0
+    images_left_out: int = 0  # over all epochs, because numbers were not finite
     latest: dict[str, dict[str, float]] = field(default_factory=dict)  # by split, of the last epoch
-    epochs_done: int = 0
     best_score: float | None = None  # of validation
     best_epoch: int = 0  # epochs done when it was reached
 
@@ -77,9 +81,9 @@ class Trainer:
         return steps_per_epoch(len(self.splits.train), self.config.batch_size, self.config.remainder)
 
     @property
-    def steps_done(self) -> int:
-        """Optimiser updates of the epochs done."""
-        return self.epochs_done * self.steps_per_epoch
+    def images_per_epoch(self) -> int:
+        """Training images of an epoch, each counted once."""
+        return min(self.steps_per_epoch * self.config.batch_size, len(self.splits.train))
 
     @property
     def curve_split(self) -> str:
@@ -98,6 +102,11 @@ class Trainer:
         }
 
     @cached_property
+    def resumed(self) -> Saved | None:
+        """The checkpoint the run goes on from; None at its beginning."""
+        return self.checkpoints.newest() if self.checkpoints else None
+
+    @cached_property
     def recipe(self) -> Recipe:
         """What a step does."""
         weights = balanced(self.splits.train) if self.config.class_weights == "balanced" else ()
@@ -109,17 +118,43 @@ class Trainer:
         return self.devices.compile_eval_step(self.recipe)
 
     def fit(self) -> TrainState:
-        """Train from the newest checkpoint, or from nothing, to the last epoch or until patience ends."""
+        """Train from the newest checkpoint, or from nothing, to the last epoch or until patience ends.
+
+        Raises Stopped when asked to stop, NonFiniteError when numbers are no longer finite.
+        """
         state = self.restore(self.start())
+        self.check_stop()
         feed = self.batches(self.steps_done, self.total_steps)
         while self.epochs_done < self.config.epochs and not self.stopped_early:
-            state = self.fit_epoch(state, self.epochs_done, feed)
-            self.evaluate_epoch(state, self.epochs_done)
+            try:
+                state = self.fit_epoch(state, feed)
+            except NonFiniteError as error:
+                if self.config.non_finite != "rollback":
+                    raise
+                print(f"{error}\ngoing back to the last checkpoint, and on behind step {error.step:,}", file=sys.stderr)
+                state = self.roll_back(error.step)
+                feed = self.batches(self.steps_done, self.total_steps)
+                continue
+            try:
+                self.evaluate_epoch(state)
+            except Stopped:
+                self.save(state)
+                raise
             state = state.replace(epoch_stats=self.zero(state.epoch_stats))
             self.epochs_done += 1
             self.note_best()
             self.save(state)
         return state
+
+    def roll_back(self, step: int) -> TrainState:
+        """The state of the newest checkpoint, or the initial one, at a later step: what lies between is left out."""
+        state = self.devices.create_state(self.recipe, batch_shape(self.splits.train, self.config.batch_size))
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+            saved = self.checkpoints.newest()
+            state = self.checkpoints.restore(saved, state) if saved else state
+        self.steps_done, self.interval_seconds = step, 0.0
+        return state.replace(step=self.devices.replicate(np.int32(step)))
 
     @property
     def stopped_early(self) -> bool:
@@ -152,10 +187,9 @@ class Trainer:
 
     def restore(self, state: TrainState) -> TrainState:
         """The state of the newest checkpoint, and what was noted with it; or the state as it is."""
-        if self.checkpoints is None or not self.checkpoints.saved:
+        if self.resumed is None or self.checkpoints is None:
             return state
-        step = self.checkpoints.find("last").step
-        notes = self.checkpoints.notes(step)
+        notes = self.resumed.notes
         changed = differences({name: notes[name] for name in self.data}, self.data)
         if changed:
             raise UserError(
@@ -163,27 +197,38 @@ class Trainer:
             )
         for name in NOTED:
             setattr(self, name, notes[name])
-        return self.checkpoints.restore(step, state)
+        return self.checkpoints.restore(self.resumed, state)
 
-    def fit_epoch(self, state: TrainState, epoch: int, feed: Iterator[Batch]) -> TrainState:
-        """The steps of an epoch, whose batches `feed` has next, logging as they go."""
-        first, last = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
-        began = Interval(first, 0, {}, time.perf_counter(), self.data_wait_seconds)
-        previous, pending = began, deque[Future[Interval]]()
-        with ThreadPoolExecutor(1) as fetcher:
-            groups = executions(first, last, self.steps_per_epoch, self.config.steps_per_execution)
+    def fit_epoch(self, state: TrainState, feed: Iterator[Batch]) -> TrainState:
+        """The steps that are left of an epoch, whose batches `feed` has next, logging as they go."""
+        last, log_every = (self.epochs_done + 1) * self.steps_per_epoch, self.config.log_every
+        began = time.perf_counter() - self.interval_seconds
+        seconds = self.train_seconds - self.interval_seconds
+        log = IntervalLog(
+            self.recipe, self.steps_per_epoch, self.learning_rates, self.write, began, self.data_wait_seconds
+        )
+        groups = executions(self.steps_done, last, self.steps_per_epoch, self.config.steps_per_execution)
+        with closing(log):
             for steps, batches in zip(groups, self.waited_for(feed), strict=False):  # nothing is taken behind the last
-                step = steps.stop
                 state = self.execute(steps, state, batches)
-                self.on_step(step, epoch)
-                if step // self.config.log_every > steps.start // self.config.log_every or step == last:
-                    pending.append(fetcher.submit(self.fetch, step, state.interval_stats, self.data_wait_seconds))
+                self.steps_done = steps.stop
+                self.on_step(self.steps_done, self.epochs_done)
+                if passes(steps, log_every) or self.steps_done == last:
+                    log.add(self.steps_done, state.interval_stats, self.data_wait_seconds)
                     state = state.replace(interval_stats=self.zero(state.interval_stats))
-                # Fetched aside and written one interval late, so that logging never stalls the device.
-                while len(pending) > (step < last):
-                    previous = self.log(pending.popleft().result(), previous)
-        self.train_seconds += previous.finished - began.finished
-        self.latest["train"] = self.report("train", epoch, summarize(self.recipe, state.epoch_stats))
+                log.write_all_but(1)
+                stopping = self.stop()
+                if stopping or (self.steps_done < last and passes(steps, self.config.checkpoint_every)):
+                    log.write_all_but(0)
+                    self.check_finite(state, log)
+                    self.interval_seconds = time.perf_counter() - log.finished
+                    self.train_seconds = seconds + time.perf_counter() - began
+                    self.save(state)
+                if stopping:
+                    raise Stopped(stopping)
+            log.write_all_but(0)
+        self.check_finite(state, log)
+        self.train_seconds, self.interval_seconds = seconds + log.finished - began, 0.0
         return state
 
     def execute(self, steps: range, state: TrainState, batches: Batch) -> TrainState:
@@ -194,11 +239,6 @@ class Trainer:
         state = self.train_step(state, batches, len(steps))
         self.profiler.after(steps, state)
         return state
-
-    def fetch(self, step: int, stats: Any, data_wait: float) -> Interval:
-        """The values of an interval, when the device has them."""
-        images = int(stats["loss"]["count"])
-        return Interval(step, images, summarize(self.recipe, stats), time.perf_counter(), data_wait)
 
     def waited_for(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; how long they were waited for is added up."""
@@ -220,57 +260,63 @@ class Trainer:
             together=config.steps_per_execution,
         )  # fmt: skip
 
-    def log(self, interval: Interval, previous: Interval) -> Interval:
-        """Write an interval, and give it back; raises NonFiniteError when its loss is not a number."""
-        values = scalars(interval.values) | {
-            "learning_rate": float(self.learning_rates[interval.step - 1]),
-            "images_per_second": interval.images / (interval.finished - previous.finished),
-            "data_wait_seconds": interval.data_wait - previous.data_wait,
-        }
-        self.write(Record(interval.step, interval.step / self.steps_per_epoch, "train", "interval", values))
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteError(
-                f"training is no longer finite at step {interval.step}: loss {values['loss']}, gradient norm "
-                f"{values.get('gradient_norm', math.nan):.4g}, learning rate {values['learning_rate']:.4g}\n"
-                "try a lower --optimizer.learning-rate, or --optimizer.clip-norm 1"
-            )
-        return interval
+    def evaluate_epoch(self, state: TrainState) -> None:
+        """Evaluate after an epoch: the curve's split and, where asked for, the whole training set; then report.
 
-    def evaluate_epoch(self, state: TrainState, epoch: int) -> None:
-        """Evaluate after an epoch: the curve's split and, where asked for, the whole training set."""
+        Raises Stopped, and has reported nothing, when asked to stop.
+        """
         splits = dict(self.splits.items())
         shown = {"train_full": splits["train"]} if self.config.evaluate_train else {}
+        values = {"train": summarize(self.recipe, state.epoch_stats)}
         for name, split in (shown | {self.curve_split: splits[self.curve_split]}).items():
             if split is not None:
-                self.latest[name] = self.report(name, epoch, self.evaluate(state, split))
+                values[name] = self.evaluate(state, split).values
+        self.images_left_out += self.images_per_epoch - int(state.epoch_stats["loss"]["count"])
+        for name, found in values.items():
+            self.latest[name] = scalars(found)
+            self.write(Record(self.steps_done, self.epochs_done + 1, name, "epoch", self.latest[name]))
 
-    def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
+    def evaluate(self, state: TrainState, split: Split, keep_logits: bool = False) -> Evaluation:
         """Loss and metrics of a split, with the running mean of the parameters where there is one."""
-        batch_size = self.config.eval_batch_size
-        return evaluate(self.recipe, self.devices, self.eval_step, variables_of(state), split, batch_size).values
+        return evaluate(
+            self.recipe, self.devices, self.eval_step, variables_of(state), split, self.config.eval_batch_size,
+            keep_logits, between=self.check_stop,
+        )  # fmt: skip
 
-    def report(self, split: str, epoch: int, values: dict[str, float]) -> dict[str, float]:
-        """Write the values of a split after an epoch, those that are numbers, and give them back."""
-        values = scalars(values)
-        self.write(Record((epoch + 1) * self.steps_per_epoch, epoch + 1, split, "epoch", values))
-        return values
+    def check_stop(self) -> None:
+        """Raise Stopped when asked to stop."""
+        if stopping := self.stop():
+            raise Stopped(stopping)
 
     def save(self, state: TrainState) -> None:
-        """Checkpoint after an epoch. Only validation may choose the best: without it nothing is chosen."""
+        """Checkpoint. Only validation may choose the best: without it, and within an epoch, nothing is chosen."""
         if self.checkpoints is None:
             return
-        metrics = {} if self.splits.validation is None else self.latest["validation"]
-        notes = self.data | {name: getattr(self, name) for name in NOTED}
+        evaluated = self.steps_done == self.epochs_done * self.steps_per_epoch
+        metrics = self.latest["validation"] if evaluated and self.splits.validation is not None else {}
+        notes = self.data | {name: getattr(self, name) for name in NOTED} | {"rows": self.rows()}
         self.checkpoints.save(self.steps_done, state, metrics, notes)
+
+    def check_finite(self, state: TrainState, log: IntervalLog) -> None:
+        """Raise NonFiniteError, with the interval so far written, unless all parameters are numbers.
+
+        The loss shows what a step did to them only in the next one.
+        """
+        if jax.jit(all_finite)(state.params):
+            return
+        if int(state.interval_stats["loss"]["count"]):
+            log.add(self.steps_done, state.interval_stats, self.data_wait_seconds)
+            log.write_all_but(0)
+        raise NonFiniteError(self.steps_done, math.nan, math.nan, float(self.learning_rates[self.steps_done - 1]))
 
     def zero(self, stats: Any) -> Any:
         """Stats of nothing, shaped and placed like these."""
         return self.devices.replicate(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stats))
 
 
-def scalars(values: dict[str, Any]) -> dict[str, float]:
-    """The values that are numbers. A metric may give arrays too, which have no place in a line."""
-    return {name: float(value) for name, value in values.items() if np.ndim(value) == 0}
+def passes(steps: range, every: int) -> bool:
+    """Whether one of some steps is an `every`-th; 0 is never."""
+    return every > 0 and steps.stop // every > steps.start // every
 
 
 def recipe_of(config: Config, total_steps: int) -> Recipe:
@@ -285,6 +331,7 @@ def recipe_of(config: Config, total_steps: int) -> Recipe:
         ema_decay=config.ema_decay,
         gradient_accumulation=config.gradient_accumulation,
         norm_every=min(config.log_every, NORM_EVERY),
+        skip_non_finite=config.non_finite == "skip",
         seed=config.seed,
     )
 

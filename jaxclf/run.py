@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,13 +22,18 @@ from jaxclf.checkpoint import Checkpoints
 from jaxclf.config import Config, differences, from_json, import_modules
 from jaxclf.devices import Devices
 from jaxclf.files import read_json, write_json
+from jaxclf.launch import is_first
+from jaxclf.lock import check_free, locked
 from jaxclf.step import Recipe, create_state, predict, variables_of
-from jaxclf.types import Batch, Split, Splits, UserError, Variables
+from jaxclf.types import Batch, Split, Splits, UserError, Variables, require
 
 PACKAGES = (
     "jaxclf", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "tensorflow-cpu",
     "tensorflow-datasets", "tensorboardX", "tyro",
 )  # fmt: skip
+
+
+BUSY = ("another training", "wait for it to end, or name another --workdir")  # what is said of a directory in use
 
 
 class RunDirectory:
@@ -42,23 +49,31 @@ class RunDirectory:
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
 
-    def check(self, config: Any) -> None:
-        """Raise UserError where the directory holds a run of another config (as JSON), or is a file."""
-        if self.config.exists():
-            changed = differences(read_json(self.config), config)
-            if changed:
-                raise UserError(
-                    f"{self.path} holds a run of another config; name another --workdir, or undo the difference:",
-                    changed,
-                )
-        elif self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; name a directory with --workdir")
+    def check(self, config: Any, force: bool = False) -> bool:
+        """Whether the directory holds a finished run of this config (as JSON).
 
-    def begin(self, config: Any) -> None:
-        """Make the directory, and write down what runs in it and on what."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.environment, environment())
-        write_json(self.config, config)
+        Raises UserError where it holds a run of another config, unless by `force`, or is at work, or is a file.
+        """
+        require(not self.path.exists() or self.path.is_dir(), f"{self.path} is a file; name a directory with --workdir")
+        if is_first():
+            check_free(self.path, *BUSY)
+        changed = differences(read_json(self.config), config) if self.config.exists() else []
+        if changed and not force:
+            raise UserError(
+                f"{self.path} holds a run of another config; name another --workdir, undo the difference, or go on "
+                "with it by --resume force:",
+                changed,
+            )
+        return self.summary.exists() and not changed
+
+    @contextmanager
+    def begun(self, config: Any) -> Iterator[None]:
+        """Hold the directory, which is made where it is not there, and write down what runs in it and on what."""
+        with locked(self.path, *BUSY):
+            self.summary.unlink(missing_ok=True)  # that of another config, with which it is not finished
+            write_json(self.environment, environment())
+            write_json(self.config, config)
+            yield
 
 
 def environment() -> dict[str, Any]:
@@ -67,7 +82,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "versions": {name: found for name in PACKAGES if (found := installed(name))},
+        "versions": versions(),
         "processes": jax.process_count(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
@@ -75,6 +90,11 @@ def environment() -> dict[str, Any]:
         "git_revision": git_revision(),
         "command": sys.argv,
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages a run's result may depend on, those that are installed."""
+    return {name: found for name in PACKAGES if (found := installed(name))}
 
 
 def installed(package: str) -> str | None:
@@ -172,13 +192,14 @@ def load(
         raise UserError(f"no checkpoint under {directory.checkpoints}; train first")
     checkpoints = Checkpoints(directory.checkpoints)
     try:
-        step = checkpoints.find(checkpoint).step
-        notes = checkpoints.notes(step)
-        image_shape = tuple(notes["image_shape"])
-        state = checkpoints.restore(step, _abstract_state(config, image_shape))
+        saved = checkpoints.find(checkpoint)
+        image_shape = tuple(saved.notes["image_shape"])
+        state = checkpoints.restore(saved, _abstract_state(config, image_shape))
     finally:
         checkpoints.close()
-    return Run(directory, config, step, tuple(notes["class_names"]), image_shape, variables_of(state, weights))
+    return Run(
+        directory, config, saved.step, tuple(saved.notes["class_names"]), image_shape, variables_of(state, weights)
+    )
 
 
 def _abstract_state(config: Config, image_shape: tuple[int, ...]) -> Any:

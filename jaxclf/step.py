@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from jaxclf.augment import Augmentation, Mixup, augment_batch
 from jaxclf.losses import Loss
@@ -48,6 +48,7 @@ class Recipe:
     ema_decay: float = 0.0  # 0 keeps no running mean
     gradient_accumulation: int = 1  # parts a batch is computed in
     norm_every: int = 1  # steps between two whose gradient's norm is taken
+    skip_non_finite: bool = False  # whether an update that is not finite is left out
     seed: int = 0
 
 
@@ -121,11 +122,15 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch, axis: str | None
         model_state = jax.lax.pmean(model_state, axis)
     stats["gradient_norm"] = _gradient_norm(recipe, state.step, gradients, stats["loss"]["count"])
     gradients = jax.tree.map(lambda g: g / stats["loss"]["count"], gradients)
-    return _update(recipe, state, gradients).replace(
+    updated = _update(recipe, state, gradients).replace(
         model_state=model_state,
         epoch_stats=add(state.epoch_stats, stats),
         interval_stats=add(state.interval_stats, stats),
     )
+    if not recipe.skip_non_finite:
+        return updated
+    finite = all_finite((gradients, stats["loss"], model_state))
+    return jax.tree.map(partial(jnp.where, finite), updated, state.replace(step=state.step + 1))
 
 
 def train_steps(
@@ -160,6 +165,11 @@ def _mix(
 
     images, labels = mixup.mix(key, positions, batch.images, labels, of_the_next(batch.images), of_the_next(labels))
     return batch._replace(images=images, labels=labels)
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether all numbers of a tree are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def add(stats: Stats, more: Stats) -> Stats:

@@ -14,8 +14,7 @@ import numpy as np
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxclf.files import finite, write_text
-from jaxclf.types import UserError
+from jaxclf.files import finite, whole
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,22 @@ class Record:
 Writer = Callable[[Record], None]
 
 
+def scalars(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values that are numbers. A metric may give arrays too, which have no place in a line."""
+    return {name: float(value) for name, value in values.items() if np.ndim(value) == 0}
+
+
 class Jsonl:
-    """A line a record in `metrics.jsonl`; pictures are left out. Lines after `step` are cut off first."""
+    """A line a record in `metrics.jsonl`; pictures are left out. Lines behind the first `rows` are cut off first."""
 
-    def __init__(self, path: Path, step: int):
-        self.path = path
+    def __init__(self, path: Path, rows: int):
+        self.path, self.rows = path, 0
         if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            # The last line may have been cut short by whatever stopped the run.
-            kept = [line for line in lines if line.endswith("\n") and self._step(line) <= step]
-            write_text(path, "".join(kept))
-
-    def _step(self, line: str) -> int:
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{self.path} is damaged: {line[:80]!r}; remove that line to go on") from error
+            # Bytes: whatever stopped the run may have cut a line within a letter.
+            lines = path.read_bytes().split(b"\n")[:-1][:rows]
+            with whole(path) as partial:
+                partial.write_bytes(b"".join(line + b"\n" for line in lines))
+            self.rows = len(lines)
 
     def __call__(self, record: Record) -> None:
         """Append the record."""
@@ -69,6 +68,7 @@ class Jsonl:
         } | values
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+        self.rows += 1
 
 
 class TensorBoard:

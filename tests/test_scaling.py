@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -194,6 +195,27 @@ def test_slurm_is_recognised_and_a_process_that_dies_ends_the_others(start, one,
     assert processes[1].returncode not in (0, 2)
     assert "another process has ended" in errors or "another task died" in errors
     assert not (run / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_same_step(start, place):
+    """To the one that does not write; then, when they have gone on, to the one that does."""
+    run, reached = place / "stopped", []
+    for which, number in ((1, signal.SIGTERM), (0, signal.SIGINT)):
+        others = ("--coordinator", f"localhost:{free_port()}", "--num-processes", 2, "--process-id")
+        long = ("--epochs", 10_000)
+        processes = [start(*TRAIN, run, *long, *others, i, cwd=place, **TWO_DEVICES) for i in range(2)]
+        for line in processes[0].stdout:
+            if line.startswith("step"):
+                break
+        processes[which].send_signal(number)
+        (_, errors), _ = ends_of(processes)
+        assert [process.returncode for process in processes] == [128 + number] * 2, errors
+        found = int(re.search(r"stopped at step ([\d,]+); the same command goes on", errors)[1].replace(",", ""))
+        assert (run / f"checkpoints/{found}/manifest.json").exists()
+        assert [row["step"] for _, row in rows(run)][-1] <= found
+        reached.append(found)
+    assert reached[1] > reached[0]
 
 
 @pytest.mark.parametrize(

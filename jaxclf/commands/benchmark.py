@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,14 +22,16 @@ from jaxclf.benchmark import (
     read_results,
     result_table,
 )
-from jaxclf.cells import Cell, locked, run_here, run_on_ray
+from jaxclf.cells import Cell, run_here, run_on_ray
 from jaxclf.commands.cli import Flag, Imports, command, parse
 from jaxclf.commands.rows import Row, check_name, check_validation, read_rows
 from jaxclf.devices import Devices
 from jaxclf.figures import learning_rate_curve, save
 from jaxclf.files import whole, write_text
 from jaxclf.learning_rate_range import HIGH, LOW, range_test, suggest
+from jaxclf.lock import locked
 from jaxclf.progress import shown
+from jaxclf.signals import terminable
 from jaxclf.tables import Table, print_table, to_csv, to_latex, to_markdown
 from jaxclf.types import require
 
@@ -93,7 +94,9 @@ def benchmark(argv: list[str]) -> int:
             test_range(options.out / row.name, row, low, high)
         return 0
     cells = [cell for row in rows.values() for cell in row.cells(options.seeds, options.out)]
-    with locked(options.out) as lock:
+    # The processes it starts keep the lock too: runs that outlive a benchmark are not begun a second time beside them.
+    holder = "a benchmark, or what is left of one that was killed,"
+    with locked(options.out, holder, "wait for it to end, or name another --out") as lock:
         run_unfinished(cells, options, lock)
         report(options.out, tables(cells, options))
     return 0 if all(cell.state == "finished" for cell in cells) else UNFINISHED
@@ -140,26 +143,6 @@ def run_unfinished(cells: Sequence[Cell], options: BenchmarkOptions, lock: int) 
         for cell in shown(ended, len(left), "cells"):
             how = f"failed: {cell.error}" if cell.state == "failed" else cell.state
             print(f"{cell.row} seed {cell.seed} {how}", file=sys.stderr)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, with an exit code of its own."""
-    came = []
-
-    def interrupt(*_: object) -> None:
-        came.append(True)
-        raise KeyboardInterrupt  # Ray would change the code of a SystemExit
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if came:
-            sys.exit(143)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def tables(cells: Sequence[Cell], options: BenchmarkOptions) -> list[Table]:

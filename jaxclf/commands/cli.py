@@ -12,15 +12,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from jaxclf.config import Config, flatten, from_json, import_modules, read_config, to_json
 from jaxclf.devices import Parallel
 from jaxclf.files import write_text
+from jaxclf.interval_log import NonFiniteError
 from jaxclf.launch import Processes, leave, who
-from jaxclf.loop import NonFiniteError
 from jaxclf.types import Splits, UserError
 
 T = TypeVar("T")
@@ -48,6 +48,8 @@ class TrainOptions:
     processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
     imports: Imports = ()
     """Modules of your own that the config's classes are in."""
+    resume: Literal["auto", "force"] = "auto"
+    """Whether a run goes on whose config was another one: auto refuses, with the difference."""
     profile: Annotated[str | None, tyro.conf.arg(metavar="START:STOP")] = None
     """Trace these steps of the run, for TensorBoard or ui.perfetto.dev; written to the run's profile/."""
     compilation_cache: CompilationCache = None

@@ -17,18 +17,19 @@ from jaxclf.checkpoint import Checkpoints, Saved
 from jaxclf.commands.cli import command, parse_train, print_remarks
 from jaxclf.config import Config, to_json
 from jaxclf.devices import Devices, keep_compiled
-from jaxclf.evaluation import batch_shape, evaluate
+from jaxclf.evaluation import batch_shape
 from jaxclf.figures import tile
-from jaxclf.files import read_json, write_json
-from jaxclf.launch import first_before_others, is_first, join, same_everywhere
-from jaxclf.loop import Trainer, scalars
+from jaxclf.files import digest, read_json, write_json
+from jaxclf.launch import anywhere, first_before_others, is_first, join, same_everywhere
+from jaxclf.loop import Stopped, Trainer
 from jaxclf.metrics import Accuracy
 from jaxclf.models.summary import Summary, summarize
 from jaxclf.profiling import Profiler, steps_to_profile
-from jaxclf.run import RunDirectory
-from jaxclf.step import TrainState, variables_of
+from jaxclf.run import RunDirectory, versions
+from jaxclf.signals import StopSignals, terminable
+from jaxclf.step import TrainState
 from jaxclf.types import Splits, UserError, require
-from jaxclf.writers import Console, Image, Jsonl, Record, TensorBoard
+from jaxclf.writers import Console, Image, Jsonl, Record, TensorBoard, scalars
 
 DISK_DELAY = 60.0  # seconds that a file of one machine may take to be seen by another
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(train, argv)
 
 
+@terminable()
 def train(argv: list[str]) -> int:
     """Parse, build, fit, evaluate the test set once, and write the summary."""
     began = time.perf_counter()
@@ -48,12 +50,10 @@ def train(argv: list[str]) -> int:
     join(options.processes)
     keep_compiled(options.compilation_cache)
     directory = RunDirectory(options.workdir or f"runs/{name}")
-    if not options.dry_run:
-        directory.check(to_json(options.config))
-        if directory.summary.exists():
-            print(f"{directory.path} is finished")
-            print_result(read_json(directory.summary))
-            return 0
+    if not options.dry_run and directory.check(to_json(options.config), options.resume == "force"):
+        print(f"{directory.path} is finished")
+        print_result(read_json(directory.summary))
+        return 0
     with first_before_others():
         splits = options.config.dataset.load()
     describe_data(splits)
@@ -63,11 +63,9 @@ def train(argv: list[str]) -> int:
         trainer.profiler = Profiler(directory.profile, *steps_to_profile(options.profile, trainer.total_steps))
     if options.dry_run:
         dry_run(trainer, summary)
-    else:
-        if is_first():
-            directory.begin(to_json(options.config))
-        fit_and_report(trainer, directory, summary, began)
-    return 0
+        return 0
+    with directory.begun(to_json(options.config)) if is_first() else nullcontext():
+        return fit_and_report(trainer, directory, summary, began)
 
 
 def describe_data(splits: Splits) -> None:
@@ -105,32 +103,46 @@ def dry_run(trainer: Trainer, summary: Summary) -> None:
     print(f"one step: loss {loss:.4f}, compiled in {trainer.compile_seconds:.1f} s")
 
 
-def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, began: float) -> None:
-    """Fit, logging to the run directory, then evaluate the test set and write the summary."""
-    with closing(Checkpoints(directory.checkpoints, writing=True)) as checkpoints:
-        trainer.checkpoints = checkpoints
-        step = checkpoints.saved[-1].step if checkpoints.saved else 0
+def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, began: float) -> int:
+    """Fit, logging to the run directory, then evaluate the test set and write the summary; returns the exit code."""
+    about = {"config_sha256": digest(to_json(trainer.config)), "versions": versions()}
+    with first_before_others():  # which clears what an interrupted save left
+        checkpoints = Checkpoints(directory.checkpoints, True, about)
+    with StopSignals() as signals, closing(checkpoints):
+        trainer.checkpoints, trainer.stop = checkpoints, anywhere(lambda: signals.came)
+        step = trainer.resumed.step if trainer.resumed else 0
         check_shared(directory, step)
         behind = trainer.profiler is not None and step > trainer.profiler.start
         require(not behind, f"--profile: the run goes on from step {step:,}; name steps behind that")
         announce(trainer.splits, step)
-        with written(trainer, directory, step) if is_first() else nullcontext():
-            if step == 0:
-                write_inputs(trainer.write, trainer.splits)
-            with closing(trainer.profiler) if trainer.profiler else nullcontext():
-                state = trainer.fit()
-            if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
-                print(f"stopped early: validation has not become better since epoch {trainer.best_epoch}")
-            test = evaluate_test(trainer, state)
+        try:
+            with written(trainer, directory) if is_first() else nullcontext():
+                result = fit_and_test(trainer, summary, began)
             checkpoints.wait()
-            result = summarize_run(trainer, checkpoints.best, summary, test, time.perf_counter() - began)
+        except Stopped as stopped:
+            checkpoints.wait()
             if is_first():
-                # The summary says that the run is finished: what is written after it is never written twice.
-                write_json(directory.summary, result)
-            if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
-                trainer.write(Record(trainer.steps_done, trainer.epochs_done, "test", "epoch", test))
+                print(f"stopped at step {trainer.steps_done:,}; the same command goes on from there", file=sys.stderr)
+            return 128 + stopped.signal
+        if is_first():
+            write_json(directory.summary, result | {"best": described(checkpoints.best)})  # the run is finished
     print_result(result)
     print(f"written to {directory.path}")
+    return 0
+
+
+def fit_and_test(trainer: Trainer, summary: Summary, began: float) -> dict[str, Any]:
+    """Fit, and evaluate the test set once; returns what `summary.json` holds but for the best checkpoint."""
+    if trainer.resumed is None:
+        write_inputs(trainer.write, trainer.splits)
+    with closing(trainer.profiler) if trainer.profiler else nullcontext():
+        state = trainer.fit()
+    if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
+        print(f"stopped early: validation has not become better since epoch {trainer.best_epoch}")
+    test = evaluate_test(trainer, state)
+    if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
+        trainer.write(Record(trainer.steps_done, trainer.epochs_done, "test", "epoch", test))
+    return summarize_run(trainer, summary, test, time.perf_counter() - began)
 
 
 def check_shared(directory: RunDirectory, step: int) -> None:
@@ -145,16 +157,17 @@ def check_shared(directory: RunDirectory, step: int) -> None:
 
 
 @contextmanager
-def written(trainer: Trainer, directory: RunDirectory, step: int) -> Iterator[None]:
-    """Inside the block what a trainer reports is written and shown; `step` is where it goes on."""
-    jsonl, tensorboard = Jsonl(directory.metrics, step), TensorBoard(directory.tensorboard, step)
+def written(trainer: Trainer, directory: RunDirectory) -> Iterator[None]:
+    """Inside the block what a trainer reports is written and shown, behind what its checkpoint has seen written."""
+    step, rows = (trainer.resumed.step, trainer.resumed.notes["rows"]) if trainer.resumed else (0, 0)
+    jsonl, tensorboard = Jsonl(directory.metrics, rows), TensorBoard(directory.tensorboard, step)
     with closing(tensorboard), Console(trainer.config.epochs, trainer.total_steps, step) as console:
 
         def write(record: Record) -> None:
             for writer in (jsonl, tensorboard, console):
                 writer(record)
 
-        trainer.write, trainer.on_step = write, console.step
+        trainer.write, trainer.on_step, trainer.rows = write, console.step, lambda: jsonl.rows
         yield
 
 
@@ -179,26 +192,18 @@ def evaluate_test(trainer: Trainer, state: TrainState) -> dict[str, float] | Non
     split = trainer.splits.test
     if split is None:
         return None
-    values, logits = evaluate(
-        trainer.recipe, trainer.devices, trainer.eval_step, variables_of(state), split,
-        trainer.config.eval_batch_size, keep_logits=True,
-    )  # fmt: skip
+    values, logits = trainer.evaluate(state, split, keep_logits=True)
     stats = Accuracy().stats(logits, split.labels, np.ones(len(split), bool))
     mistakes = len(split) - int(stats["sum"])
     return scalars(values) | Accuracy().compute(stats) | {"mistakes": mistakes, "examples": len(split)}
 
 
 def summarize_run(
-    trainer: Trainer,
-    best: Saved | None,
-    summary: Summary,
-    test_values: dict[str, float] | None,
-    wall_seconds: float,
+    trainer: Trainer, summary: Summary, test_values: dict[str, float] | None, wall_seconds: float
 ) -> dict[str, Any]:
-    """What `summary.json` holds."""
+    """What `summary.json` holds but for the best checkpoint."""
     config = trainer.config
     epochs = trainer.epochs_done
-    images = min(trainer.steps_per_epoch * config.batch_size, len(trainer.splits.train)) * epochs
     return {
         "parameters": summary.parameters,
         "epochs": epochs,
@@ -206,13 +211,18 @@ def summarize_run(
         "batch_size": config.batch_size,
         **{name: values for name, values in trainer.latest.items() if name != "test"},
         "test": test_values,
-        "images_per_second": images / trainer.train_seconds,
+        "images_per_second": trainer.images_per_epoch * epochs / trainer.train_seconds,
+        "images_left_out": trainer.images_left_out,
         "train_seconds": trainer.train_seconds,
         "data_wait_seconds": trainer.data_wait_seconds,
         "compile_seconds": trainer.compile_seconds,
         "wall_seconds": wall_seconds,
-        "best": {"step": best.step, **best.metrics} if best else None,
     }
+
+
+def described(best: Saved | None) -> dict[str, Any] | None:
+    """Step and metrics of the best checkpoint."""
+    return {"step": best.step, **best.metrics} if best else None
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def logged(trainer: Trainer) -> Iterator[None]:
     with (
         tempfile.TemporaryDirectory() as folder,
         redirect_stdout(io.StringIO()),
-        written(trainer, RunDirectory(folder), 0),
+        written(trainer, RunDirectory(folder)),
     ):
         yield
 
@@ -59,8 +59,9 @@ def costs(name: str, repeats: int) -> tuple[float, float, float]:
     for epoch in range(config.epochs):
         before = trainer.train_seconds, trainer.data_wait_seconds
         with logged(trainer) if epoch % 2 else unlogged(trainer):
-            state = trainer.fit_epoch(state, epoch, feed)
+            state = trainer.fit_epoch(state, feed)
         state = state.replace(epoch_stats=trainer.zero(state.epoch_stats))
+        trainer.epochs_done += 1
         seconds, wait = trainer.train_seconds - before[0], trainer.data_wait_seconds - before[1]
         if epoch % 2:
             logging.append(seconds)

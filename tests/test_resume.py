@@ -21,6 +21,8 @@ from jaxclf.models import Cnn, Mlp
 from jaxclf.optimizers import Adam, OneCycle, Sgd
 from jaxclf.writers import Jsonl
 
+# jax 0.12 cannot serialise a program with oneDNN's convolutions; it is compiled again then.
+pytestmark = pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
 CLOCK = ("images_per_second", "data_wait_seconds")
 
 

@@ -57,6 +57,13 @@ def get_config():
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """Let go of what a file compiled: a program takes memory maps, and Linux gives a process 65,530 of them."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def mnist() -> Splits:
     """The real data, read once."""

@@ -23,6 +23,7 @@ from jaxclf.evaluation import Evaluation, batch_shape, evaluate
 from jaxclf.interval_log import IntervalLog, NonFiniteError
 from jaxclf.pipeline import executions, steps_per_epoch, tensorflow, train_batches
 from jaxclf.profiling import Profiler
+from jaxclf.recipe import balanced, recipe_of
 from jaxclf.step import Recipe, TrainState, all_finite, summarize, variables_of
 from jaxclf.types import Batch, Split, Splits, UserError, require
 from jaxclf.writers import Record, Writer, scalars
@@ -32,7 +33,6 @@ NOTED = (
     "steps_done", "epochs_done", "train_seconds", "data_wait_seconds", "interval_seconds", "images_left_out", "latest",
     "best_score", "best_epoch",
 )  # fmt: skip
-NORM_EVERY = 20  # most steps from one whose gradient's norm is taken to the next
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
@@ -317,27 +317,3 @@ class Trainer:
 def passes(steps: range, every: int) -> bool:
     """Whether one of some steps is an `every`-th; 0 is never."""
     return every > 0 and steps.stop // every > steps.start // every
-
-
-def recipe_of(config: Config, total_steps: int) -> Recipe:
-    """What a step of a config does."""
-    return Recipe(
-        model=config.model,
-        loss=config.loss,
-        metrics=config.metrics,
-        transformation=config.optimizer.build(total_steps),
-        augment=config.augment,
-        mixup=config.mixup,
-        ema_decay=config.ema_decay,
-        gradient_accumulation=config.gradient_accumulation,
-        norm_every=min(config.log_every, NORM_EVERY),
-        skip_non_finite=config.non_finite == "skip",
-        seed=config.seed,
-    )
-
-
-def balanced(split: Split) -> tuple[float, ...]:
-    """Weights by which every class adds as much to the gradient as any other; their mean over images is 1."""
-    counts = np.bincount(split.labels, minlength=len(split.class_names))
-    present = np.count_nonzero(counts)
-    return tuple(len(split) / (present * max(int(count), 1)) for count in counts)

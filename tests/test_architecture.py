@@ -44,6 +44,7 @@ LAYERS = {
     "launch": 2,
     "profiling": 2,
     "config": 3,
+    "recipe": 3,
     "checkpoint": 3,
     "run": 3,
     "search": 3,

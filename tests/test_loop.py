@@ -16,10 +16,11 @@ from jaxclf.datasets import Mnist
 from jaxclf.devices import Devices
 from jaxclf.evaluation import evaluate
 from jaxclf.interval_log import NonFiniteError
-from jaxclf.loop import Stopped, Trainer, balanced
+from jaxclf.loop import Stopped, Trainer
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import Cnn, Mlp
 from jaxclf.optimizers import Adam, OneCycle, Sgd
+from jaxclf.recipe import balanced
 from jaxclf.step import variables_of
 from jaxclf.types import Split, Splits, UserError
 from jaxclf.writers import Jsonl

@@ -21,11 +21,11 @@ from jaxclf.evaluation import evaluate
 from jaxclf.figures import Judged, prediction_grid, save, seen_and_unseen
 from jaxclf.files import whole, write_json
 from jaxclf.launch import alone
-from jaxclf.loop import recipe_of, scalars
 from jaxclf.metrics import Accuracy, Confusion, TopK
+from jaxclf.recipe import recipe_of
 from jaxclf.run import Run, load
 from jaxclf.types import Split, require
-from jaxclf.writers import show
+from jaxclf.writers import scalars, show
 
 GRID = 9  # pictures in a grid
 WIDE = 1_000  # columns; cut to a terminal's, the table would lose digits

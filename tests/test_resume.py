@@ -136,8 +136,9 @@ def rows(path):
 
 
 def assert_same_bytes(state, other):
-    jax.tree.map(np.testing.assert_array_equal, state, other)
-    assert jax.tree.map(lambda x: x.dtype, state) == jax.tree.map(lambda x: x.dtype, other)
+    jax.tree.map(np.testing.assert_array_equal, state, other)  # which shows where they differ
+    ours, theirs = (jax.tree.map(lambda x: (x.dtype, np.asarray(x).tobytes()), tree) for tree in (state, other))
+    assert ours == theirs
 
 
 @pytest.fixture(scope="module")

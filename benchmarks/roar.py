@@ -48,7 +48,7 @@ def train(config: Config, splits: Splits) -> tuple[Variables, float]:
     """The variables of a run that is not kept, and its test accuracy."""
     trainer = Trainer(config, splits, Devices.all())
     state = trainer.fit()
-    return jax.device_get(variables_of(state)), trainer.evaluate(state, splits["test"])["accuracy"]
+    return jax.device_get(variables_of(state)), trainer.evaluate(state, splits["test"]).values["accuracy"]
 
 
 def importance(method: saliency.Method | None, config: Config, variables: Variables, split: Split) -> np.ndarray:

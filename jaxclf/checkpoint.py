@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -58,10 +59,24 @@ def best_of(saved: list[Saved]) -> Saved | None:
     return max(scored, key=lambda each: (score(each.metrics), each.step), default=None)
 
 
-def read(path: Path) -> Saved:
-    """What the manifest of a checkpoint says; raises DamagedError unless it is as it was written."""
+def read(path: Path, verify: bool = False) -> Saved:
+    """What a checkpoint says of itself; raises DamagedError unless its manifest is as it was written.
+
+    With `verify` all its files must be, too.
+    """
     content = read_manifest(path)
+    if verify:
+        check_files(path, content)
     return Saved(content["step"], content["metrics"], content["notes"], content["tree"])
+
+
+def remove(directory: Path) -> None:
+    """Remove what could not be written. Other threads of Orbax write on for a moment after the one that failed."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(0.05)
+        if not directory.exists():
+            return
 
 
 def reason(error: Exception) -> str:
@@ -170,7 +185,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
             left = [str(each.step) for each in self.saved]
             raise UserError(
                 f"the checkpoint of step {step} could not be written under {self.directory}: {reason(error)}; "
@@ -190,7 +205,7 @@ class Checkpoints:
         saved = self.saved
         named = best_of(saved) if which == "best" else next((each for each in saved if str(each.step) == which), None)
         if named is not None:
-            return self._verified(self.directory / str(named.step))
+            return read(self.directory / str(named.step), verify=True)
         if which == "best":
             raise UserError("no best checkpoint: this run had no validation images to choose by; use last")
         steps = ", ".join(str(each.step) for each in saved)
@@ -204,7 +219,7 @@ class Checkpoints:
         items: list[str] = []
         for path in reversed(self._paths()):
             try:
-                found = self._verified(path)
+                found = read(path, verify=True)
             except DamagedError as error:
                 items += [f"{path.name}/{item}" for item in error.items]
                 continue
@@ -216,11 +231,6 @@ class Checkpoints:
         if items:
             raise UserError(f"no checkpoint under {self.directory} is whole; train anew in another --workdir", items)
         return None
-
-    def _verified(self, path: Path) -> Saved:
-        """What a checkpoint says of itself; raises DamagedError unless all its files are as they were written."""
-        check_files(path, read_manifest(path))
-        return read(path)
 
     def restore(self, saved: Saved, like: Any) -> Any:
         """The state of a checkpoint that `find` gave. `like` has its structure, shapes, dtypes and shardings."""

@@ -24,7 +24,8 @@ from jaxclf.devices import Devices
 from jaxclf.files import read_json, write_json
 from jaxclf.launch import is_first
 from jaxclf.lock import check_free, locked
-from jaxclf.step import Recipe, create_state, predict, variables_of
+from jaxclf.recipe import recipe_of
+from jaxclf.step import create_state, predict, variables_of
 from jaxclf.types import Batch, Split, Splits, UserError, Variables, require
 
 PACKAGES = (
@@ -206,7 +207,6 @@ def _abstract_state(config: Config, image_shape: tuple[int, ...]) -> Any:
     images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
     batch = Batch(images, jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((1,), np.bool_))
     # The number of steps changes the learning rate, not the shape of the state.
-    recipe = Recipe(config.model, config.loss, config.metrics, config.optimizer.build(1), ema_decay=config.ema_decay)
-    shapes = jax.eval_shape(partial(create_state, recipe, batch))
+    shapes = jax.eval_shape(partial(create_state, recipe_of(config, 1), batch))
     sharding = Devices.all().replicated
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)

@@ -68,7 +68,5 @@ class StopSignals:
                     os._exit(128 + number)
                 self.came = number
                 # Not printed: the main thread may be inside a print, and wait for this one to see the signal.
-                os.write(
-                    2,
-                    f"{signal.Signals(number).name}: stopping where it can be saved; once more ends at once\n".encode(),
-                )
+                name = signal.Signals(number).name
+                os.write(2, f"{name}: stopping where it can be saved; once more ends at once\n".encode())

@@ -8,9 +8,9 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from runs import rows, run_on
 
 from jaxclf.augment import Flip, Mixup, Shift
-from jaxclf.checkpoint import Checkpoints
 from jaxclf.config import Config
 from jaxclf.datasets import Mnist
 from jaxclf.devices import Devices
@@ -23,7 +23,6 @@ from jaxclf.optimizers import Adam, OneCycle, Sgd
 from jaxclf.recipe import balanced
 from jaxclf.step import variables_of
 from jaxclf.types import Split, Splits, UserError
-from jaxclf.writers import Jsonl
 
 CONFIG = Config(
     dataset=Mnist(),
@@ -41,26 +40,10 @@ CONFIG = Config(
 )
 
 
-def trainer(digits, path, config=CONFIG):
-    """A run kept under `path`."""
-    path.mkdir(exist_ok=True)
-    run = Trainer(config, digits, Devices.all(), Checkpoints(path / "checkpoints", writing=True))
-    jsonl = Jsonl(path / "metrics.jsonl", run.resumed.notes["rows"] if run.resumed else 0)
-    run.write, run.rows = jsonl, lambda: jsonl.rows
-    return run
-
-
-def rows(path):
-    """The rows of metrics.jsonl without what depends on the clock."""
-    lines = (path / "metrics.jsonl").read_text().splitlines()
-    clock = ("images_per_second", "data_wait_seconds")
-    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
-
-
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole")
-    run = trainer(digits, path)
+    run = run_on(digits, path, CONFIG)
     state = jax.device_get(run.fit())
     run.checkpoints.close()
     return path, state, run
@@ -68,7 +51,7 @@ def whole(digits, tmp_path_factory):
 
 def test_a_run_of_executions_is_the_run_of_their_steps(digits, tmp_path, whole):
     """Epochs of 13 steps in executions of 4, 4, 4 and 1; intervals end with the execution in which they would."""
-    run = trainer(digits, tmp_path, replace(CONFIG, steps_per_execution=4))
+    run = run_on(digits, tmp_path, replace(CONFIG, steps_per_execution=4))
     state = jax.device_get(run.fit())
     run.checkpoints.close()
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), state.params, whole[1].params)
@@ -100,7 +83,7 @@ def test_the_epoch_row_is_the_running_mean_of_its_intervals(whole):
 
 
 def test_checkpoints_keep_the_last_two_and_the_best(digits, tmp_path):
-    run = trainer(digits, tmp_path, replace(CONFIG, epochs=5, optimizer=Sgd(learning_rate=1e-9)))
+    run = run_on(digits, tmp_path, replace(CONFIG, epochs=5, optimizer=Sgd(learning_rate=1e-9)))
     run.fit()
     run.checkpoints.wait()
     # With next to no learning rate nothing changes, and the latest of equals is the best.
@@ -114,7 +97,7 @@ def test_checkpoints_keep_the_last_two_and_the_best(digits, tmp_path):
 
 
 def test_nothing_is_chosen_by_the_test_set(digits, tmp_path):
-    run = trainer(Splits(digits.train, None, digits.test), tmp_path, replace(CONFIG, epochs=1))
+    run = run_on(Splits(digits.train, None, digits.test), tmp_path, replace(CONFIG, epochs=1))
     run.fit()
     run.checkpoints.wait()
     assert {row["split"] for row in rows(tmp_path)} == {"train", "train_full", "test"}
@@ -164,7 +147,7 @@ def test_training_that_is_not_finite_stops_and_names_the_step(digits):
 
 
 def test_a_metric_that_gives_arrays_stays_out_of_the_lines(digits, tmp_path):
-    run = trainer(digits, tmp_path, replace(CONFIG, epochs=1, metrics=(Confusion(), TopK(3))))
+    run = run_on(digits, tmp_path, replace(CONFIG, epochs=1, metrics=(Confusion(), TopK(3))))
     run.fit()
     run.checkpoints.close()
     validation = next(row for row in rows(tmp_path) if row["split"] == "validation")
@@ -195,7 +178,7 @@ def stubborn(path, digits):
     config = replace(
         CONFIG, optimizer=Sgd(learning_rate=0.0), augment=(), mixup=None, ema_decay=0.0, epochs=9, patience=3
     )
-    return trainer(digits, path, config)
+    return run_on(digits, path, config)
 
 
 def test_training_stops_when_patience_ends_and_resumed_ends_alike(digits, tmp_path):
@@ -219,13 +202,13 @@ def test_training_stops_when_patience_ends_and_resumed_ends_alike(digits, tmp_pa
 
 
 def test_a_run_goes_on_with_no_other_data(digits, tmp_path):
-    stopped = trainer(digits, tmp_path)
+    stopped = run_on(digits, tmp_path, CONFIG)
     stopped.stop = lambda: stopped.steps_done == 20
     with pytest.raises(Stopped):
         stopped.fit()
     stopped.checkpoints.close()
     less = Split(digits.train.images[:-1], digits.train.labels[:-1], digits.train.class_names)
-    run = trainer(Splits(less, digits.validation, digits.test), tmp_path)
+    run = run_on(Splits(less, digits.validation, digits.test), tmp_path, CONFIG)
     with pytest.raises(UserError, match="the data is not what this run began with") as error:
         run.fit()
     run.checkpoints.close()
@@ -254,7 +237,7 @@ def test_the_wait_for_data_is_measured(digits, tmp_path):
             return digits.train.images[indices]
 
     slow = Splits(Split(Slow(), digits.train.labels, digits.train.class_names), digits.validation, None)
-    run = trainer(slow, tmp_path, replace(CONFIG, epochs=1, evaluate_train=False))
+    run = run_on(slow, tmp_path, replace(CONFIG, epochs=1, evaluate_train=False))
     run.fit()
     run.checkpoints.close()
     lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
@@ -267,7 +250,7 @@ def test_the_wait_for_data_is_measured(digits, tmp_path):
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
 def test_nothing_is_compiled_behind_the_first_epoch(steps_per_execution, digits, tmp_path):
     compiled, at_step = [], []
-    run = trainer(digits, tmp_path, replace(CONFIG, steps_per_execution=steps_per_execution))
+    run = run_on(digits, tmp_path, replace(CONFIG, steps_per_execution=steps_per_execution))
     run.on_step = lambda step, epoch: at_step.append((epoch, len(compiled)))
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_resume import MLP, assert_same_bytes, at_call, fit, rows, run_on
+from runs import assert_same_bytes, at_call, fit, rows, run_on
+from test_resume import MLP
 
 from jaxclf.devices import Devices
 from jaxclf.interval_log import NonFiniteError

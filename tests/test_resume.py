@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import count
 
 import flax.linen as nn
 import jax
@@ -10,20 +9,17 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
+from runs import assert_same_bytes, at_call, fit, rows, run_on
 
 from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
-from jaxclf.checkpoint import Checkpoints
 from jaxclf.config import Config
 from jaxclf.datasets import ImageFolder, Mnist
 from jaxclf.devices import Devices, keep_compiled
-from jaxclf.loop import Stopped, Trainer
 from jaxclf.models import Cnn, Mlp
 from jaxclf.optimizers import Adam, OneCycle, Sgd
-from jaxclf.writers import Jsonl
 
 # jax 0.12 cannot serialise a program with oneDNN's convolutions; it is compiled again then.
 pytestmark = pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
-CLOCK = ("images_per_second", "data_wait_seconds")
 
 
 class Normalized(nn.Module):
@@ -101,44 +97,6 @@ def pictures(tmp_path_factory):
 def splits_of(digits, pictures):
     """The data of a case."""
     return lambda name: pictures if name.startswith("pictures") else digits
-
-
-def run_on(splits, path, config, devices=None, stop=lambda: 0):
-    """A run kept under `path`, which goes on from what is there."""
-    path.mkdir(exist_ok=True)
-    checkpoints = Checkpoints(path / "checkpoints", writing=True)
-    run = Trainer(config, splits, devices or Devices.all(), checkpoints, stop=stop)
-    jsonl = Jsonl(path / "metrics.jsonl", run.resumed.notes["rows"] if run.resumed else 0)
-    run.write, run.rows = jsonl, lambda: jsonl.rows
-    return run
-
-
-def fit(run):
-    """Train to the end, or until it stops: the state, or None."""
-    try:
-        return jax.device_get(run.fit())
-    except Stopped:
-        return None
-    finally:
-        run.checkpoints.close()
-
-
-def at_call(number):
-    """What says to stop at one time of asking: between two executions, or two batches of evaluation."""
-    calls = count(1)
-    return lambda: next(calls) == number
-
-
-def rows(path):
-    """The rows of metrics.jsonl without what depends on the clock."""
-    lines = (path / "metrics.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in CLOCK} for line in lines]
-
-
-def assert_same_bytes(state, other):
-    jax.tree.map(np.testing.assert_array_equal, state, other)  # which shows where they differ
-    ours, theirs = (jax.tree.map(lambda x: (x.dtype, np.asarray(x).tobytes()), tree) for tree in (state, other))
-    assert ours == theirs
 
 
 @pytest.fixture(scope="module")

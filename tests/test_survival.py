@@ -11,6 +11,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
+from runs import assert_same_bytes, rows
 
 from jaxclf.checkpoint import Checkpoints
 
@@ -106,7 +107,6 @@ def get_config():
         checkpoint_every=5,
     )
 """
-CLOCK = ("images_per_second", "data_wait_seconds")
 
 
 @pytest.fixture(scope="module")
@@ -134,15 +134,8 @@ def whole(train, folder):
     return folder / "whole"
 
 
-def rows(run):
-    """The rows of metrics.jsonl without what depends on the clock."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in CLOCK} for line in lines]
-
-
 def weights(run):
     """The bytes of the arrays of the last checkpoint."""
-    import jax
     import orbax.checkpoint.experimental.v1 as ocp
 
     checkpoints = Checkpoints(run / "checkpoints")
@@ -156,7 +149,7 @@ def assert_same(run, other):
     assert rows(run) == rows(other)
     (step, ours), (other_step, theirs) = weights(run), weights(other)
     assert step == other_step
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert_same_bytes(ours, theirs)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from jaxclf.config import Config, differences
 from jaxclf.devices import Devices
 from jaxclf.evaluation import Evaluation, batch_shape, evaluate
 from jaxclf.interval_log import IntervalLog, NonFiniteError
+from jaxclf.launch import first_before_others
 from jaxclf.pipeline import executions, steps_per_epoch, tensorflow, train_batches
 from jaxclf.profiling import Profiler
 from jaxclf.recipe import balanced, recipe_of
@@ -150,8 +151,9 @@ class Trainer:
         """The state of the newest checkpoint, or the initial one, at a later step: what lies between is left out."""
         state = self.devices.create_state(self.recipe, batch_shape(self.splits.train, self.config.batch_size))
         if self.checkpoints is not None:
-            self.checkpoints.wait()
-            saved = self.checkpoints.newest()
+            with first_before_others():  # which gives them their names
+                self.checkpoints.wait()
+                saved = self.checkpoints.newest()
             state = self.checkpoints.restore(saved, state) if saved else state
         self.steps_done, self.interval_seconds = step, 0.0
         return state.replace(step=self.devices.replicate(np.int32(step)))

@@ -18,6 +18,7 @@ from jaxtyping import Integer
 
 from jaxclf.types import Batch, Split, UserError
 
+AT_ONCE = 4  # batches made side by side
 Remainder = Literal["drop", "pad"]
 Rows = Integer[np.ndarray, " rows"]
 
@@ -118,8 +119,10 @@ def _fetch(steps: Any, order: Callable, split: Split) -> Iterator[Batch]:
         indices, mask = order(step)
         return *gather(indices), mask
 
-    batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _uninterrupted(map(Batch._make, batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()), failures)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread sleeps up to a minute, and the end of a feed waits for it
+    batches = steps.map(batch, num_parallel_calls=AT_ONCE, deterministic=True).prefetch(2).with_options(options)
+    return _uninterrupted(map(Batch._make, batches.as_numpy_iterator()), failures)
 
 
 def _uninterrupted(batches: Iterator[Batch], failures: list[Exception]) -> Iterator[Batch]:

@@ -31,7 +31,9 @@ from jaxclf.optimizers import Adam
 
 def get_config():
     return Config(
-        dataset=ImageFolder("pictures", (16, 16), min_images=3, train_fraction=0.6, test_fraction=0.2),
+        dataset=ImageFolder(
+            "pictures", (16, 16), min_images=3, train_fraction=0.6, test_fraction=0.2, unreadable="skip"
+        ),
         model=Cnn(features=(4,), dense=(), classes=2),
         optimizer=Adam(learning_rate=0.01),
         epochs=2,
@@ -72,6 +74,7 @@ def test_a_folder_is_described_before_it_is_trained_on(folder_run):
 def test_a_folder_is_learnt_and_evaluated_seen_beside_unseen(command, folder_run):
     place, done = folder_run
     summary = json.loads((place / "runs/folder/summary.json").read_text())
+    assert summary["files_left_out"] == 22
     assert min(summary[name]["accuracy"] for name in ("train_full", "validation", "test")) > 0.8
     assert 0 < summary["data_wait_seconds"] <= summary["train_seconds"]
     assert "On training images: " in done.stdout

@@ -126,13 +126,19 @@ def damaged(tmp_path, monkeypatch):
 
 
 def test_every_unreadable_file_is_listed_with_its_reason(damaged):
-    splits = ImageFolder(str(damaged), train_fraction=1.0).load()
+    splits = ImageFolder(str(damaged), train_fraction=1.0, unreadable="skip").load()
     assert len(splits.train) == 3
     assert len(splits.skipped) == len(BAD)
     for name, reason in BAD.items():
         (line,) = (line for line in splits.skipped if name in line)
         assert reason in line
         assert line.count(name) == 1
+
+
+def test_unreadable_files_are_an_error_that_lists_them_unless_they_are_to_be_left_out(damaged):
+    with pytest.raises(UserError, match=r"7 files under .* unreadable='skip'") as error:
+        ImageFolder(str(damaged)).load()
+    assert list(error.value.items) == list(scan(damaged).skipped)
 
 
 def test_a_second_scan_decodes_only_what_changed(damaged, monkeypatch):
@@ -265,7 +271,7 @@ def test_names_that_are_no_text_are_made_text(tmp_path):
     os.makedirs(folder)  # noqa: PTH103
     Path(os.fsdecode(folder + b"/1.png")).write_bytes(png(1))
     Path(os.fsdecode(folder + b"/\xe9.txt")).write_text("")
-    splits = ImageFolder(str(tmp_path / "x")).load()
+    splits = ImageFolder(str(tmp_path / "x"), unreadable="skip").load()
     assert splits.train.class_names == ("caf\N{REPLACEMENT CHARACTER}",)
     for text in (*splits.train.class_names, *splits.skipped):
         text.encode()
@@ -277,7 +283,7 @@ def test_what_is_not_there_names_page_layout_and_place(tmp_path, damaged):
     for words in ("https://example.org/pictures", "<root>/<class>/<picture>", str(tmp_path / "nowhere")):
         assert words in str(error.value)
     with pytest.raises(UserError, match=r"no class under .* has 100 readable pictures") as error:
-        ImageFolder(str(damaged), min_images=100).load()
+        ImageFolder(str(damaged), min_images=100, unreadable="skip").load()
     assert len(error.value.items) == len(BAD)
 
 
@@ -352,11 +358,14 @@ def test_odd_folders_are_read_or_refused(tree):
                     path.write_text("x" if entry == "text" else "")
             good += entries.count("picture") * (not name.startswith("."))
         try:
-            splits = ImageFolder(str(root), image_size=(4, 4)).load()
+            splits = ImageFolder(str(root), image_size=(4, 4), unreadable="skip").load()
         except UserError as error:
             assert "expected <root>/<class>/<picture>" in str(error)
             assert good == 0
             return
+        if splits.skipped:
+            with pytest.raises(UserError, match="are no readable pictures"):
+                ImageFolder(str(root), image_size=(4, 4)).load()
         parts = [split for _, split in splits.items() if split is not None]
         assert sum(map(len, parts)) >= good
         for split in parts:

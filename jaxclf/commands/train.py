@@ -82,6 +82,7 @@ def describe(config: Config, splits: Splits) -> Summary:
     RichConsole(file=sys.stdout, soft_wrap=True).print(summary.table())
     logits = jax.eval_shape(config.model.init_with_output, jax.random.key(0), batch_shape(splits.train, 1).images)[0]
     classes = len(splits.train.class_names)
+    require(classes > 1, f"the dataset has one class, {splits.train.class_names[0]!r}; expected at least two")
     if logits.shape[-1] != classes:
         raise UserError(
             f"the model has {logits.shape[-1]} logits and the dataset {classes} classes; add --model.classes {classes}"
@@ -213,6 +214,7 @@ def summarize_run(
         "test": test_values,
         "images_per_second": trainer.images_per_epoch * epochs / trainer.train_seconds,
         "images_left_out": trainer.images_left_out,
+        "files_left_out": len(trainer.splits.skipped),
         "train_seconds": trainer.train_seconds,
         "data_wait_seconds": trainer.data_wait_seconds,
         "compile_seconds": trainer.compile_seconds,

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -38,6 +39,8 @@ class ImageFolder:
     """Which pictures go where."""
     keep_mib: int = 1024
     """Decoded pictures stay in memory if all of them fit in so many MiB; otherwise each epoch decodes again."""
+    unreadable: Literal["error", "skip"] = "error"
+    """Files that are no readable pictures: end with a list of them all, or leave them out."""
     page: str = ""
     """Where the pictures can be fetched, named when they are not there."""
 
@@ -57,9 +60,18 @@ class ImageFolder:
         )
 
     def load(self) -> Splits:
-        """Scan the folder and split it; pictures are decoded when they are used."""
+        """Scan the folder and split it; pictures are decoded when they are used.
+
+        Raises UserError, with a list, where files are no readable pictures, unless they are to be left out.
+        """
         root = self._find_root()
         found = scan(root)
+        if found.skipped and self.unreadable == "error":
+            raise UserError(
+                f"{len(found.skipped):,} files under {root.absolute()} are no readable pictures; mend or remove them, "
+                "or leave them out by unreadable='skip' (--dataset.unreadable skip):",
+                found.skipped,
+            )
         classes = {name: paths for name, paths in found.classes.items() if len(paths) >= self.min_images}
         if not classes:
             raise UserError(

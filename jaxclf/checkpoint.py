@@ -95,7 +95,7 @@ class Checkpoints:
     def __init__(self, directory: Path, writing: bool = False, about: dict[str, Any] | None = None):
         """Open the directory. `writing` is for the run itself: what an interrupted save left is removed.
 
-        Every process of a run opens, saves and restores together; of arrays that are the same in all, one writes.
+        Every process of a run opens, saves and restores together, and writes a share of each array.
         `about` (JSON) is put into every manifest.
         """
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised too

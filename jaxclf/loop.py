@@ -210,27 +210,30 @@ class Trainer:
             self.recipe, self.steps_per_epoch, self.learning_rates, self.write, began, self.data_wait_seconds
         )
         groups = executions(self.steps_done, last, self.steps_per_epoch, self.config.steps_per_execution)
-        with closing(log):
-            for steps, batches in zip(groups, self.waited_for(feed), strict=False):  # nothing is taken behind the last
-                state = self.execute(steps, state, batches)
-                self.steps_done = steps.stop
-                self.on_step(self.steps_done, self.epochs_done)
-                if passes(steps, log_every) or self.steps_done == last:
-                    log.add(self.steps_done, state.interval_stats, self.data_wait_seconds)
-                    state = state.replace(interval_stats=self.zero(state.interval_stats))
-                log.write_all_but(1)
-                stopping = self.stop()
-                if stopping or (self.steps_done < last and passes(steps, self.config.checkpoint_every)):
-                    log.write_all_but(0)
-                    self.check_finite(state, log)
-                    self.interval_seconds = time.perf_counter() - log.finished
-                    self.train_seconds = seconds + time.perf_counter() - began
-                    self.save(state)
-                if stopping:
-                    raise Stopped(stopping)
-            log.write_all_but(0)
-        self.check_finite(state, log)
-        self.train_seconds, self.interval_seconds = seconds + log.finished - began, 0.0
+        try:
+            with closing(log):
+                for steps, batches in zip(groups, self.waited_for(feed), strict=False):  # none is taken behind the last
+                    state = self.execute(steps, state, batches)
+                    self.steps_done = steps.stop
+                    self.on_step(self.steps_done, self.epochs_done)
+                    if passes(steps, log_every) or self.steps_done == last:
+                        log.add(self.steps_done, state.interval_stats, self.data_wait_seconds)
+                        state = state.replace(interval_stats=self.zero(state.interval_stats))
+                    log.write_all_but(1)
+                    stopping = self.stop()
+                    if stopping or (self.steps_done < last and passes(steps, self.config.checkpoint_every)):
+                        log.write_all_but(0)
+                        self.check_finite(state, log)
+                        self.interval_seconds = time.perf_counter() - log.finished
+                        self.train_seconds = seconds + time.perf_counter() - began
+                        self.save(state)
+                    if stopping:
+                        raise Stopped(stopping)
+                log.write_all_but(0)
+            self.check_finite(state, log)
+        finally:
+            self.train_seconds = seconds + log.finished - began
+        self.interval_seconds = 0.0
         return state
 
     def execute(self, steps: range, state: TrainState, batches: Batch) -> TrainState:

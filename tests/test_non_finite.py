@@ -93,3 +93,13 @@ def test_skipping_changes_nothing_where_all_is_finite(digits, tmp_path):
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain.params, skipping.params)
     assert jnp.int32(39) == plain.step == skipping.step
+
+
+def test_a_run_in_which_nothing_is_finite_ends_where_it_began_and_its_seconds_count(digits, tmp_path):
+    run = run_on(digits, tmp_path, replace(CONFIG, optimizer=Adam(learning_rate=1e30), non_finite="rollback", epochs=1))
+    initial = jax.device_get(run.start())
+    final = fit(run)
+    assert_same_bytes(final.params, initial.params)
+    assert run.steps_done == 13
+    assert run.train_seconds > 0
+    assert run.images_left_out == 203

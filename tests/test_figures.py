@@ -11,9 +11,12 @@ from jaxclf.figures import (
     RIGHT,
     WRONG,
     Judged,
+    confusion_figure,
+    curve_and_mistake,
     explanation_grid,
     explanation_strip,
     gradient_study,
+    image_flow,
     image_grid,
     learning_rate_curve,
     one_hot_figure,
@@ -21,6 +24,8 @@ from jaxclf.figures import (
     save,
     seen_and_unseen,
     tile,
+    training_curves,
+    weight_images,
 )
 
 NAMES = ("ant", "bee", "cat")
@@ -232,3 +237,89 @@ def test_a_learning_rate_curve_shows_every_loss_and_marks_two_rates():
     assert [text.get_text() for text in axis.get_legend().get_texts()][2:] == ["steep: 0.01", "high: 0.1"]
     assert (axis.get_xscale(), axis.get_title()) == ("log", "Some $title")
     assert axis.get_ylim()[1] < 4  # what diverges leaves the picture
+
+
+ROWS = [
+    {"epoch": 0.5, "split": "train", "period": "interval", "loss": 2.0, "accuracy": 0.4},
+    {"epoch": 1.0, "split": "train", "period": "interval", "loss": None, "accuracy": 0.5},
+    {"epoch": 1, "split": "train", "period": "epoch", "loss": 1.5, "accuracy": 0.45},
+    {"epoch": 1, "split": "validation", "period": "epoch", "loss": 1.0, "accuracy": 0.6},
+    {"epoch": 2, "split": "validation", "period": "epoch", "loss": 0.5},
+    {"epoch": 2, "split": "test", "period": "epoch", "loss": 0.7, "accuracy": 0.8},
+]
+
+
+def curves_of(axis):
+    return {line.get_label(): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in axis.lines}
+
+
+def test_curves_show_every_number_there_is_of_each_split():
+    accuracy, loss = training_curves(ROWS, "Some").axes
+    assert (accuracy.get_ylabel(), loss.get_ylabel(), loss.get_xlabel()) == ("accuracy", "loss", "epoch")
+    assert curves_of(accuracy) == {
+        "training, running": [(0.5, 0.4), (1.0, 0.5)], "validation": [(1, 0.6)], "test": [(2, 0.8)],
+    }  # fmt: skip
+    assert curves_of(loss) == {
+        "training, running": [(0.5, 2.0)],
+        "validation": [(1, 1.0), (2, 0.5)],
+        "test": [(2, 0.7)],
+    }
+    styles = [(to_hex(line.get_color()), line.get_marker()) for line in accuracy.lines]
+    assert len(set(styles)) == len(styles)
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == list(curves_of(accuracy))
+    assert not any(axis.lines for axis in training_curves([]).axes)
+
+
+def test_the_curve_stands_beside_the_mistake_with_both_labels(images):
+    figure = curve_and_mistake(ROWS, images[1], "cat", "bee")
+    left, right = figure.axes
+    assert "validation" in curves_of(left)
+    np.testing.assert_array_equal(right.images[0].get_array(), images[1, ..., 0])
+    assert right.get_title() == "found cat,\ntrue bee"
+    assert frames(figure) == [{WRONG}]
+
+
+def test_a_confusion_has_each_count_in_its_square_and_rows_that_are_true():
+    matrix = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 1_999]])
+    (axis,) = confusion_figure(matrix, NAMES, "Some").axes
+    texts = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axis.texts}
+    assert texts == {(0, 0): "8", (0, 1): "2", (2, 0): "1", (2, 2): "1,999"}
+    shades = np.asarray(axis.images[0].get_array())
+    assert shades[0, 0] == pytest.approx(0.8)
+    assert (shades[[0, 2], [1, 0]] < 0).all()
+    assert shades[0, 1] == shades.min()
+    assert (axis.get_ylabel(), axis.get_xlabel()) == ("true", "found")
+    assert [label.get_text() for label in axis.get_yticklabels()] == list(NAMES)
+
+
+def test_a_confusion_of_many_classes_has_no_counts():
+    (axis,) = confusion_figure(np.eye(30, dtype=int), [f"class {i}" for i in range(30)]).axes
+    assert not axis.texts
+
+
+def test_weights_are_an_image_a_class_on_one_scale_centred_at_zero(random):
+    weights = random.normal(size=(28, 27, 2, 10))
+    figure = weight_images(weights, [str(i) for i in range(10)])
+    assert "10 times [28, 27]" in figure.get_suptitle()
+    assert len(shown(figure)) == 10
+    for i, axis in enumerate(shown(figure)):
+        np.testing.assert_allclose(axis.images[0].get_array(), weights[..., i].sum(axis=2))
+        assert axis.get_title() == str(i)
+    ((low, high),) = {axis.images[0].get_clim() for axis in shown(figure)}
+    assert -low == high > 0
+
+
+def test_the_flow_shows_each_filter_and_each_map_of_each_convolution(images, random):
+    filters = {"conv1": random.normal(size=(5, 5, 1, 16)), "conv2": random.normal(size=(5, 5, 16, 70))}
+    maps = {"conv1": random.normal(size=(28, 28, 16)), "conv2": random.normal(size=(14, 14, 70))}
+    figure = image_flow(images[0], filters, maps)
+    first, *rest = shown(figure)
+    np.testing.assert_array_equal(first.images[0].get_array(), images[0, ..., 0])
+    expected = [
+        *np.moveaxis(filters["conv1"][:, :, 0], -1, 0), *np.moveaxis(maps["conv1"], -1, 0),
+        *np.moveaxis(filters["conv2"][:, :, 0], -1, 0)[:64], *np.moveaxis(maps["conv2"], -1, 0)[:64],
+    ]  # fmt: skip
+    for axis, values in zip(rest, expected, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), values)
+        low, high = axis.images[0].get_clim()
+        assert -low == high

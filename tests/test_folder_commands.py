@@ -1,5 +1,6 @@
 """The real commands on pictures in folders."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -81,7 +82,12 @@ def test_a_folder_is_learnt_and_evaluated_seen_beside_unseen(command, folder_run
     evaluated = command(ROOT / "eval.py", "runs/folder", cwd=place, XDG_CACHE_HOME=str(place / "cache"))
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
     assert f"Overall accuracy: {summary['test']['accuracy']:.2%}" in evaluated.stdout
-    assert (place / "runs/folder/seen_and_unseen.png").stat().st_size > 10_000
+    for picture in ("seen_and_unseen", "flow"):
+        assert (place / f"runs/folder/{picture}.png").stat().st_size > 10_000
+    with (place / "runs/folder/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == summary["test"]["examples"]
+    assert all(Path(row["file"]).parent.name == row["label"] for row in rows)
 
 
 def test_another_folder_than_the_run_was_made_with_is_refused(command, folder_run):

@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
+from jaxclf.commands.pictures import write_pictures
+from jaxclf.datasets.scan import printable
 from jaxclf.devices import Devices, keep_compiled
 from jaxclf.evaluation import evaluate
-from jaxclf.figures import Judged, prediction_grid, save, seen_and_unseen
 from jaxclf.files import whole, write_json
 from jaxclf.launch import alone
 from jaxclf.metrics import Accuracy, Confusion, TopK
@@ -27,7 +28,6 @@ from jaxclf.run import Run, load
 from jaxclf.types import Split, require
 from jaxclf.writers import scalars, show
 
-GRID = 9  # pictures in a grid
 WIDE = 1_000  # columns; cut to a terminal's, the table would lose digits
 
 
@@ -77,10 +77,7 @@ def evaluate_run(argv: list[str]) -> int:
     print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     write_evaluation(run, options, split, values)
     write_predictions(options.run / "predictions.csv", split, logits)
-    written = write_pictures(options.run, split, predictions)
-    if options.split != "train":
-        written.append(write_comparison(options.run, run, split, predictions))
-    for picture in written:
+    for picture in write_pictures(run, split, options.split, predictions, values["confusion_matrix"]):
         print(f"wrote {picture}")
     return 0
 
@@ -125,46 +122,16 @@ def write_evaluation(run: Run, options: EvalOptions, split: Split, values: dict[
 
 
 def write_predictions(path: Path, split: Split, logits: np.ndarray) -> None:
-    """Write a row an image: its index in the split, its label, what was found, and how surely."""
+    """Write a row an image: index in the split, label, what was found, how surely, and the file where it is one."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     confidence = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
-    names = split.class_names
+    names, files = split.class_names, getattr(split.images, "paths", ())
     with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(("index", "label", "prediction", "confidence"))
+        rows.writerow(("index", "label", "prediction", "confidence", *(("file",) if files else ())))
         for i, (label, found) in enumerate(zip(split.labels, np.argmax(logits, axis=1), strict=True)):
-            rows.writerow((i, names[label], names[found], f"{confidence[i]:.6f}"))
-
-
-def write_pictures(directory: Path, split: Split, predictions: np.ndarray) -> list[Path]:
-    """Draw the pictures of the studies: some predictions, mistakes only, and the first mistake."""
-    wrong = np.flatnonzero(predictions != split.labels)
-    pictures = {
-        "predictions": (split.some(GRID), "Predictions"),
-        "mistakes": (wrong[:GRID], f"{len(wrong[:GRID])} of {len(wrong):,} mistakes"),
-        "first_mistake": (wrong[:1], f"The first mistake: image {wrong[0] if len(wrong) else ''}"),
-    }
-    written = []
-    for name, (indices, title) in pictures.items():
-        path = directory / f"{name}.png"
-        if not len(indices):
-            path.unlink(missing_ok=True)  # that of an earlier evaluation
-            continue
-        figure = prediction_grid(
-            split.images[indices], split.labels[indices], predictions[indices], split.class_names, title
-        )
-        written.append(save(figure, path))
-    return written
-
-
-def write_comparison(directory: Path, run: Run, split: Split, predictions: np.ndarray) -> Path:
-    """Draw predictions on images the network was trained with beside those on images of the split."""
-    train = run.splits.train
-    chosen, others = train.some(GRID), split.some(GRID)
-    seen = Judged(train.images[chosen], train.labels[chosen], run.predict(train.images[chosen]).argmax(axis=1))
-    unseen = Judged(split.images[others], split.labels[others], predictions[others])
-    titles = ("Images it was trained with", "Images it has not seen")
-    return save(seen_and_unseen(seen, unseen, split.class_names, titles), directory / "seen_and_unseen.png")
+            file_name = (printable(files[i]),) if files else ()
+            rows.writerow((i, names[label], names[found], f"{confidence[i]:.6f}", *file_name))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Pictures: pure functions from arrays to a matplotlib Figure, or to pixels. Importing them leaves matplotlib alone."""
 
 from jaxclf.figures.axes import RIGHT, WRONG, save
-from jaxclf.figures.curves import learning_rate_curve
+from jaxclf.figures.confusion import confusion_figure
+from jaxclf.figures.curves import curve_and_mistake, learning_rate_curve, training_curves
 from jaxclf.figures.examples import Judged, image_grid, one_hot_figure, prediction_grid, seen_and_unseen, tile
 from jaxclf.figures.maps import explanation_grid, explanation_strip, gradient_study
+from jaxclf.figures.network import image_flow, weight_images
 
 __all__ = [
     "RIGHT",
     "WRONG",
     "Judged",
+    "confusion_figure",
+    "curve_and_mistake",
     "explanation_grid",
     "explanation_strip",
     "gradient_study",
+    "image_flow",
     "image_grid",
     "learning_rate_curve",
     "one_hot_figure",
@@ -19,4 +24,6 @@ __all__ = [
     "save",
     "seen_and_unseen",
     "tile",
+    "training_curves",
+    "weight_images",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxclf.checkpoint import Checkpoints, Saved, score
 from jaxclf.config import Config, differences
@@ -27,7 +28,7 @@ from jaxclf.profiling import Profiler
 from jaxclf.recipe import balanced, recipe_of
 from jaxclf.step import Recipe, TrainState, all_finite, summarize, variables_of
 from jaxclf.types import Batch, Split, Splits, UserError, require
-from jaxclf.writers import Record, Writer, scalars
+from jaxclf.writers import Histogram, Record, Writer, scalars
 
 # What a checkpoint notes beside the state, so that a resumed run is the same run.
 NOTED = (
@@ -280,6 +281,7 @@ class Trainer:
         for name, found in values.items():
             self.latest[name] = scalars(found)
             self.write(Record(self.steps_done, self.epochs_done + 1, name, "epoch", self.latest[name]))
+        self.write(Record(self.steps_done, self.epochs_done + 1, "train", "epoch", histograms(state)))
 
     def evaluate(self, state: TrainState, split: Split, keep_logits: bool = False) -> Evaluation:
         """Loss and metrics of a split, with the running mean of the parameters where there is one."""
@@ -317,6 +319,12 @@ class Trainer:
     def zero(self, stats: Any) -> Any:
         """Stats of nothing, shaped and placed like these."""
         return self.devices.replicate(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stats))
+
+
+def histograms(state: TrainState) -> dict[str, Histogram]:
+    """How the values of each parameter are spread, by its name."""
+    flat = flatten_dict(jax.device_get(state.params), sep="/")
+    return {f"parameters/{name}": Histogram(values) for name, values in flat.items()}
 
 
 def passes(steps: range, every: int) -> bool:

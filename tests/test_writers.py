@@ -2,14 +2,30 @@
 
 import io
 import json
+import resource
 import struct
 
 import numpy as np
 import PIL.Image
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.graph_pb2 import GraphDef
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from jaxclf.writers import Console, Image, Jsonl, Record, TensorBoard, show
+from jaxclf.models import Cnn
+from jaxclf.models.graph import graph
+from jaxclf.writers import (
+    Console,
+    Graph,
+    Histogram,
+    HyperParameters,
+    Image,
+    Jsonl,
+    Record,
+    TensorBoard,
+    Text,
+    show,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
 
@@ -155,3 +171,68 @@ def test_without_a_terminal_a_line_an_interval_and_a_line_an_epoch(no_terminal, 
 )
 def test_values_are_shown_for_people(name, value, shown):
     assert show(name, value) == shown
+
+
+def values_of(directory):
+    """What a directory's summaries hold, by tag."""
+    return {value.tag: value for event in events(directory) for value in event.summary.value}
+
+
+def test_texts_and_histograms_are_read_back(tmp_path, random):
+    numbers = random.normal(size=(50, 3)).astype(np.float32)
+    tensorboard = TensorBoard(tmp_path, 0)
+    tensorboard(record(7, table=Text("| a | b |"), weights=Histogram(np.append(numbers, [np.nan, np.inf]))))
+    tensorboard(record(8, weights=Histogram(np.zeros(0, np.float32))))
+    tensorboard.close()
+    found = {
+        value.tag: value for event in events(tmp_path / "train") if event.step == 7 for value in event.summary.value
+    }
+    assert found["table/text_summary"].tensor.string_val == [b"| a | b |"]
+    histogram = found["weights"].histo
+    assert (histogram.num, sum(histogram.bucket)) == (150, 150)
+    assert histogram.sum == pytest.approx(numbers.sum(), rel=1e-5)
+    below = [np.sum(numbers < limit) for limit in histogram.bucket_limit[:-1]]
+    np.testing.assert_array_equal(np.cumsum(histogram.bucket)[:-1], below)
+
+
+def test_the_graph_is_read_back_with_names_shapes_and_what_flows(tmp_path):
+    nodes = graph(Cnn(features=(4,), dense=(), classes=3), (8, 8, 1))
+    tensorboard = TensorBoard(tmp_path, 0)
+    tensorboard(record(0, graph=Graph(nodes)))
+    tensorboard.close()
+    (definition,) = (GraphDef.FromString(event.graph_def) for event in events(tmp_path / "train") if event.graph_def)
+    for node, found in zip(nodes, definition.node, strict=True):
+        assert (node.name, node.operation, node.inputs) == (found.name, found.op, tuple(found.input))
+        (shape,) = found.attr["_output_shapes"].list.shape
+        assert node.shape == tuple(dim.size for dim in shape.dim)
+
+
+def test_what_was_chosen_stands_beside_what_came_of_it(tmp_path):
+    chosen = {"epochs": 3, "optimizer.class": "Adam", "ema": None, "flag": True}
+    tensorboard = TensorBoard(tmp_path, 0)
+    tensorboard(record(9, "", choices=HyperParameters(chosen, {"test_accuracy": 0.75})))
+    tensorboard.close()
+    (file,) = tmp_path.iterdir()
+    assert file.is_file()
+    found = values_of(tmp_path)
+    assert found["test_accuracy"].simple_value == 0.75
+    start = HParamsPluginData.FromString(found["_hparams_/session_start_info"].metadata.plugin_data.content)
+    given = start.session_start_info.hparams
+    assert (given["epochs"].number_value, given["optimizer.class"].string_value, given["flag"].bool_value) == (
+        3,
+        "Adam",
+        True,
+    )
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_writer(tmp_path):
+    tensorboard = TensorBoard(tmp_path, 0)
+    tensorboard(record(1, loss=0.5))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            tensorboard.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    tensorboard.close()

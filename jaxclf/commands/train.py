@@ -15,10 +15,10 @@ from rich.console import Console as RichConsole
 
 from jaxclf.checkpoint import Checkpoints, Saved
 from jaxclf.commands.cli import command, parse_train, print_remarks
+from jaxclf.commands.showing import show_choices, show_inputs, show_network, show_predictions
 from jaxclf.config import Config, to_json
 from jaxclf.devices import Devices, keep_compiled
 from jaxclf.evaluation import batch_shape
-from jaxclf.figures import tile
 from jaxclf.files import digest, read_json, write_json
 from jaxclf.launch import anywhere, first_before_others, is_first, join, same_everywhere
 from jaxclf.loop import Stopped, Trainer
@@ -29,7 +29,7 @@ from jaxclf.run import RunDirectory, versions
 from jaxclf.signals import StopSignals, terminable
 from jaxclf.step import TrainState
 from jaxclf.types import Splits, UserError, require
-from jaxclf.writers import Console, Image, Jsonl, Record, TensorBoard, scalars
+from jaxclf.writers import Console, Jsonl, Record, TensorBoard, scalars
 
 DISK_DELAY = 60.0  # seconds that a file of one machine may take to be seen by another
 
@@ -135,7 +135,8 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
 def fit_and_test(trainer: Trainer, summary: Summary, began: float) -> dict[str, Any]:
     """Fit, and evaluate the test set once; returns what `summary.json` holds but for the best checkpoint."""
     if trainer.resumed is None:
-        write_inputs(trainer.write, trainer.splits)
+        show_inputs(trainer)
+        show_network(trainer, summary)
     with closing(trainer.profiler) if trainer.profiler else nullcontext():
         state = trainer.fit()
     if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
@@ -143,6 +144,7 @@ def fit_and_test(trainer: Trainer, summary: Summary, began: float) -> dict[str, 
     test = evaluate_test(trainer, state)
     if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
         trainer.write(Record(trainer.steps_done, trainer.epochs_done, "test", "epoch", test))
+    show_choices(trainer, test)
     return summarize_run(trainer, summary, test, time.perf_counter() - began)
 
 
@@ -180,20 +182,15 @@ def announce(splits: Splits, step: int) -> None:
         print("no validation images: the curves show test, and nothing is chosen by them")
 
 
-def write_inputs(write: Any, splits: Splits) -> None:
-    """Show a few input images of training and validation."""
-    for name, split in (("train", splits.train), ("validation", splits.validation)):
-        if split is not None:
-            picture = tile(split.images[split.some(25)])
-            write(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
-
-
 def evaluate_test(trainer: Trainer, state: TrainState) -> dict[str, float] | None:
-    """Loss, metrics, mistakes and examples of the test set, where there is one."""
+    """Loss, metrics, mistakes and examples of the test set, where there is one; some predictions are shown."""
     split = trainer.splits.test
     if split is None:
         return None
     values, logits = trainer.evaluate(state, split, keep_logits=True)
+    predictions = np.argmax(logits, axis=1)
+    if is_first():
+        show_predictions(trainer, "test", predictions)
     stats = Accuracy().stats(logits, split.labels, np.ones(len(split), bool))
     mistakes = len(split) - int(stats["sum"])
     return scalars(values) | Accuracy().compute(stats) | {"mistakes": mistakes, "examples": len(split)}

@@ -1,6 +1,6 @@
 """Pictures: pure functions from arrays to a matplotlib Figure, or to pixels. Importing them leaves matplotlib alone."""
 
-from jaxclf.figures.axes import RIGHT, WRONG, save
+from jaxclf.figures.axes import RIGHT, WRONG, pixels, save
 from jaxclf.figures.confusion import confusion_figure
 from jaxclf.figures.curves import curve_and_mistake, learning_rate_curve, training_curves
 from jaxclf.figures.examples import Judged, image_grid, one_hot_figure, prediction_grid, seen_and_unseen, tile
@@ -20,6 +20,7 @@ __all__ = [
     "image_grid",
     "learning_rate_curve",
     "one_hot_figure",
+    "pixels",
     "prediction_grid",
     "save",
     "seen_and_unseen",

@@ -35,3 +35,12 @@ def save(figure: Figure, path: Path) -> Path:
     with whole(path) as partial:
         figure.savefig(partial, dpi=120)
     return path
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure as a picture, uint8 [h, w, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -37,6 +37,13 @@ class Summary:
         """All numbers the model holds."""
         return self.trainable + self.other
 
+    def markdown(self) -> str:
+        """The summary as a table in Markdown."""
+        lines = ["| layer | type | output shape | parameters |", "|---|---|---|---|"]
+        for layer in self.layers:
+            lines.append(f"| {layer.path} | {layer.kind} | {list(layer.output_shape)} | {layer.parameters:,} |")
+        return "\n".join([*lines, f"| all | | | {self.parameters:,} |"])
+
     def table(self) -> Table:
         """The summary for a terminal."""
         table = Table("layer", "type", "output shape", title_justify="left")

@@ -1,0 +1,50 @@
+"""What a run shows in TensorBoard beside its numbers: images, the network, predictions, and what was chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxclf.config import flatten, to_json
+from jaxclf.figures import confusion_figure, pixels, prediction_grid, tile
+from jaxclf.loop import Trainer
+from jaxclf.models.graph import graph
+from jaxclf.models.summary import Summary
+from jaxclf.writers import Graph, HyperParameters, Image, Record, Text
+
+SOME = 25  # images of a grid
+CONFUSED = 100  # most classes in a picture of a confusion matrix
+
+
+def show_inputs(trainer: Trainer) -> None:
+    """Some images of training and validation."""
+    for name, split in trainer.splits.items():
+        if split is not None and name != "test":
+            picture = tile(split.images[split.some(SOME)])
+            trainer.write(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
+
+
+def show_network(trainer: Trainer, summary: Summary) -> None:
+    """The network, untrained: its operations and its parameters."""
+    nodes = graph(trainer.config.model, trainer.splits.train.image_shape)
+    values = {"graph": Graph(nodes), "network": Text(summary.markdown())}
+    trainer.write(Record(0, 0, "train", "epoch", values))
+
+
+def show_predictions(trainer: Trainer, name: str, predictions: np.ndarray) -> None:
+    """Some predictions on a split and, of not too many classes, the confusion matrix."""
+    split = trainer.splits[name]
+    some, names = split.some(SOME), split.class_names
+    grid = prediction_grid(split.images[some], split.labels[some], predictions[some], names)
+    pictures = {"predictions": Image(pixels(grid))}
+    if len(names) <= CONFUSED:
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        np.add.at(matrix, (split.labels, predictions), 1)
+        pictures["confusion"] = Image(pixels(confusion_figure(matrix, names)))
+    trainer.write(Record(trainer.steps_done, trainer.epochs_done, name, "epoch", pictures))
+
+
+def show_choices(trainer: Trainer, test: dict[str, float] | None) -> None:
+    """What the run was made with beside what came of it."""
+    results = {f"test_{name}": test[name] for name in ("accuracy", "loss") if name in test} if test else {}
+    values = {"choices": HyperParameters(flatten(to_json(trainer.config)), results)}
+    trainer.write(Record(trainer.steps_done, trainer.epochs_done, "", "epoch", values))

@@ -50,6 +50,7 @@ LAYERS = {
     "search": 3,
     "evaluation": 4,
     "explanation": 4,
+    "prediction": 4,
     "loop": 4,
     "interval_log": 4,
     "cells": 4,

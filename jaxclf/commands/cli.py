@@ -173,7 +173,8 @@ def nearest(argument: str, options: Any) -> str:
     """The flag most like an unknown one."""
     components = [value for value in vars(options).values() if is_dataclass(value)]
     fields = [name for component in components for name in flatten(to_json(component))]
-    own = [name for name, value in vars(options).items() if value not in components and name not in ("run", "imports")]
+    no_flags = ("run", "paths", "imports")
+    own = [name for name, value in vars(options).items() if value not in components and name not in no_flags]
     names = [*(name for name in fields if name.rpartition(".")[2] != "class"), *own, "import"]
     flags = {alias: name for name in names for alias in (initials(name), name.rpartition(".")[2], name)}
     wanted = argument.lstrip("-").partition("=")[0].replace("-", "_")

@@ -105,7 +105,7 @@ def of_training(rows: list[dict[str, Any]], split: Split, predictions: np.ndarra
         first, names = wrong[0], split.class_names
         yield (
             "curve_and_mistake",
-            curve_and_mistake(rows, split.images[[first]][0], names[predictions[first]], names[split.labels[first]]),
+            curve_and_mistake(rows, split.images[wrong[:1]][0], names[predictions[first]], names[split.labels[first]]),
         )
 
 

@@ -26,11 +26,16 @@ def read_picture(path: Path, image_size: tuple[int, int]) -> UInt8[np.ndarray, "
     What is transparent becomes white; 16-bit grey is scaled to 8. Raises OSError, ValueError and others on damage.
     """
     height, width = image_size
+    return np.asarray(open_picture(path, 2 * max(image_size)).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def open_picture(path: Path, side: int) -> Image.Image:
+    """What `read_picture` resizes: of its own size, or of a part of it where a JPEG is much larger than `side`."""
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {PIXEL_LIMIT:,}")
-        image.draft(None, (2 * max(image_size), 2 * max(image_size)))  # a large JPEG is decoded to about what is needed
-        return np.asarray(_rgb(_upright(image)).resize((width, height), Image.Resampling.BILINEAR))
+        image.draft(None, (side, side))  # a large JPEG is decoded to about what is needed
+        return _rgb(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -60,10 +65,15 @@ def fault(path: Path) -> str | None:
     except Exception as error:  # decoders of damaged files raise whatever comes
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise
-        if path.stat().st_size == 0:
-            return "the file is empty"
-        return str(error).replace(str(path), "it").replace("\n", " ") or type(error).__name__
+        return in_words(path, error)
     return None
+
+
+def in_words(path: Path, error: Exception) -> str:
+    """What is wrong with a picture file, by the error that reading it raised."""
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    return str(error).replace(str(path), "it").replace("\n", " ") or type(error).__name__
 
 
 @cache

@@ -17,7 +17,7 @@ import numpy as np
 from conftest import start_python
 from test_survival import ARGUMENTS, CONFIG, assert_same, steps
 
-TRAIN_SECONDS = (4.5, 9.0)  # after how long a run is cut short: imports take the first part of it
+CUT = (0.5, 2.0)  # after how long a run is cut short, in lengths of the whole one, which does not pause
 
 
 class Soak:
@@ -26,7 +26,9 @@ class Soak:
     def __init__(self, folder: Path, seed: int):
         self.folder, self.random, self.count = folder, np.random.default_rng(seed), Counter[str]()
         (folder / "noise.py").write_text(CONFIG)
+        began = time.monotonic()
         self.wait(self.start(folder / "whole"), 300, (0,))
+        self.seconds = time.monotonic() - began
 
     def start(self, run: Path, **what: str) -> subprocess.Popen:
         """The command, begun or gone on with."""
@@ -48,7 +50,7 @@ class Soak:
     def stopped(self, run: Path, number: signal.Signals) -> str:
         """Sent a signal at a random moment."""
         process = self.start(run, PAUSE="0.4")
-        if self.wait(process, self.random.uniform(*TRAIN_SECONDS), (0,)) is None:
+        if self.wait(process, self.seconds * self.random.uniform(*CUT), (0,)) is None:
             process.send_signal(number)
             allowed = (-9,) if number == signal.SIGKILL else (0, 128 + number, -number)
             assert self.wait(process, 120, allowed) is not None

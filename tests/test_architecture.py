@@ -46,11 +46,13 @@ LAYERS = {
     "config": 3,
     "recipe": 3,
     "checkpoint": 3,
+    "artifact": 3,
     "run": 3,
     "search": 3,
     "evaluation": 4,
     "explanation": 4,
     "prediction": 4,
+    "model_card": 4,
     "loop": 4,
     "interval_log": 4,
     "cells": 4,
@@ -101,6 +103,7 @@ def test_a_module_imports_only_from_below_or_its_own_family(path):
         ("tensorboardX", {"writers"}),
         ("matplotlib", {"figures"}),
         ("ray", {"cells"}),
+        ("safetensors", {"artifact"}),
     ],
 )
 def test_a_library_is_known_to_one_family(library, only):

@@ -57,12 +57,12 @@ def costs(name: str, repeats: int) -> tuple[float, float, float]:
     state, feed = trainer.start(), trainer.batches(0, trainer.total_steps)
     logging, plain, waits = [], [], []
     for epoch in range(config.epochs):
-        before = trainer.train_seconds, trainer.data_wait_seconds
+        before = trainer.progress.train_seconds, trainer.progress.data_wait_seconds
         with logged(trainer) if epoch % 2 else unlogged(trainer):
             state = trainer.fit_epoch(state, feed)
         state = state.replace(epoch_stats=trainer.zero(state.epoch_stats))
-        trainer.epochs_done += 1
-        seconds, wait = trainer.train_seconds - before[0], trainer.data_wait_seconds - before[1]
+        trainer.progress.epochs_done += 1
+        seconds, wait = trainer.progress.train_seconds - before[0], trainer.progress.data_wait_seconds - before[1]
         if epoch % 2:
             logging.append(seconds)
             waits.append(wait)

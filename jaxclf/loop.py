@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxclf.checkpoint import Checkpoints, Saved, score
+from jaxclf.checkpoint import Checkpoints, Saved
 from jaxclf.config import Config, differences
 from jaxclf.devices import Devices
 from jaxclf.evaluation import Evaluation, batch_shape, evaluate
@@ -27,14 +27,9 @@ from jaxclf.pipeline import executions, steps_per_epoch, tensorflow, train_batch
 from jaxclf.profiling import Profiler
 from jaxclf.recipe import balanced, recipe_of
 from jaxclf.step import Recipe, TrainState, all_finite, summarize, variables_of
+from jaxclf.training_progress import Progress
 from jaxclf.types import Batch, Split, Splits, UserError, require
 from jaxclf.writers import Histogram, Record, Writer, scalars
-
-# What a checkpoint notes beside the state, so that a resumed run is the same run.
-NOTED = (
-    "steps_done", "epochs_done", "train_seconds", "data_wait_seconds", "interval_seconds", "images_left_out", "latest",
-    "best_score", "best_epoch",
-)  # fmt: skip
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
@@ -58,16 +53,8 @@ class Trainer:
     on_step: Callable[[int, int], None] = lambda step, epoch: None
     stop: Callable[[], int] = lambda: 0  # the signal to save and stop by, or 0; asked between executions
     profiler: Profiler | None = None
-    steps_done: int = 0  # optimiser updates
-    epochs_done: int = 0  # trained and evaluated
-    train_seconds: float = 0.0  # of steps alone, those before a resume included
-    data_wait_seconds: float = 0.0  # of those, how long the loop waited for batches
-    interval_seconds: float = 0.0  # since the last log line, when the last checkpoint was saved
+    progress: Progress = field(default_factory=Progress)
     compile_seconds: float = 0.0
-    images_left_out: int = 0  # over all epochs, because numbers were not finite
-    latest: dict[str, dict[str, float]] = field(default_factory=dict)  # by split, of the last epoch
-    best_score: float | None = None  # of validation
-    best_epoch: int = 0  # epochs done when it was reached
 
     def __post_init__(self):
         self.devices.check_batch_size(self.config.batch_size, self.config.gradient_accumulation)
@@ -126,8 +113,8 @@ class Trainer:
         """
         state = self.restore(self.start())
         self.check_stop()
-        feed = self.batches(self.steps_done, self.total_steps)
-        while self.epochs_done < self.config.epochs and not self.stopped_early:
+        feed = self.batches(self.progress.steps_done, self.total_steps)
+        while self.progress.epochs_done < self.config.epochs and not self.stopped_early:
             try:
                 state = self.fit_epoch(state, feed)
             except NonFiniteError as error:
@@ -135,7 +122,7 @@ class Trainer:
                     raise
                 print(f"{error}\ngoing back to the last checkpoint, and on behind step {error.step:,}", file=sys.stderr)
                 state = self.roll_back(error.step)
-                feed = self.batches(self.steps_done, self.total_steps)
+                feed = self.batches(self.progress.steps_done, self.total_steps)
                 continue
             try:
                 self.evaluate_epoch(state)
@@ -143,8 +130,7 @@ class Trainer:
                 self.save(state)
                 raise
             state = state.replace(epoch_stats=self.zero(state.epoch_stats))
-            self.epochs_done += 1
-            self.note_best()
+            self.progress.end_epoch(evaluated=self.splits.validation is not None)
             self.save(state)
         return state
 
@@ -156,21 +142,13 @@ class Trainer:
                 self.checkpoints.wait()
                 saved = self.checkpoints.newest()
             state = self.checkpoints.restore(saved, state) if saved else state
-        self.steps_done, self.interval_seconds = step, 0.0
+        self.progress.steps_done, self.progress.interval_seconds = step, 0.0
         return state.replace(step=self.devices.replicate(np.int32(step)))
 
     @property
     def stopped_early(self) -> bool:
         """Whether validation has not become better for as long as the config's patience."""
-        return 0 < self.config.patience <= self.epochs_done - self.best_epoch
-
-    def note_best(self) -> None:
-        """Keep the best validation so far and when it was reached; equal is not better."""
-        if self.splits.validation is None:
-            return
-        reached = score(self.latest["validation"])
-        if self.best_score is None or reached > self.best_score:
-            self.best_score, self.best_epoch = reached, self.epochs_done
+        return 0 < self.config.patience <= self.progress.epochs_done - self.progress.best_epoch
 
     def start(self) -> TrainState:
         """The state at step 0, with the train step compiled."""
@@ -198,43 +176,43 @@ class Trainer:
             raise UserError(
                 "the data is not what this run began with; put it back, or name another --workdir:", changed
             )
-        for name in NOTED:
-            setattr(self, name, notes[name])
+        self.progress = Progress.noted(notes)
         return self.checkpoints.restore(self.resumed, state)
 
     def fit_epoch(self, state: TrainState, feed: Iterator[Batch]) -> TrainState:
         """The steps that are left of an epoch, whose batches `feed` has next, logging as they go."""
-        last, log_every = (self.epochs_done + 1) * self.steps_per_epoch, self.config.log_every
-        began = time.perf_counter() - self.interval_seconds
-        seconds = self.train_seconds - self.interval_seconds
+        progress = self.progress
+        last, log_every = (progress.epochs_done + 1) * self.steps_per_epoch, self.config.log_every
+        began = time.perf_counter() - progress.interval_seconds
+        seconds = progress.train_seconds - progress.interval_seconds
         log = IntervalLog(
-            self.recipe, self.steps_per_epoch, self.learning_rates, self.write, began, self.data_wait_seconds
+            self.recipe, self.steps_per_epoch, self.learning_rates, self.write, began, progress.data_wait_seconds
         )
-        groups = executions(self.steps_done, last, self.steps_per_epoch, self.config.steps_per_execution)
+        groups = executions(progress.steps_done, last, self.steps_per_epoch, self.config.steps_per_execution)
         try:
             with closing(log):
                 for steps, batches in zip(groups, self.waited_for(feed), strict=False):  # none is taken behind the last
                     state = self.execute(steps, state, batches)
-                    self.steps_done = steps.stop
-                    self.on_step(self.steps_done, self.epochs_done)
-                    if passes(steps, log_every) or self.steps_done == last:
-                        log.add(self.steps_done, state.interval_stats, self.data_wait_seconds)
+                    progress.steps_done = steps.stop
+                    self.on_step(progress.steps_done, progress.epochs_done)
+                    if passes(steps, log_every) or progress.steps_done == last:
+                        log.add(progress.steps_done, state.interval_stats, progress.data_wait_seconds)
                         state = state.replace(interval_stats=self.zero(state.interval_stats))
                     log.write_all_but(1)
                     stopping = self.stop()
-                    if stopping or (self.steps_done < last and passes(steps, self.config.checkpoint_every)):
+                    if stopping or (progress.steps_done < last and passes(steps, self.config.checkpoint_every)):
                         log.write_all_but(0)
                         self.check_finite(state, log)
-                        self.interval_seconds = time.perf_counter() - log.finished
-                        self.train_seconds = seconds + time.perf_counter() - began
+                        progress.interval_seconds = time.perf_counter() - log.finished
+                        progress.train_seconds = seconds + time.perf_counter() - began
                         self.save(state)
                     if stopping:
                         raise Stopped(stopping)
                 log.write_all_but(0)
             self.check_finite(state, log)
         finally:
-            self.train_seconds = seconds + log.finished - began
-        self.interval_seconds = 0.0
+            progress.train_seconds = seconds + log.finished - began
+        progress.interval_seconds = 0.0
         return state
 
     def execute(self, steps: range, state: TrainState, batches: Batch) -> TrainState:
@@ -252,7 +230,7 @@ class Trainer:
         while True:
             began = time.perf_counter()
             batch = next(batches, None)
-            self.data_wait_seconds += time.perf_counter() - began
+            self.progress.data_wait_seconds += time.perf_counter() - began
             if batch is None:
                 return
             yield batch
@@ -271,17 +249,17 @@ class Trainer:
 
         Raises Stopped, and has reported nothing, when asked to stop.
         """
-        splits = dict(self.splits.items())
+        progress, splits = self.progress, dict(self.splits.items())
         shown = {"train_full": splits["train"]} if self.config.evaluate_train else {}
         values = {"train": summarize(self.recipe, state.epoch_stats)}
         for name, split in (shown | {self.curve_split: splits[self.curve_split]}).items():
             if split is not None:
                 values[name] = self.evaluate(state, split).values
-        self.images_left_out += self.images_per_epoch - int(state.epoch_stats["loss"]["count"])
+        progress.images_left_out += self.images_per_epoch - int(state.epoch_stats["loss"]["count"])
         for name, found in values.items():
-            self.latest[name] = scalars(found)
-            self.write(Record(self.steps_done, self.epochs_done + 1, name, "epoch", self.latest[name]))
-        self.write(Record(self.steps_done, self.epochs_done + 1, "train", "epoch", histograms(state)))
+            progress.latest[name] = scalars(found)
+            self.write(Record(progress.steps_done, progress.epochs_done + 1, name, "epoch", progress.latest[name]))
+        self.write(Record(progress.steps_done, progress.epochs_done + 1, "train", "epoch", histograms(state)))
 
     def evaluate(self, state: TrainState, split: Split, keep_logits: bool = False) -> Evaluation:
         """Loss and metrics of a split, with the running mean of the parameters where there is one."""
@@ -299,10 +277,10 @@ class Trainer:
         """Checkpoint. Only validation may choose the best: without it, and within an epoch, nothing is chosen."""
         if self.checkpoints is None:
             return
-        evaluated = self.steps_done == self.epochs_done * self.steps_per_epoch
-        metrics = self.latest["validation"] if evaluated and self.splits.validation is not None else {}
-        notes = self.data | {name: getattr(self, name) for name in NOTED} | {"rows": self.rows()}
-        self.checkpoints.save(self.steps_done, state, metrics, notes)
+        evaluated = self.progress.steps_done == self.progress.epochs_done * self.steps_per_epoch
+        metrics = self.progress.latest["validation"] if evaluated and self.splits.validation is not None else {}
+        notes = self.data | asdict(self.progress) | {"rows": self.rows()}
+        self.checkpoints.save(self.progress.steps_done, state, metrics, notes)
 
     def check_finite(self, state: TrainState, log: IntervalLog) -> None:
         """Raise NonFiniteError, with the interval so far written, unless all parameters are numbers.
@@ -312,9 +290,11 @@ class Trainer:
         if jax.jit(all_finite)(state.params):
             return
         if int(state.interval_stats["loss"]["count"]):
-            log.add(self.steps_done, state.interval_stats, self.data_wait_seconds)
+            log.add(self.progress.steps_done, state.interval_stats, self.progress.data_wait_seconds)
             log.write_all_but(0)
-        raise NonFiniteError(self.steps_done, math.nan, math.nan, float(self.learning_rates[self.steps_done - 1]))
+        raise NonFiniteError(
+            self.progress.steps_done, math.nan, math.nan, float(self.learning_rates[self.progress.steps_done - 1])
+        )
 
     def zero(self, stats: Any) -> Any:
         """Stats of nothing, shaped and placed like these."""
@@ -323,7 +303,7 @@ class Trainer:
 
 def histograms(state: TrainState) -> dict[str, Histogram]:
     """How the values of each parameter are spread, by its name."""
-    flat = flatten_dict(jax.device_get(state.params), sep="/")
+    flat: dict[str, Any] = flatten_dict(jax.device_get(state.params), sep="/")
     return {f"parameters/{name}": Histogram(values) for name, values in flat.items()}
 
 

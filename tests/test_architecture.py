@@ -55,6 +55,7 @@ LAYERS = {
     "model_card": 4,
     "loop": 4,
     "interval_log": 4,
+    "training_progress": 4,
     "cells": 4,
     "benchmark": 4,
     "learning_rate_range": 4,

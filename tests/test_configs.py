@@ -31,8 +31,8 @@ def test_a_few_steps_of_each_config(path, digits):
     config = read_config(str(path))
     run = Trainer(replace(config, epochs=1, log_every=2), digits, Devices.all())
     run.fit()
-    assert run.latest["train"]["loss"] < 10
-    assert 0 <= run.latest["validation"]["accuracy"] <= 1
+    assert run.progress.latest["train"]["loss"] < 10
+    assert 0 <= run.progress.latest["validation"]["accuracy"] <= 1
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

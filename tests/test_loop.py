@@ -170,7 +170,7 @@ def test_a_convolutional_network_learns_real_digits(mnist):
     )
     run = Trainer(config, Splits(few, None, None), Devices.all())
     run.fit()
-    assert run.latest["train"]["accuracy"] > 0.85
+    assert run.progress.latest["train"]["accuracy"] > 0.85
 
 
 def stubborn(path, digits):
@@ -184,15 +184,15 @@ def stubborn(path, digits):
 def test_training_stops_when_patience_ends_and_resumed_ends_alike(digits, tmp_path):
     whole = stubborn(tmp_path / "whole", digits)
     whole.fit()
-    assert (whole.epochs_done, whole.best_epoch, whole.stopped_early) == (4, 1, True)
+    assert (whole.progress.epochs_done, whole.progress.best_epoch, whole.stopped_early) == (4, 1, True)
     stopped = stubborn(tmp_path / "stopped", digits)
-    stopped.stop = lambda: stopped.steps_done == 35
+    stopped.stop = lambda: stopped.progress.steps_done == 35
     with pytest.raises(Stopped):
         stopped.fit()
     stopped.checkpoints.close()
     resumed = stubborn(tmp_path / "stopped", digits)
     state = resumed.fit()
-    assert (resumed.epochs_done, resumed.best_epoch, int(state.step)) == (4, 1, 52)
+    assert (resumed.progress.epochs_done, resumed.progress.best_epoch, int(state.step)) == (4, 1, 52)
     resumed.checkpoints.close()
     again = stubborn(tmp_path / "stopped", digits)
     assert int(again.fit().step) == 52  # it does not go on
@@ -203,7 +203,7 @@ def test_training_stops_when_patience_ends_and_resumed_ends_alike(digits, tmp_pa
 
 def test_a_run_goes_on_with_no_other_data(digits, tmp_path):
     stopped = run_on(digits, tmp_path, CONFIG)
-    stopped.stop = lambda: stopped.steps_done == 20
+    stopped.stop = lambda: stopped.progress.steps_done == 20
     with pytest.raises(Stopped):
         stopped.fit()
     stopped.checkpoints.close()
@@ -243,8 +243,8 @@ def test_the_wait_for_data_is_measured(digits, tmp_path):
     lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     waits = [row["data_wait_seconds"] for row in lines if row["period"] == "interval"]
     # The end of the data is waited for after the last interval.
-    assert sum(waits) == pytest.approx(run.data_wait_seconds, abs=0.02)
-    assert 0.02 < run.data_wait_seconds <= run.train_seconds
+    assert sum(waits) == pytest.approx(run.progress.data_wait_seconds, abs=0.02)
+    assert 0.02 < run.progress.data_wait_seconds <= run.progress.train_seconds
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4])

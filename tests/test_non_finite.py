@@ -76,14 +76,14 @@ def test_what_is_left_out_is_counted_and_the_run_ends_finite_and_resumes(policy,
     run = run_on(spoilt, tmp_path / "whole", config)
     state = fit(run)
     assert finite(state.params)
-    assert math.isfinite(run.latest["validation"]["loss"])
+    assert math.isfinite(run.progress.latest["validation"]["loss"])
     steps = 1 if policy == "skip" else 13  # of an epoch, at most
-    assert 3 * 11 <= run.images_left_out <= 3 * steps * 16
+    assert 3 * 11 <= run.progress.images_left_out <= 3 * steps * 16
     assert (policy == "rollback") == ("going back to the last checkpoint" in capsys.readouterr().err)
     assert fit(run_on(spoilt, tmp_path / "stopped", config, stop=at_call(17))) is None
     resumed = run_on(spoilt, tmp_path / "stopped", config)
     assert_same_bytes(fit(resumed), state)
-    assert resumed.images_left_out == run.images_left_out
+    assert resumed.progress.images_left_out == run.progress.images_left_out
     assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
 
 
@@ -100,6 +100,6 @@ def test_a_run_in_which_nothing_is_finite_ends_where_it_began_and_its_seconds_co
     initial = jax.device_get(run.start())
     final = fit(run)
     assert_same_bytes(final.params, initial.params)
-    assert run.steps_done == 13
-    assert run.train_seconds > 0
-    assert run.images_left_out == 203
+    assert run.progress.steps_done == 13
+    assert run.progress.train_seconds > 0
+    assert run.progress.images_left_out == 203

@@ -139,7 +139,7 @@ def test_checkpoints_within_an_epoch_change_nothing_and_are_gone_on_from(whole, 
 
     def stop():
         kept.append(run.checkpoints.saved[-1].step if run.checkpoints.saved else 0)
-        if run.steps_done == 24:  # two epochs are 26 steps
+        if run.progress.steps_done == 24:  # two epochs are 26 steps
             raise KeyboardInterrupt  # as good as kill -9: nothing is saved on the way out
         return 0
 
@@ -179,4 +179,4 @@ def test_the_speed_of_an_interval_counts_the_time_before_a_stop(digits, tmp_path
     first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert first["step"] == 5
     assert 80 / first["images_per_second"] > before["interval_seconds"]
-    assert resumed.train_seconds > before["train_seconds"]
+    assert resumed.progress.train_seconds > before["train_seconds"]

@@ -40,11 +40,11 @@ def show_predictions(trainer: Trainer, name: str, predictions: np.ndarray) -> No
         matrix = np.zeros((len(names), len(names)), np.int64)
         np.add.at(matrix, (split.labels, predictions), 1)
         pictures["confusion"] = Image(pixels(confusion_figure(matrix, names)))
-    trainer.write(Record(trainer.steps_done, trainer.epochs_done, name, "epoch", pictures))
+    trainer.write(Record(trainer.progress.steps_done, trainer.progress.epochs_done, name, "epoch", pictures))
 
 
 def show_choices(trainer: Trainer, test: dict[str, float] | None) -> None:
     """What the run was made with beside what came of it."""
     results = {f"test_{name}": test[name] for name in ("accuracy", "loss") if name in test} if test else {}
     values = {"choices": HyperParameters(flatten(to_json(trainer.config)), results)}
-    trainer.write(Record(trainer.steps_done, trainer.epochs_done, "", "epoch", values))
+    trainer.write(Record(trainer.progress.steps_done, trainer.progress.epochs_done, "", "epoch", values))

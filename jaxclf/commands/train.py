@@ -123,7 +123,10 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
         except Stopped as stopped:
             checkpoints.wait()
             if is_first():
-                print(f"stopped at step {trainer.steps_done:,}; the same command goes on from there", file=sys.stderr)
+                print(
+                    f"stopped at step {trainer.progress.steps_done:,}; the same command goes on from there",
+                    file=sys.stderr,
+                )
             return 128 + stopped.signal
         if is_first():
             write_json(directory.summary, result | {"best": described(checkpoints.best)})  # the run is finished
@@ -139,11 +142,11 @@ def fit_and_test(trainer: Trainer, summary: Summary, began: float) -> dict[str, 
         show_network(trainer, summary)
     with closing(trainer.profiler) if trainer.profiler else nullcontext():
         state = trainer.fit()
-    if trainer.stopped_early and trainer.epochs_done < trainer.config.epochs:
-        print(f"stopped early: validation has not become better since epoch {trainer.best_epoch}")
+    if trainer.stopped_early and trainer.progress.epochs_done < trainer.config.epochs:
+        print(f"stopped early: validation has not become better since epoch {trainer.progress.best_epoch}")
     test = evaluate_test(trainer, state)
     if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
-        trainer.write(Record(trainer.steps_done, trainer.epochs_done, "test", "epoch", test))
+        trainer.write(Record(trainer.progress.steps_done, trainer.progress.epochs_done, "test", "epoch", test))
     show_choices(trainer, test)
     return summarize_run(trainer, summary, test, time.perf_counter() - began)
 
@@ -201,19 +204,19 @@ def summarize_run(
 ) -> dict[str, Any]:
     """What `summary.json` holds but for the best checkpoint."""
     config = trainer.config
-    epochs = trainer.epochs_done
+    epochs = trainer.progress.epochs_done
     return {
         "parameters": summary.parameters,
         "epochs": epochs,
-        "steps": trainer.steps_done,
+        "steps": trainer.progress.steps_done,
         "batch_size": config.batch_size,
-        **{name: values for name, values in trainer.latest.items() if name != "test"},
+        **{name: values for name, values in trainer.progress.latest.items() if name != "test"},
         "test": test_values,
-        "images_per_second": trainer.images_per_epoch * epochs / trainer.train_seconds,
-        "images_left_out": trainer.images_left_out,
+        "images_per_second": trainer.images_per_epoch * epochs / trainer.progress.train_seconds,
+        "images_left_out": trainer.progress.images_left_out,
         "files_left_out": len(trainer.splits.skipped),
-        "train_seconds": trainer.train_seconds,
-        "data_wait_seconds": trainer.data_wait_seconds,
+        "train_seconds": trainer.progress.train_seconds,
+        "data_wait_seconds": trainer.progress.data_wait_seconds,
         "compile_seconds": trainer.compile_seconds,
         "wall_seconds": wall_seconds,
     }

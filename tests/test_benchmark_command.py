@@ -148,6 +148,7 @@ def test_what_is_finished_or_failed_is_not_run_again(there, capsys):
     assert printed_at(there) == before
 
 
+@pytest.mark.slow
 def test_what_has_failed_is_tried_again_on_request(there, capsys):
     before = printed_at(there)
     assert again(*GRID, "--retry") == 4
@@ -157,6 +158,7 @@ def test_what_has_failed_is_tried_again_on_request(there, capsys):
     }
 
 
+@pytest.mark.slow
 def test_more_seeds_go_on_from_fewer(there, capsys):
     assert again("--seeds", 2, "--set", f"{RATE}=0.5", "model.classes=2") == 0
     assert "2 cells, 1 to run" in capsys.readouterr().err

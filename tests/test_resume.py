@@ -113,7 +113,14 @@ def whole(splits_of, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(("name", "call"), [(name, call) for name, calls in STOPS.items() for call in calls])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        pytest.param(name, call, marks=[pytest.mark.slow] * (not name.startswith("digits")))
+        for name, calls in STOPS.items()
+        for call in calls
+    ],
+)
 def test_a_run_stopped_once_ends_with_the_same_bytes(name, call, whole, splits_of, tmp_path):
     assert fit(run_on(splits_of(name), tmp_path, CASES[name], stop=at_call(call))) is None
     resumed = run_on(splits_of(name), tmp_path, CASES[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -75,6 +76,19 @@ class RunDirectory:
             write_json(self.environment, environment())
             write_json(self.config, config)
             yield
+
+
+def read_metrics(directory: RunDirectory) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, as far as they can be read."""
+    rows = []
+    for line in directory.metrics.read_bytes().splitlines() if directory.metrics.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # cut by whatever stopped the run
+        if isinstance(row, dict) and {"split", "period", "epoch"} <= row.keys():
+            rows.append(row)
+    return rows
 
 
 def environment() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -46,3 +46,17 @@ def estimate(values: Sequence[float]) -> Estimate:
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate:
     """The mean of a - b over the keys (seeds) both have, of which there must be one."""
     return estimate([a[key] - b[key] for key in sorted(a.keys() & b.keys())])
+
+
+def interval_of_share(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share of which so many of n draws are known; of none, everything.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z, share = float(ndtri((1 + CONFIDENCE) / 2)), successes / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    # Rounding must not leave the share of none or of all outside.
+    return max(0.0, min(middle - half_width, share)), min(1.0, max(middle + half_width, share))

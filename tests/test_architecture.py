@@ -30,6 +30,7 @@ LAYERS = {
     "manifest": 0,
     "signals": 0,
     "augment": 1,
+    "calibration": 1,
     "datasets": 1,
     "figures": 1,
     "losses": 1,
@@ -55,6 +56,7 @@ LAYERS = {
     "model_card": 4,
     "loop": 4,
     "interval_log": 4,
+    "report": 4,
     "training_progress": 4,
     "cells": 4,
     "benchmark": 4,
@@ -105,6 +107,7 @@ def test_a_module_imports_only_from_below_or_its_own_family(path):
         ("matplotlib", {"figures"}),
         ("ray", {"cells"}),
         ("safetensors", {"artifact"}),
+        ("jinja2", {"report"}),
     ],
 )
 def test_a_library_is_known_to_one_family(library, only):

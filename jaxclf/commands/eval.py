@@ -19,12 +19,13 @@ from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
 from jaxclf.commands.pictures import write_pictures
 from jaxclf.datasets.scan import printable
 from jaxclf.devices import Devices, keep_compiled
-from jaxclf.evaluation import evaluate
+from jaxclf.evaluation import Evaluation, evaluate
 from jaxclf.files import whole, write_json
 from jaxclf.launch import alone
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.recipe import recipe_of
-from jaxclf.run import Run, load
+from jaxclf.report import Evaluated, write_report
+from jaxclf.run import Run, load, read_metrics
 from jaxclf.types import Split, require
 from jaxclf.writers import scalars, show
 
@@ -70,15 +71,22 @@ def evaluate_run(argv: list[str]) -> int:
     )
     batch_size = run.config.eval_batch_size if options.batch_size is None else options.batch_size
     require(batch_size >= 1, f"batch_size={batch_size}: expected at least 1")
-    values, logits = evaluate(
-        recipe, devices, devices.compile_eval_step(recipe), run.variables, split, batch_size, keep_logits=True
-    )
+    step = devices.compile_eval_step(recipe)
+
+    def evaluated(split: Split) -> Evaluation:
+        return evaluate(recipe, devices, step, run.variables, split, batch_size, keep_logits=True)
+
+    values, logits = evaluated(split)
     predictions = np.argmax(logits, axis=1)
     print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     write_evaluation(run, options, split, values)
     write_predictions(options.run / "predictions.csv", split, logits)
     for picture in write_pictures(run, split, options.split, predictions, values["confusion_matrix"]):
         print(f"wrote {picture}")
+    validation = run.splits.validation if options.split != "validation" else None
+    of_validation = None if validation is None else evaluated(validation).logits
+    shown = Evaluated(run.splits, options.split, logits, of_validation, options.weights)
+    print(f"wrote {write_report(run, read_metrics(run.directory), shown)}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from jaxclf.figures import (
     weight_images,
 )
 from jaxclf.models.feature_maps import feature_maps, filters, pixel_weights
-from jaxclf.run import Run, RunDirectory
+from jaxclf.run import Run, read_metrics
 from jaxclf.types import Split
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def write_pictures(run: Run, split: Split, name: str, predictions: np.ndarray, m
     drawn = dict(of_predictions(split, predictions))
     if name != "train":
         drawn["seen_and_unseen"] = comparison(run, split, predictions)
-    drawn |= dict(of_training(read_rows(run.directory), split, predictions))
+    drawn |= dict(of_training(read_metrics(run.directory), split, predictions))
     drawn |= dict(of_network(run, split))
     if len(matrix) <= CLASSES:
         drawn["confusion"] = confusion_figure(matrix, split.class_names, f"Confusion, {name}: {len(split):,} images")
@@ -80,19 +79,6 @@ def comparison(run: Run, split: Split, predictions: np.ndarray) -> Figure:
     unseen = Judged(split.images[others], split.labels[others], predictions[others])
     titles = ("Images it was trained with", "Images it has not seen")
     return seen_and_unseen(seen, unseen, split.class_names, titles)
-
-
-def read_rows(directory: RunDirectory) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, as far as they can be read."""
-    rows = []
-    for line in directory.metrics.read_bytes().splitlines() if directory.metrics.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # cut by whatever stopped the run
-        if isinstance(row, dict) and {"split", "period", "epoch"} <= row.keys():
-            rows.append(row)
-    return rows
 
 
 def of_training(rows: list[dict[str, Any]], split: Split, predictions: np.ndarray) -> Iterator[tuple[str, Figure]]:

@@ -1,14 +1,22 @@
-"""What a run shows in TensorBoard beside its numbers: images, the network, predictions, and what was chosen."""
+"""What a run shows beside its numbers: images, the network, predictions and choices in TensorBoard; a report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
 import numpy as np
 
 from jaxclf.config import flatten, to_json
+from jaxclf.evaluation import Evaluation
 from jaxclf.figures import confusion_figure, pixels, prediction_grid, tile
 from jaxclf.loop import Trainer
 from jaxclf.models.graph import graph
 from jaxclf.models.summary import Summary
+from jaxclf.report import Evaluated, write_report
+from jaxclf.run import Run, RunDirectory, read_metrics
+from jaxclf.step import TrainState, variables_of
 from jaxclf.writers import Graph, HyperParameters, Image, Record, Text
 
 SOME = 25  # images of a grid
@@ -48,3 +56,15 @@ def show_choices(trainer: Trainer, test: dict[str, float] | None) -> None:
     results = {f"test_{name}": test[name] for name in ("accuracy", "loss") if name in test} if test else {}
     values = {"choices": HyperParameters(flatten(to_json(trainer.config)), results)}
     trainer.write(Record(trainer.progress.steps_done, trainer.progress.epochs_done, "", "epoch", values))
+
+
+def show_report(
+    trainer: Trainer, directory: RunDirectory, state: TrainState, evaluations: Mapping[str, Evaluation]
+) -> Path:
+    """The report of a run at its end: of its test images or, where there are none, of validation; returns the file."""
+    train, name = trainer.splits.train, "test" if "test" in evaluations else "validation"
+    step, variables = trainer.progress.steps_done, jax.device_get(variables_of(state))
+    run = Run(directory, trainer.config, step, train.class_names, train.image_shape, variables)
+    logits = {name: evaluation.logits for name, evaluation in evaluations.items()}
+    evaluated = Evaluated(trainer.splits, name, logits[name], logits.get("validation"))
+    return write_report(run, read_metrics(directory), evaluated)

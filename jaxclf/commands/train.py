@@ -15,10 +15,10 @@ from rich.console import Console as RichConsole
 
 from jaxclf.checkpoint import Checkpoints, Saved
 from jaxclf.commands.cli import command, parse_train, print_remarks
-from jaxclf.commands.showing import show_choices, show_inputs, show_network, show_predictions
+from jaxclf.commands.showing import show_choices, show_inputs, show_network, show_predictions, show_report
 from jaxclf.config import Config, to_json
 from jaxclf.devices import Devices, keep_compiled
-from jaxclf.evaluation import batch_shape
+from jaxclf.evaluation import Evaluation, batch_shape
 from jaxclf.files import digest, read_json, write_json
 from jaxclf.launch import anywhere, first_before_others, is_first, join, same_everywhere
 from jaxclf.loop import Stopped, Trainer
@@ -118,7 +118,9 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
         announce(trainer.splits, step)
         try:
             with written(trainer, directory) if is_first() else nullcontext():
-                result = fit_and_test(trainer, summary, began)
+                state = fit(trainer, summary)
+                evaluations = evaluate_held_out(trainer, state)
+                result = summarize_run(trainer, summary, report_test(trainer, evaluations), began)
             checkpoints.wait()
         except Stopped as stopped:
             checkpoints.wait()
@@ -132,11 +134,13 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
             write_json(directory.summary, result | {"best": described(checkpoints.best)})  # the run is finished
     print_result(result)
     print(f"written to {directory.path}")
+    if is_first() and evaluations:
+        print(f"wrote {show_report(trainer, directory, state, evaluations)}")
     return 0
 
 
-def fit_and_test(trainer: Trainer, summary: Summary, began: float) -> dict[str, Any]:
-    """Fit, and evaluate the test set once; returns what `summary.json` holds but for the best checkpoint."""
+def fit(trainer: Trainer, summary: Summary) -> TrainState:
+    """Train to the end, what there is to see of data and network shown first."""
     if trainer.resumed is None:
         show_inputs(trainer)
         show_network(trainer, summary)
@@ -144,11 +148,7 @@ def fit_and_test(trainer: Trainer, summary: Summary, began: float) -> dict[str, 
         state = trainer.fit()
     if trainer.stopped_early and trainer.progress.epochs_done < trainer.config.epochs:
         print(f"stopped early: validation has not become better since epoch {trainer.progress.best_epoch}")
-    test = evaluate_test(trainer, state)
-    if test is not None and trainer.curve_split != "test":  # where it is, the last epoch has it
-        trainer.write(Record(trainer.progress.steps_done, trainer.progress.epochs_done, "test", "epoch", test))
-    show_choices(trainer, test)
-    return summarize_run(trainer, summary, test, time.perf_counter() - began)
+    return state
 
 
 def check_shared(directory: RunDirectory, step: int) -> None:
@@ -185,22 +185,31 @@ def announce(splits: Splits, step: int) -> None:
         print("no validation images: the curves show test, and nothing is chosen by them")
 
 
-def evaluate_test(trainer: Trainer, state: TrainState) -> dict[str, float] | None:
-    """Loss, metrics, mistakes and examples of the test set, where there is one; some predictions are shown."""
-    split = trainer.splits.test
-    if split is None:
-        return None
-    values, logits = trainer.evaluate(state, split, keep_logits=True)
-    predictions = np.argmax(logits, axis=1)
-    if is_first():
-        show_predictions(trainer, "test", predictions)
-    stats = Accuracy().stats(logits, split.labels, np.ones(len(split), bool))
-    mistakes = len(split) - int(stats["sum"])
-    return scalars(values) | Accuracy().compute(stats) | {"mistakes": mistakes, "examples": len(split)}
+def evaluate_held_out(trainer: Trainer, state: TrainState) -> dict[str, Evaluation]:
+    """What the final weights make of validation and test images, where there are such."""
+    held_out = {name: split for name, split in trainer.splits.items() if split is not None and name != "train"}
+    return {name: trainer.evaluate(state, split, keep_logits=True) for name, split in held_out.items()}
+
+
+def report_test(trainer: Trainer, evaluations: dict[str, Evaluation]) -> dict[str, float] | None:
+    """Loss, metrics, mistakes and examples of the test set, where there is one; written and shown."""
+    found, progress = None, trainer.progress
+    if "test" in evaluations:
+        values, logits = evaluations["test"]
+        split = trainer.splits["test"]
+        stats = Accuracy().stats(logits, split.labels, np.ones(len(split), bool))
+        mistakes = len(split) - int(stats["sum"])
+        found = scalars(values) | Accuracy().compute(stats) | {"mistakes": mistakes, "examples": len(split)}
+        if is_first():
+            show_predictions(trainer, "test", np.argmax(logits, axis=1))
+        if trainer.curve_split != "test":  # where it is, the last epoch has it
+            trainer.write(Record(progress.steps_done, progress.epochs_done, "test", "epoch", found))
+    show_choices(trainer, found)
+    return found
 
 
 def summarize_run(
-    trainer: Trainer, summary: Summary, test_values: dict[str, float] | None, wall_seconds: float
+    trainer: Trainer, summary: Summary, test_values: dict[str, float] | None, began: float
 ) -> dict[str, Any]:
     """What `summary.json` holds but for the best checkpoint."""
     config = trainer.config
@@ -218,7 +227,7 @@ def summarize_run(
         "train_seconds": trainer.progress.train_seconds,
         "data_wait_seconds": trainer.progress.data_wait_seconds,
         "compile_seconds": trainer.compile_seconds,
-        "wall_seconds": wall_seconds,
+        "wall_seconds": time.perf_counter() - began,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,3 +22,14 @@ def shown(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     yield from track(
         items, escape(description), total, console=console, transient=True, disable=not console.is_terminal
     )
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Something moves on a terminal while the block, whose steps are not counted, is at work."""
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(escape(description)):
+        yield

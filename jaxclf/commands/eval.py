@@ -23,6 +23,7 @@ from jaxclf.evaluation import Evaluation, evaluate
 from jaxclf.files import whole, write_json
 from jaxclf.launch import alone
 from jaxclf.metrics import Accuracy, Confusion, TopK
+from jaxclf.progress import working
 from jaxclf.recipe import recipe_of
 from jaxclf.report import Evaluated, write_report
 from jaxclf.run import Run, load, read_metrics
@@ -74,19 +75,24 @@ def evaluate_run(argv: list[str]) -> int:
     step = devices.compile_eval_step(recipe)
 
     def evaluated(split: Split) -> Evaluation:
-        return evaluate(recipe, devices, step, run.variables, split, batch_size, keep_logits=True)
+        with working(f"evaluating {len(split):,} images"):
+            return evaluate(recipe, devices, step, run.variables, split, batch_size, keep_logits=True)
 
     values, logits = evaluated(split)
     predictions = np.argmax(logits, axis=1)
     print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     write_evaluation(run, options, split, values)
     write_predictions(options.run / "predictions.csv", split, logits)
-    for picture in write_pictures(run, split, options.split, predictions, values["confusion_matrix"]):
+    with working("drawing"):
+        written = write_pictures(run, split, options.split, predictions, values["confusion_matrix"])
+    for picture in written:
         print(f"wrote {picture}")
     validation = run.splits.validation if options.split != "validation" else None
     of_validation = None if validation is None else evaluated(validation).logits
     shown = Evaluated(run.splits, options.split, logits, of_validation, options.weights)
-    print(f"wrote {write_report(run, read_metrics(run.directory), shown)}")
+    with working("writing the report"):
+        report = write_report(run, read_metrics(run.directory), shown)
+    print(f"wrote {report}")
     return 0
 
 

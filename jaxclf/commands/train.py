@@ -25,6 +25,7 @@ from jaxclf.loop import Stopped, Trainer
 from jaxclf.metrics import Accuracy
 from jaxclf.models.summary import Summary, summarize
 from jaxclf.profiling import Profiler, steps_to_profile
+from jaxclf.progress import working
 from jaxclf.run import RunDirectory, versions
 from jaxclf.signals import StopSignals, terminable
 from jaxclf.step import TrainState
@@ -135,7 +136,9 @@ def fit_and_report(trainer: Trainer, directory: RunDirectory, summary: Summary, 
     print_result(result)
     print(f"written to {directory.path}")
     if is_first() and evaluations:
-        print(f"wrote {show_report(trainer, directory, state, evaluations)}")
+        with working("writing the report"):
+            report = show_report(trainer, directory, state, evaluations)
+        print(f"wrote {report}")
     return 0
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -79,12 +80,12 @@ class Chromium:
         message, self._read = self._read.split(b"\0", 1)
         return json.loads(message)
 
-    def open(self, path, width=1200, height=900, scheme="light"):
-        """Show a file; what was kept of an earlier one is forgotten."""
+    def open(self, page, width=1200, height=900, scheme="light"):
+        """Show a file, or what is at an address; what was kept of an earlier page is forgotten."""
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.events.clear()
-        self.ask("Page.navigate", url=path.as_uri())
+        self.ask("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
@@ -93,6 +94,24 @@ class Chromium:
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, expression):
+        """Wait until an expression is true, or something."""
+        until = time.monotonic() + PATIENCE
+        while not self.value(expression):
+            assert time.monotonic() < until, f"not so after {PATIENCE:.0f} s: {expression}"
+            time.sleep(0.1)
+
+    def stroke(self, points):
+        """Press the mouse at the first of some points (x, y), move it along the others, and let go of it."""
+        kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
+            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def drop(self, expression, path):
+        """Give a file to the input of files that an expression gives."""
+        found = self.ask("Runtime.evaluate", expression=expression)["result"]
+        self.ask("DOM.setFileInputFiles", files=[str(path)], objectId=found["objectId"])
 
     def click(self, selector):
         """Press the mouse in the middle of an element."""
@@ -128,7 +147,19 @@ class Chromium:
         return [event for event in self.events if event.get("method") in wanted]
 
     @property
+    def errors(self):
+        """Of those the errors."""
+        return [
+            event for event in self.complaints if "exceptionDetails" in event["params"] or is_error(event["params"])
+        ]
+
+    @property
     def requests(self):
         """Addresses the page asked for, but for its own and what it holds in itself."""
         urls = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-        return [url for url in urls[1:] if not url.startswith("data:")]
+        return [url for url in urls[1:] if not url.startswith(("data:", "blob:"))]
+
+
+def is_error(params):
+    """Whether an exception, an entry of the log or a call of the console is an error."""
+    return "exceptionDetails" in params or "error" in (params.get("type"), params.get("entry", {}).get("level"))

@@ -108,6 +108,7 @@ def test_a_module_imports_only_from_below_or_its_own_family(path):
         ("ray", {"cells"}),
         ("safetensors", {"artifact"}),
         ("jinja2", {"report"}),
+        ("gradio", {"commands"}),
     ],
 )
 def test_a_library_is_known_to_one_family(library, only):

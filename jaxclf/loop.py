@@ -250,16 +250,16 @@ class Trainer:
         Raises Stopped, and has reported nothing, when asked to stop.
         """
         progress, splits = self.progress, dict(self.splits.items())
-        shown = {"train_full": splits["train"]} if self.config.evaluate_train else {}
+        more = {"train_full": splits["train"]} if self.config.evaluate_train else {}
         values = {"train": summarize(self.recipe, state.epoch_stats)}
-        for name, split in (shown | {self.curve_split: splits[self.curve_split]}).items():
+        for name, split in (more | {self.curve_split: splits[self.curve_split]}).items():
             if split is not None:
                 values[name] = self.evaluate(state, split).values
         progress.images_left_out += self.images_per_epoch - int(state.epoch_stats["loss"]["count"])
         for name, found in values.items():
             progress.latest[name] = scalars(found)
-            self.write(Record(progress.steps_done, progress.epochs_done + 1, name, "epoch", progress.latest[name]))
-        self.write(Record(progress.steps_done, progress.epochs_done + 1, "train", "epoch", histograms(state)))
+            shown = progress.latest[name] | (histograms(state) if name == "train" else {})
+            self.write(Record(progress.steps_done, progress.epochs_done + 1, name, "epoch", shown))
 
     def evaluate(self, state: TrainState, split: Split, keep_logits: bool = False) -> Evaluation:
         """Loss and metrics of a split, with the running mean of the parameters where there is one."""

@@ -81,8 +81,16 @@ def digits(mnist: Splits) -> Splits:
 
 
 def start_python(*arguments, cwd=ROOT, **environment):
-    """Start a Python file or module as a user does: a fresh process, one device, warnings shown."""
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
+    """Start a Python file or module as a user does: a fresh process, one device, warnings shown.
+
+    Programs that an earlier one compiled are kept: compiling them again is what most of the time would go into.
+    """
+    kept = {
+        "JAX_COMPILATION_CACHE_DIR": f"{_cache.name}/compiled",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | kept | environment
     words = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -17,22 +17,20 @@ import numpy as np
 from conftest import start_python
 from test_survival import ARGUMENTS, CONFIG, assert_same, steps
 
-CUT = (0.5, 2.0)  # after how long a run is cut short, in lengths of the whole one, which does not pause
+SECONDS = 6.0  # within which a run is cut short, from its start or from its first line of the log
 
 
 class Soak:
     """Runs of one config in one folder."""
 
     def __init__(self, folder: Path, seed: int):
-        self.folder, self.random, self.count = folder, np.random.default_rng(seed), Counter[str]()
+        self.folder, self.random, self.count, self.runs = folder, np.random.default_rng(seed), Counter[str](), 0
         (folder / "noise.py").write_text(CONFIG)
-        began = time.monotonic()
         self.wait(self.start(folder / "whole"), 300, (0,))
-        self.seconds = time.monotonic() - began
 
     def start(self, run: Path, **what: str) -> subprocess.Popen:
         """The command, begun or gone on with."""
-        return start_python(*ARGUMENTS, "--workdir", run, cwd=self.folder, RUN=str(run), **what)
+        return start_python("-u", *ARGUMENTS, "--workdir", run, cwd=self.folder, RUN=str(run), **what)
 
     def wait(self, process: subprocess.Popen, seconds: float, codes: tuple[int, ...]) -> int | None:
         """The exit code, which is one of `codes`; None where it does not end in time."""
@@ -50,7 +48,9 @@ class Soak:
     def stopped(self, run: Path, number: signal.Signals) -> str:
         """Sent a signal at a random moment."""
         process = self.start(run, PAUSE="0.4")
-        if self.wait(process, self.seconds * self.random.uniform(*CUT), (0,)) is None:
+        if self.random.random() < 0.8:
+            next((line for line in process.stdout if line.startswith("step")), None)
+        if self.wait(process, self.random.uniform(0, SECONDS), (0,)) is None:
             process.send_signal(number)
             allowed = (-9,) if number == signal.SIGKILL else (0, 128 + number, -number)
             assert self.wait(process, 120, allowed) is not None
@@ -98,10 +98,11 @@ class Soak:
                 self.count[what] += 1
                 print(f"{time.monotonic() - began:7.0f} s  {what}: step {before} to {after}", flush=True)
             assert_same(run, self.folder / "whole")
-            self.count["runs, each with the bytes of the whole one"] += 1
+            self.runs += 1
             shutil.rmtree(run)
         for what, count in sorted(self.count.items()):
             print(f"{count:5d}  {what}")
+        print(f"{self.runs:5d}  runs, each with the bytes of the whole one")
 
 
 if __name__ == "__main__":

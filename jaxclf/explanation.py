@@ -109,10 +109,11 @@ class Explainer:
         """What a method says of a batch, padding included, as NumPy arrays, and the seconds it took."""
         began = time.perf_counter()
         asked = (self.run.model, self.variables, batch.images, batch.predictions)
-        attribution = jax.device_get(method(*asked, key=batch.keys, baseline=self._baseline(method)))
+        attribution = jax.device_get(method(*asked, key=batch.keys, baseline=self.baseline(method)))
         return attribution, time.perf_counter() - began
 
-    def _baseline(self, method: saliency.Method) -> Any:
+    def baseline(self, method: saliency.Method) -> Any:
+        """What a method that compares with many images compares with; None for others."""
         return self.references if method.references else None
 
     def _measures(
@@ -140,7 +141,7 @@ class Explainer:
         if cheap and not method.host:
             calls["sensitivity_max"] = partial(
                 saliency.sensitivity_max, method, *asked,
-                key=batch.keys, targets=targets, baseline=self._baseline(method),
+                key=batch.keys, targets=targets, baseline=self.baseline(method),
             )  # fmt: skip
         # One after the other: on several virtual CPU devices programs that overlap can wait for each other for ever.
         return {name: jax.device_get(call()) for name, call in calls.items()}

@@ -57,7 +57,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON, indented, whole."""
-    write_text(path, json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """JSON, indented."""
+    return json.dumps(finite(data), indent=2, allow_nan=False) + "\n"
 
 
 def finite(data: Any) -> Any:

@@ -45,7 +45,7 @@ def predict_files(
     With a method each prediction is explained. What is drawn for that depends on the run's seed and the file's place.
     """
     size = min(run.config.eval_batch_size, AT_ONCE, len(paths))
-    baseline = Explainer(run, {}, Devices.all()).references if method and method.references else None
+    baseline = Explainer(run, {}, Devices.all()).baseline(method) if method else None
     for start in range(0, len(paths), size):
         part = paths[start : start + size]
         prepared = list(decoders().map(preparation.attempt, map(Path, part)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from jaxclf.artifact import (
 )
 from jaxclf.commands.cli import Flag, Imports, command, parse
 from jaxclf.config import to_json
-from jaxclf.files import finite
+from jaxclf.files import json_text
 from jaxclf.launch import alone
 from jaxclf.model_card import measured, model_card
 from jaxclf.models.summary import count
@@ -81,8 +80,8 @@ def export_files(run: Run, weights: Literal["ema", "raw"]) -> dict[str, bytes]:
     files = {
         PROGRAM: program,
         WEIGHTS: to_safetensors(named),
-        CONFIG: in_json(config),
-        METADATA: in_json(metadata),
+        CONFIG: json_text(config).encode(),
+        METADATA: json_text(metadata).encode(),
         CARD: model_card(metadata, config).encode(errors="replace"),  # a class may be named by bytes that are no text
     }
     return files | {DIGESTS: digests(files)}
@@ -101,11 +100,6 @@ def describe(run: Run, weights: Literal["ema", "raw"]) -> dict[str, Any]:
         "versions": versions(),
         "results": measured(run, weights),
     }
-
-
-def in_json(data: Any) -> bytes:
-    """Data as JSON, indented."""
-    return (json.dumps(finite(data), indent=2, allow_nan=False) + "\n").encode()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def answer(
     (probabilities,) = run.predict(images)
     best = np.argsort(-probabilities, stable=True)
     target = int(best[0]) if target is None else target
-    baseline = Explainer(run, {}, Devices.all()).references if method.references else None
+    baseline = Explainer(run, {}, Devices.all()).baseline(method)
     key = stream(run.config.seed, "saliency")
     (values,) = jax.device_get(method(run.model, run.variables, images, target, key=key, baseline=baseline).values)
     top = {run.class_names[i]: float(probabilities[i]) for i in best[:TOP]}

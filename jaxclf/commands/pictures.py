@@ -19,6 +19,7 @@ from jaxclf.figures import (
     training_curves,
     weight_images,
 )
+from jaxclf.figures.confusion import MOST
 from jaxclf.models.feature_maps import feature_maps, filters, pixel_weights
 from jaxclf.run import Run, read_metrics
 from jaxclf.types import Split
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from jaxclf.figures.axes import Figure
 
 GRID = 9  # pictures in a grid
-CLASSES = 100  # most in a confusion matrix: of more, nothing could be read
 NAMES = (
     "predictions",
     "mistakes",
@@ -49,7 +49,7 @@ def write_pictures(run: Run, split: Split, name: str, predictions: np.ndarray, m
         drawn["seen_and_unseen"] = comparison(run, split, predictions)
     drawn |= dict(of_training(read_metrics(run.directory), split, predictions))
     drawn |= dict(of_network(run, split))
-    if len(matrix) <= CLASSES:
+    if len(matrix) <= MOST:
         drawn["confusion"] = confusion_figure(matrix, split.class_names, f"Confusion, {name}: {len(split):,} images")
     for each in NAMES:
         if each not in drawn:

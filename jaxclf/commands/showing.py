@@ -11,6 +11,7 @@ import numpy as np
 from jaxclf.config import flatten, to_json
 from jaxclf.evaluation import Evaluation
 from jaxclf.figures import confusion_figure, pixels, prediction_grid, tile
+from jaxclf.figures.confusion import MOST
 from jaxclf.loop import Trainer
 from jaxclf.models.graph import graph
 from jaxclf.models.summary import Summary
@@ -20,7 +21,6 @@ from jaxclf.step import TrainState, variables_of
 from jaxclf.writers import Graph, HyperParameters, Image, Record, Text
 
 SOME = 25  # images of a grid
-CONFUSED = 100  # most classes in a picture of a confusion matrix
 
 
 def show_inputs(trainer: Trainer) -> None:
@@ -44,7 +44,7 @@ def show_predictions(trainer: Trainer, name: str, predictions: np.ndarray) -> No
     some, names = split.some(SOME), split.class_names
     grid = prediction_grid(split.images[some], split.labels[some], predictions[some], names)
     pictures = {"predictions": Image(pixels(grid))}
-    if len(names) <= CONFUSED:
+    if len(names) <= MOST:
         matrix = np.zeros((len(names), len(names)), np.int64)
         np.add.at(matrix, (split.labels, predictions), 1)
         pictures["confusion"] = Image(pixels(confusion_figure(matrix, names)))

@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST = 100  # classes in a matrix that is shown: of more, nothing could be read
 COUNTED = 20  # most classes whose counts fit into the squares
 DARK = 0.6  # shade from which on a count is written in white
 REDDEST = 0.75  # shade of the largest confusion

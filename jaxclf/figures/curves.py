@@ -37,14 +37,19 @@ def training_curves(rows: Rows, title: str = "") -> Figure:
 def draw_curves(axis: Axes, rows: Rows, measure: str) -> None:
     """One measure of every split against epochs. What is absent or was not finite is left out."""
     for (split, period), (name, style) in CURVES.items():
-        of_split = [row for row in rows if (row["split"], row["period"]) == (split, period)]
-        known = [(row["epoch"], row[measure]) for row in of_split if row.get(measure) is not None]
+        known = points(rows, split, period, measure)
         if known:
             axis.plot(*zip(*known, strict=True), label=name, **style)
     axis.set(xlabel="epoch", ylabel=measure)
     axis.grid(alpha=0.3)
     if axis.lines:
         axis.legend(fontsize=8)
+
+
+def points(rows: Rows, split: str, period: str, measure: str) -> list[tuple[float, float]]:
+    """Epochs and a measure of one split, but for rows that do not have it or in which it was not finite."""
+    of_split = [row for row in rows if (row["split"], row["period"]) == (split, period)]
+    return [(float(row["epoch"]), row[measure]) for row in of_split if row.get(measure) is not None]
 
 
 def curve_and_mistake(

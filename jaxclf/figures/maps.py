@@ -126,6 +126,13 @@ def colour_range(values: np.ndarray) -> tuple[float, float]:
     return (2 * least - limit, limit) if 0 < least < limit else (-limit, limit)
 
 
+def colour_strength(values: np.ndarray) -> np.ndarray:
+    """How deep the colours of a map [h, w, c] are, [h, w] from -1 to 1. Channels are summed; they end as in a grid."""
+    summed = values.sum(axis=-1)
+    low, high = colour_range(summed)
+    return np.clip((2 * summed - high - low) / (high - low), -1, 1).astype(np.float32)
+
+
 def name_rows_and_columns(rows: np.ndarray, row_names: Sequence[str], column_names: Sequence[str]) -> None:
     """Write the name of each row of axes on its left, and that of each column on top."""
     for row, name in zip(rows, row_names, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from jaxclf.figures.maps import colour_range
+from jaxclf.figures.maps import colour_strength
 
 RAISES, LOWERS = (255, 60, 40), (60, 130, 255)  # bright, so that they are seen on black
 GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness
@@ -19,10 +19,8 @@ def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     smoothly.
     """
     height, width, channels = image.shape
-    summed = values.sum(axis=-1)
-    low, high = colour_range(summed)
-    strength = np.clip((2 * summed - high - low) / (high - low), -1, 1).astype(np.float32)
-    strength = np.asarray(Image.fromarray(strength).resize((width, height), Image.Resampling.BILINEAR))[..., np.newaxis]
+    strength = Image.fromarray(colour_strength(values)).resize((width, height), Image.Resampling.BILINEAR)
+    strength = np.asarray(strength)[..., np.newaxis]
     grey = image @ np.array(GREY if channels == 3 else (1,), np.float32)
     colours = np.where(strength > 0, np.array(RAISES), np.array(LOWERS))
     blended = grey[..., np.newaxis] * (1 - np.abs(strength)) + colours * np.abs(strength)

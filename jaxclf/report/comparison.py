@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxclf.config import flatten
+from jaxclf.figures.curves import Rows, points
 from jaxclf.files import read_json
 from jaxclf.report.charts import Chart, Series, chart
 from jaxclf.report.findings import share
 from jaxclf.report.page import rendered, write_page
-from jaxclf.report.run_page import Rows, floor_of, in_words, percent_tick
+from jaxclf.report.run_page import floor_of, in_words, percent_tick
 from jaxclf.run import RunDirectory
 from jaxclf.types import require
 
@@ -89,17 +90,12 @@ def curves(runs: Sequence[Compared]) -> list[Chart]:
     """A chart a measure, with a curve a run."""
     drawn = []
     for title, (measure, splits, period) in CURVES.items():
-        series = [Series(run.name, run.style, points(run.rows, measure, splits, period)) for run in runs]
+        series = [Series(run.name, run.style, first_points(run.rows, measure, splits, period)) for run in runs]
         show = percent_tick if measure == "accuracy" else lambda value: f"{value:.4g}"
         drawn.append(chart(title, "epoch", series, show))
     return [each for each in drawn if each is not None]
 
 
-def points(rows: Rows, measure: str, splits: Sequence[str], period: str) -> list[tuple[float, float]]:
+def first_points(rows: Rows, measure: str, splits: Sequence[str], period: str) -> list[tuple[float, float]]:
     """A measure against epochs, of the first of some splits that has it."""
-    for split in splits:
-        of_split = [row for row in rows if (row["split"], row["period"]) == (split, period)]
-        known = [(float(row["epoch"]), row[measure]) for row in of_split if row.get(measure) is not None]
-        if known:
-            return known
-    return []
+    return next((known for split in splits if (known := points(rows, split, period, measure))), [])

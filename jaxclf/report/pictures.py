@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from jaxclf.figures.maps import colour_range
+from jaxclf.figures.maps import colour_strength
 from jaxclf.figures.overlay import LOWERS, RAISES
 
 SHADES = 15  # of a saliency map, so that it stays small
@@ -36,9 +36,7 @@ def layer_uri(values: np.ndarray, side: int) -> str:
 
     Channels are summed; the colours end where they do in a grid of maps.
     """
-    summed = values.sum(axis=-1)
-    low, high = colour_range(summed)
-    strength = np.clip((2 * summed - high - low) / (high - low), -1, 1).astype(np.float32)
+    strength = colour_strength(values)
     if max(strength.shape) > side:
         smaller = Image.fromarray(strength)
         smaller.thumbnail((side, side))

@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxclf.calibration import BINS, Reliability
 from jaxclf.config import flatten, to_json
-from jaxclf.figures.confusion import COUNTED, signed_shares
-from jaxclf.figures.curves import CURVES
+from jaxclf.figures.confusion import COUNTED, MOST, signed_shares
+from jaxclf.figures.curves import CURVES, Rows, points
 from jaxclf.files import read_json
 from jaxclf.report.charts import Chart, Series, chart
 from jaxclf.report.examples import examples
@@ -33,9 +33,7 @@ from jaxclf.report.findings import (
 from jaxclf.report.page import number, percent, rendered, write_page
 from jaxclf.run import Run
 
-Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 LIMIT = 4_900_000  # bytes of a page
-CLASSES = 100  # most in a confusion matrix: of more, nothing could be read
 BROAD = 12  # classes; a matrix of more takes the width of the page
 SMALL = 40  # pixels; images up to this size are shown with square pixels
 SECTIONS = {
@@ -101,10 +99,9 @@ def training_series(rows: Rows, measure: str) -> list[Series]:
     """One measure of every split against epochs. What is absent or was not finite is left out."""
     series = []
     for (split, period), (name, _) in CURVES.items():
-        of_split = [row for row in rows if (row["split"], row["period"]) == (split, period)]
-        points = [(float(row["epoch"]), row[measure]) for row in of_split if row.get(measure) is not None]
-        if points:
-            series.append(Series(name, split, points))
+        known = points(rows, split, period, measure)
+        if known:
+            series.append(Series(name, split, known))
     return series
 
 
@@ -137,7 +134,7 @@ def about_results(run: Run, evaluated: Evaluated) -> dict[str, Any]:
         "bins": bin_rows(measured.bins),
         "scaled_bins": bin_rows(after.calibration.bins) if after else [],
         "results": [*result_rows(evaluated.name, accuracy, measured), *other_rows(run, evaluated)],
-        "cells": shaded(matrix) if len(matrix) <= CLASSES else [],
+        "cells": shaded(matrix) if len(matrix) <= MOST else [],
         "counted": COUNTED,
         "turned": max(map(len, names)) > 2,
         "broad": len(names) > BROAD,

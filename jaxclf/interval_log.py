@@ -34,7 +34,7 @@ class Interval(NamedTuple):
     images: int  # padding apart
     values: dict[str, Any]
     finished: float  # seconds, of time.perf_counter
-    data_wait: float  # seconds the loop has waited for batches since the run began
+    data_wait: float  # seconds devices have waited for batches since the run began, at most
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -191,8 +191,8 @@ class Trainer:
         groups = executions(progress.steps_done, last, self.steps_per_epoch, self.config.steps_per_execution)
         try:
             with closing(log):
-                for steps, batches in zip(groups, self.waited_for(feed), strict=False):  # none is taken behind the last
-                    state = self.execute(steps, state, batches)
+                for steps in groups:
+                    state = self.execute(steps, state, self.next_batches(feed, state))
                     progress.steps_done = steps.stop
                     self.on_step(progress.steps_done, progress.epochs_done)
                     if passes(steps, log_every) or progress.steps_done == last:
@@ -224,16 +224,13 @@ class Trainer:
         self.profiler.after(steps, state)
         return state
 
-    def waited_for(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; how long they were waited for is added up."""
-        batches = iter(batches)
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
+    def next_batches(self, feed: Iterator[Batch], state: TrainState) -> Batch:
+        """What the next execution takes; the wait for it counts where the device has nothing left to do meanwhile."""
+        began = time.perf_counter()
+        batches = next(feed)
+        if state.step.is_ready():
             self.progress.data_wait_seconds += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
+        return batches
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps `first` to `last`, excluded, as many together as an execution takes."""

@@ -19,9 +19,13 @@ from pathlib import Path
 # A shell that starts the suite in the background has Ctrl-C ignored, by the commands under test too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What is kept between runs is not the user's; it goes with the process.
+# What is kept between runs is not the user's, and goes with the process: compiled programs too, as the tests and the
+# commands that they start compile the same ones again and again.
 _cache = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _cache.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/compiled"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from jaxtyping import install_import_hook
 
@@ -57,6 +61,12 @@ def get_config():
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that none is left at the end to one process alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file():
     """Let go of what a file compiled: a program takes memory maps, and Linux gives a process 65,530 of them."""
@@ -81,16 +91,8 @@ def digits(mnist: Splits) -> Splits:
 
 
 def start_python(*arguments, cwd=ROOT, **environment):
-    """Start a Python file or module as a user does: a fresh process, one device, warnings shown.
-
-    Programs that an earlier one compiled are kept: compiling them again is what most of the time would go into.
-    """
-    kept = {
-        "JAX_COMPILATION_CACHE_DIR": f"{_cache.name}/compiled",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | kept | environment
+    """Start a Python file or module as a user does: a fresh process, one device, warnings shown."""
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
     words = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

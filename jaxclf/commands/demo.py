@@ -8,43 +8,28 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import Annotated, Literal
 
-import tyro
-
-from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
+from jaxclf.commands.cli import command, parse
 from jaxclf.commands.explain import FEW
 from jaxclf.commands.one_picture import fitting
-from jaxclf.devices import keep_compiled
+from jaxclf.commands.saved_run import RunOptions
 from jaxclf.launch import alone
 from jaxclf.progress import shown
-from jaxclf.run import Run, load
+from jaxclf.run import Run
 from jaxclf.saliency.names import METHODS
 from jaxclf.types import UserError, require
 
 HOST = "127.0.0.1"  # this machine and no other
 
 
-@dataclass(frozen=True)
-class DemoOptions:
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(RunOptions):
     """Serve a page, to this machine alone, where a run says what is drawn or dropped there; Ctrl-C ends it."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run."""
     port: int = 7860
     """The page is at http://127.0.0.1 and this port."""
-    checkpoint: str = "last"
-    """Which weights: last, best (by validation accuracy) or a step."""
-    weights: Literal["ema", "raw"] = "ema"
-    """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
-    compilation_cache: CompilationCache = None
-    imports: Imports = ()
-    """Modules of your own that the config's classes are in."""
-    debug: Flag = False
-    """Show the traceback of a mistake."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,13 +41,12 @@ def demonstrate(argv: list[str]) -> int:
     """Load the run, and serve its page until Ctrl-C."""
     options = parse(DemoOptions, argv, prog="demo.py")
     alone("demo.py")
-    keep_compiled(options.compilation_cache)
     check_port(options.port)
     with TemporaryDirectory(prefix="jaxclf-demo-") as directory:
         # gradio reads both when it is imported: it reports to nobody, and what is drawn goes with this process.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": directory}
         check_gradio()
-        serve(load(options.run, options.checkpoint, options.weights, options.imports), options.port)
+        serve(options.load(), options.port)
     return 0
 
 

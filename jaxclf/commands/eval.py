@@ -7,18 +7,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
-from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
+from jaxclf.commands.cli import command, parse
 from jaxclf.commands.pictures import write_pictures
+from jaxclf.commands.saved_run import RunOptions
 from jaxclf.datasets.scan import printable
-from jaxclf.devices import Devices, keep_compiled
+from jaxclf.devices import Devices
 from jaxclf.evaluation import Evaluation, evaluate
 from jaxclf.files import whole, write_json
 from jaxclf.launch import alone
@@ -26,32 +26,21 @@ from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.progress import working
 from jaxclf.recipe import recipe_of
 from jaxclf.report import Evaluated, write_report
-from jaxclf.run import Run, load, read_metrics
+from jaxclf.run import Run, read_metrics
 from jaxclf.types import Split, require
 from jaxclf.writers import scalars, show
 
 WIDE = 1_000  # columns; cut to a terminal's, the table would lose digits
 
 
-@dataclass(frozen=True)
-class EvalOptions:
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(RunOptions):
     """Evaluate a run on every image of a split; writes evaluation.json, predictions.csv and pictures beside it."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run."""
-    checkpoint: str = "last"
-    """Which weights: last, best (by validation accuracy) or a step."""
     split: Literal["train", "validation", "test"] = "test"
     """Which images."""
-    weights: Literal["ema", "raw"] = "ema"
-    """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
     batch_size: int | None = None
     """Images evaluated together; the result does not depend on it. Without one, the config's eval_batch_size."""
-    compilation_cache: CompilationCache = None
-    imports: Imports = ()
-    """Modules of your own that the config's classes are in."""
-    debug: Flag = False
-    """Show the traceback of a mistake."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,8 +52,7 @@ def evaluate_run(argv: list[str]) -> int:
     """Load the run, evaluate a split, print and write what was found."""
     options = parse(EvalOptions, argv, prog="eval.py")
     alone("eval.py")
-    keep_compiled(options.compilation_cache)
-    run = load(options.run, options.checkpoint, options.weights, options.imports)
+    run = options.load()
     split = run.splits[options.split]
     recipe, devices = (
         replace(recipe_of(run.config, 1), metrics=(Accuracy(), TopK(), Confusion())),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -15,15 +14,16 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from jaxclf import saliency
-from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
+from jaxclf.commands.cli import Flag, command, parse
+from jaxclf.commands.saved_run import RunOptions
 from jaxclf.config import to_json
-from jaxclf.devices import Devices, keep_compiled
+from jaxclf.devices import Devices
 from jaxclf.explanation import DRAWN, Explainer, Explanation, Findings, class_gradients, explain, refusal
 from jaxclf.figures import explanation_grid, explanation_strip, gradient_study, save
 from jaxclf.files import write_json
 from jaxclf.launch import alone
-from jaxclf.run import Run, load
-from jaxclf.saliency.names import METHODS
+from jaxclf.run import Run
+from jaxclf.saliency.names import METHODS, check_name
 from jaxclf.types import Split, UserError, require
 
 FEW = ("gradient", "integrated-gradients", "smooth-grad", "grad-cam")  # run where no methods are named
@@ -36,12 +36,10 @@ MethodOptions: Any = make_dataclass(
 )
 
 
-@dataclass(frozen=True)
-class ExplainOptions:
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(RunOptions):
     """Explain what a run finds in images; writes explanations.npz, explanations.json and pictures beside it."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run."""
     fields: Annotated[object, tyro.conf.arg(name="")] = field(default_factory=MethodOptions)
     methods: tuple[str, ...] = ()
     """Their names, or all. Without any, a few fast ones that suit the network."""
@@ -53,15 +51,6 @@ class ExplainOptions:
     """Explain every class, not only the predicted one."""
     measures: Flag = False
     """Measure the answers: how complete, how sparse, how faithful, how steady they are."""
-    checkpoint: str = "last"
-    """Which weights: last, best (by validation accuracy) or a step."""
-    weights: Literal["ema", "raw"] = "ema"
-    """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
-    compilation_cache: CompilationCache = None
-    imports: Imports = ()
-    """Modules of your own that the config's classes are in."""
-    debug: Flag = False
-    """Show the traceback of a mistake."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,9 +62,8 @@ def explain_run(argv: list[str]) -> int:
     """Load the run, ask the methods about images, print and write what they say."""
     options = parse(ExplainOptions, argv, prog="explain.py")
     alone("explain.py")
-    keep_compiled(options.compilation_cache)
     names = method_names(options)
-    run = load(options.run, options.checkpoint, options.weights, options.imports)
+    run = options.load()
     methods = fitting_methods(options, names, run)
     split = run.splits[options.split]
     indices = chosen_images(split, options.limit)
@@ -97,10 +85,7 @@ def method_names(options: ExplainOptions) -> tuple[str, ...]:
     if "all" in names:
         names = tuple(METHODS)
     for name in names:
-        if name not in METHODS:
-            near = difflib.get_close_matches(name, METHODS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"there is no method {name!r}{hint}\nthe methods are {', '.join(METHODS)}, or all")
+        check_name(name)
     for name, cls in METHODS.items():
         require(
             name in names or method_of(options, name) == cls(),

@@ -25,31 +25,22 @@ from jaxclf.artifact import (
     to_safetensors,
     write,
 )
-from jaxclf.commands.cli import Flag, Imports, command, parse
+from jaxclf.commands.cli import command, parse
+from jaxclf.commands.saved_run import RunOptions
 from jaxclf.config import to_json
 from jaxclf.files import json_text
 from jaxclf.launch import alone
 from jaxclf.model_card import measured, model_card
 from jaxclf.models.summary import count
-from jaxclf.run import Run, load, versions
+from jaxclf.run import Run, versions
 
 
-@dataclass(frozen=True)
-class ExportOptions:
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(RunOptions):
     """Write the network of a run as files that need no jaxclf: program, weights, config, checksums and a model card."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where to: a new directory, an empty one, or that of an earlier export. Without one, export/ in the run."""
-    checkpoint: str = "last"
-    """Which weights: last, best (by validation accuracy) or a step."""
-    weights: Literal["ema", "raw"] = "ema"
-    """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
-    imports: Imports = ()
-    """Modules of your own that the config's classes are in."""
-    debug: Flag = False
-    """Show the traceback of a mistake."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +54,7 @@ def export_run(argv: list[str]) -> int:
     alone("export.py")
     output = options.output or options.run / "export"
     check_place(output)
-    run = load(options.run, options.checkpoint, options.weights, options.imports)
+    run = options.load()
     files = export_files(run, options.weights if run.config.ema_decay else "raw")
     write(output, files)
     print(f"step {run.step:,}, {count(run.variables):,} parameters")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import sys
@@ -18,33 +17,31 @@ import tyro
 from PIL import Image
 
 from jaxclf import saliency
-from jaxclf.commands.cli import CompilationCache, Flag, Imports, command, parse
+from jaxclf.commands.cli import Flag, command, parse
+from jaxclf.commands.saved_run import RunOptions
 from jaxclf.datasets.named import Named, find_pictures
 from jaxclf.datasets.preparation import Invert, Preparation
 from jaxclf.datasets.scan import printable
-from jaxclf.devices import keep_compiled
 from jaxclf.explanation import refusal
 from jaxclf.figures.overlay import overlay
 from jaxclf.files import finite, whole
 from jaxclf.launch import alone
 from jaxclf.prediction import Predicted, Unread, predict_files
 from jaxclf.progress import shown
-from jaxclf.run import Run, load
-from jaxclf.saliency.names import METHODS
+from jaxclf.run import Run
+from jaxclf.saliency.names import METHODS, check_name
 from jaxclf.types import UserError, require
 
 SOME_FAILED = 4  # the exit code where some pictures could not be predicted; the others were
 
 
-@dataclass(frozen=True)
-class PredictOptions:
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(RunOptions):
     """Predict the classes of pictures in files; writes a row for each on standard output.
 
     The exit code is 0 where all are predicted, 4 where some could not be and the others are.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURES …")]
     """Picture files, folders of them, patterns in quotes, or - for a list of such on standard input, one a line."""
     top: int = 1
@@ -59,15 +56,6 @@ class PredictOptions:
     """Draw what each prediction owes to the pixels, by this saliency method, such as integrated-gradients."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where these drawings go; without it, to the run's predictions/."""
-    checkpoint: str = "last"
-    """Which weights: last, best (by validation accuracy) or a step."""
-    weights: Literal["ema", "raw"] = "ema"
-    """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
-    compilation_cache: CompilationCache = None
-    imports: Imports = ()
-    """Modules of your own that the config's classes are in."""
-    debug: Flag = False
-    """Show the traceback of a mistake."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,10 +67,9 @@ def predict_pictures(argv: list[str]) -> int:
     """Find the pictures, load the run, write a row for each picture; what goes wrong is said on standard error."""
     options = parse(PredictOptions, argv, prog="predict.py")
     alone("predict.py")
-    keep_compiled(options.compilation_cache)
     check_drawing(options)
     named = found(options.paths)
-    run = load(options.run, options.checkpoint, options.weights, options.imports)
+    run = options.load()
     classes = len(run.class_names)
     require(1 <= options.top <= classes, f"top={options.top}: expected 1 to {classes}, the number of classes")
     preparation = Preparation(run.image_shape, options.invert, options.center)
@@ -96,10 +83,8 @@ def check_drawing(options: PredictOptions) -> None:
     """Raise UserError for a method that does not exist, and for a place of drawings without one."""
     name = options.explain
     require(name is not None or options.output is None, "--output is for drawings; add --explain METHOD")
-    if name is not None and name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"there is no method {name!r}{hint}\nthe methods are {', '.join(METHODS)}")
+    if name is not None:
+        check_name(name)
 
 
 def fitting_method(name: str | None, run: Run) -> saliency.Method | None:

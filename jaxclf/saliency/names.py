@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import is_dataclass
 
 from jaxclf import saliency
+from jaxclf.types import UserError
 
 
 def name_of(cls: type[saliency.Method]) -> str:
@@ -22,3 +24,11 @@ METHODS: dict[str, type[saliency.Method]] = {
     and cls is not saliency.AllClasses
 }
 """Every method that `jaxclf.saliency` exports, by its name; all have defaults for all fields."""
+
+
+def check_name(name: str) -> None:
+    """Raise UserError where no method has this name."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"there is no method {name!r}{hint}\nthe methods are {', '.join(METHODS)}")

@@ -121,7 +121,9 @@ def linear_run(command, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "linear"
     done = command("train.py", "configs/mnist_linear.py", "--epochs", 1, "--workdir", workdir)
     assert done.returncode == 0, done.stderr
-    return workdir, done
+    files = sorted(workdir.rglob("*"))
+    yield workdir, done
+    assert sorted(workdir.rglob("*")) == files  # it is everybody's
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +117,8 @@ def test_pmap_on_four_devices_gives_the_result_of_one(command, linear_run, tmp_p
 
 
 @pytest.fixture(scope="module")
-def evaluation(command, linear_run):
-    workdir, _ = linear_run
+def evaluation(command, linear_run, tmp_path_factory):
+    workdir = shutil.copytree(linear_run[0], tmp_path_factory.mktemp("evaluated") / "linear")
     done = command("eval.py", workdir)
     assert (done.returncode, done.stderr) == (0, "")
     return workdir, done
@@ -229,14 +230,11 @@ def test_a_refused_start_leaves_no_run_behind(command, tmp_path):
     assert "Not a directory" in lines(command(*wrong[:3], workdir / "sub"))[0]
 
 
-def test_a_run_directory_runs_nothing(command, linear_run):
-    workdir, _ = linear_run
+def test_a_run_directory_runs_nothing(command, run_directory):
     for name in ("tensorstore", "matplotlib", "tensorflow", "sitecustomize"):
-        (workdir / f"{name}.py").write_text("raise SystemExit('code of the run directory was executed')")
+        (run_directory / f"{name}.py").write_text("raise SystemExit('code of the run directory was executed')")
     script = "import sys; sys.path.pop(0); from jaxclf.commands.eval import main; sys.exit(main(['.']))"
-    done = command("-c", script, cwd=workdir)
-    for name in ("tensorstore", "matplotlib", "tensorflow", "sitecustomize"):
-        (workdir / f"{name}.py").unlink()
+    done = command("-c", script, cwd=run_directory)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -306,13 +304,13 @@ def test_profile_is_refused_where_the_run_has_no_such_steps(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_explaining_needs_no_tensorflow(command, linear_run):
+def test_explaining_needs_no_tensorflow(command, run_directory):
     code = (
-        "import sys; from jaxclf.commands.explain import main; main(sys.argv[1:]); print('tensorflow' in sys.modules)"
+        "import sys; from jaxclf.commands.explain import main; "
+        "code = main(sys.argv[1:]); print(code, 'tensorflow' in sys.modules)"
     )
-    done = command("-c", code, linear_run, "--methods", "gradient", "--limit", "2")
-    assert done.returncode == 0, done
-    assert done.stdout.splitlines()[-1] == "False"
+    done = command("-c", code, run_directory, "--methods", "gradient", "--limit", "2")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 False"), done
 
 
 def test_diverging_training_ends_with_3(command, tmp_path):

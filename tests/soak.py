@@ -41,6 +41,8 @@ class Soak:
         assert process.returncode in codes, (process.returncode, errors)
         if process.returncode == 2:  # Orbax's other threads may add to it
             assert any(line.startswith("error: ") for line in errors.splitlines()), errors
+        elif process.returncode == -signal.SIGINT and errors.startswith("Traceback"):  # Python's own, of its imports
+            assert "in <module>" in errors and errors.endswith("KeyboardInterrupt\n"), errors
         else:
             assert "Traceback" not in errors, errors
         return process.returncode

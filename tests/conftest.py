@@ -19,13 +19,15 @@ from pathlib import Path
 # A shell that starts the suite in the background has Ctrl-C ignored, by the commands under test too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What is kept between runs is not the user's, and goes with the process: compiled programs too, as the tests and the
-# commands that they start compile the same ones again and again.
+# What is kept between runs is not the user's, and goes with the process.
 _cache = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = _cache.name
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/compiled"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# Tests and the commands that they start compile the same programs again and again. jaxlib 0.12 cannot write all of
+# them: "std::bad_alloc".
+if version("jaxlib").startswith("0.10."):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/compiled"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from jaxtyping import install_import_hook
 
@@ -59,8 +61,6 @@ def get_config():
 """
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# jaxlib 0.12 cannot write some programs of four virtual devices: "std::bad_alloc".
-jax.config.update("jax_enable_compilation_cache", version("jaxlib").startswith("0.10."))
 
 
 def pytest_collection_modifyitems(items):

@@ -85,7 +85,7 @@ def method_names(options: ExplainOptions) -> tuple[str, ...]:
     if "all" in names:
         names = tuple(METHODS)
     for name in names:
-        check_name(name)
+        check_name(name, more=", or all")
     for name, cls in METHODS.items():
         require(
             name in names or method_of(options, name) == cls(),

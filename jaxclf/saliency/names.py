@@ -26,9 +26,9 @@ METHODS: dict[str, type[saliency.Method]] = {
 """Every method that `jaxclf.saliency` exports, by its name; all have defaults for all fields."""
 
 
-def check_name(name: str) -> None:
-    """Raise UserError where no method has this name."""
+def check_name(name: str, more: str = "") -> None:
+    """Raise UserError where no method has this name; `more` ends the list of those there are."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"there is no method {name!r}{hint}\nthe methods are {', '.join(METHODS)}")
+        raise UserError(f"there is no method {name!r}{hint}\nthe methods are {', '.join(METHODS)}{more}")

@@ -304,12 +304,14 @@ def test_profile_is_refused_where_the_run_has_no_such_steps(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_explaining_needs_no_tensorflow(command, run_directory):
+@pytest.mark.parametrize("script", ["explain --methods gradient --limit 2", "eval"])
+def test_using_a_run_needs_no_tensorflow(command, run_directory, script):
+    name, *options = script.split()
     code = (
-        "import sys; from jaxclf.commands.explain import main; "
+        f"import sys; from jaxclf.commands.{name} import main; "
         "code = main(sys.argv[1:]); print(code, 'tensorflow' in sys.modules)"
     )
-    done = command("-c", code, run_directory, "--methods", "gradient", "--limit", "2")
+    done = command("-c", code, run_directory, *options)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 False"), done
 
 

@@ -7,7 +7,7 @@ import traceback
 import numpy as np
 import pytest
 
-from jaxclf.pipeline import eval_batches, steps_per_epoch, train_batches
+from jaxclf.pipeline import AT_ONCE, eval_batches, steps_per_epoch, train_batches
 from jaxclf.types import Split, UserError
 
 N = 23
@@ -70,6 +70,23 @@ def test_evaluation_sees_every_example_once_in_order(batch_size):
     assert {batch.images.shape for batch in batches} == {(batch_size, 1, 1, 1)}
 
 
+def test_evaluation_reads_ahead_a_little_and_no_more_once_it_is_left():
+    read = []
+
+    class Source:
+        shape = SPLIT.images.shape
+
+        def __getitem__(self, indices):
+            read.append(indices[0])
+            return SPLIT.images[indices]
+
+    batches = eval_batches(Split(Source(), SPLIT.labels, SPLIT.class_names), 1)
+    assert next(batches).labels == [0]
+    batches.close()
+    assert sorted(read) == list(range(len(read)))
+    assert len(read) <= AT_ONCE + 1
+
+
 @pytest.mark.parametrize(("remainder", "steps"), [("pad", 430), ("drop", 429)])
 def test_documented_steps_of_an_epoch(remainder, steps):
     assert steps_per_epoch(55_000, 128, remainder) == steps
@@ -103,10 +120,12 @@ class Interrupting:
         return SPLIT.images[indices]
 
 
+INTERRUPTED = Split(Interrupting(), SPLIT.labels, SPLIT.class_names)
+
+
 def test_ctrl_c_is_answered_outside_tensorflow():
-    batches = eval_batches(Split(Interrupting(), SPLIT.labels, SPLIT.class_names), N)
     with pytest.raises(KeyboardInterrupt) as interrupt:
-        list(batches)
+        feed(stop=1, split=INTERRUPTED)
     assert not [frame for frame in traceback.extract_tb(interrupt.tb) if "tensorflow" in frame.filename]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -115,7 +134,7 @@ def test_a_handler_of_the_user_is_left_alone():
     came = []
     before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
     try:
-        assert len(list(eval_batches(Split(Interrupting(), SPLIT.labels, SPLIT.class_names), N))) == 1
+        assert len(feed(stop=1, split=INTERRUPTED)) == 1
     finally:
         signal.signal(signal.SIGINT, before)
     assert came

@@ -195,10 +195,18 @@ def test_classes_computed_by_hand():
     matrix = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
     a, b, none = class_rows(matrix, ("a", "b", "none"))
     assert (a.precision.value, a.recall.value, a.support) == (8 / 9, 0.8, 10)
-    assert a.f1 == pytest.approx(2 * (8 / 9) * 0.8 / (8 / 9 + 0.8))
+    assert a.f1.value == pytest.approx(2 * (8 / 9) * 0.8 / (8 / 9 + 0.8))
     assert b.precision.value == 9 / 11
-    assert (none.precision.value, none.recall.value, none.f1, none.support) == (None, None, None, 0)
+    assert (none.precision.value, none.recall.value, none.f1.value, none.support) == (None, None, None, 0)
     assert confused_pairs(matrix) == [(0, 1, 2, 0.2), (1, 0, 1, 0.1)]
+
+
+def test_intervals_of_f1_hold_the_true_one_as_often_as_they_say(random):
+    chances = np.array([[0.4, 0.1], [0.05, 0.45]])  # of [true, found]
+    true = 2 * 0.4 / (2 * 0.4 + 0.1 + 0.05)
+    drawn = random.multinomial(200, chances.ravel(), size=4_000).reshape(-1, 2, 2)
+    intervals = [class_rows(matrix, ("a", "b"))[0].f1 for matrix in drawn]
+    assert np.mean([f1.low <= true <= f1.high for f1 in intervals]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_worst_mistake_expected_the_truth_least(random, tmp_path):

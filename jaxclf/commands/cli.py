@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import difflib
+import gc
 import io
 import os
 import re
@@ -70,6 +72,7 @@ def command(
 
     0 is done, 2 a mistake of the user's, 3 training that is not finite, 130 Ctrl-C, 141 a closed pipe.
     """
+    atexit.register(gc.freeze)  # or Python looks through all objects again before it ends: a second, with TensorFlow's
     code = answer(body, list(sys.argv[1:] if argv is None else argv), interrupted)
     if code:
         leave(code)

@@ -200,7 +200,7 @@ def report_test(trainer: Trainer, evaluations: dict[str, Evaluation]) -> dict[st
     if "test" in evaluations:
         values, logits = evaluations["test"]
         split = trainer.splits["test"]
-        stats = Accuracy().stats(logits, split.labels, np.ones(len(split), bool))
+        stats = jax.jit(Accuracy().stats)(logits, split.labels, np.ones(len(split), bool))
         mistakes = len(split) - int(stats["sum"])
         found = scalars(values) | Accuracy().compute(stats) | {"mistakes": mistakes, "examples": len(split)}
         if is_first():

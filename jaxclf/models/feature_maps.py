@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Num
@@ -14,17 +15,24 @@ from jaxclf.types import Array, Variables
 
 def feature_maps(model: nn.Module, variables: Variables, images: Num[Array, "b h w c"]) -> dict[str, np.ndarray]:
     """What each convolution gives for images, [b, h', w', filters] by its name, in the order they run."""
-    found: dict[str, np.ndarray] = {}
+    names: list[str] = []
 
-    def note(call: Any, arguments: Any, options: Any, context: Any) -> Any:
-        result = call(*arguments, **options)
-        if isinstance(context.module, nn.Conv) and context.method_name == "__call__":
-            found["/".join(context.module.path)] = np.asarray(result)
-        return result
+    @jax.jit
+    def maps(variables: Variables, images: Array) -> list[Array]:
+        found: dict[str, Array] = {}
 
-    with nn.intercept_methods(note):
-        model.apply(variables, images, train=False)
-    return found
+        def note(call: Any, arguments: Any, options: Any, context: Any) -> Any:
+            result = call(*arguments, **options)
+            if isinstance(context.module, nn.Conv) and context.method_name == "__call__":
+                found["/".join(context.module.path)] = result
+            return result
+
+        with nn.intercept_methods(note):
+            model.apply(variables, images, train=False)
+        names[:] = found
+        return list(found.values())
+
+    return dict(zip(names, jax.device_get(maps(variables, images)), strict=True))
 
 
 def filters(variables: Variables) -> dict[str, Float[np.ndarray, "k k inputs outputs"]]:

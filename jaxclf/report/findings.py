@@ -81,7 +81,7 @@ class ClassRow(NamedTuple):
     name: str
     precision: Share
     recall: Share
-    f1: float | None
+    f1: Share
     support: int
 
 
@@ -90,9 +90,15 @@ def class_rows(matrix: Int[np.ndarray, "classes classes"], class_names: tuple[st
     rows = []
     for label, name in enumerate(class_names):
         right, support, found = int(matrix[label, label]), int(matrix[label].sum()), int(matrix[:, label].sum())
-        f1 = 2 * right / (support + found) if support + found else None
+        f1 = harmonic(share(right, support + found - right))
         rows.append(ClassRow(name, share(right, found), share(right, support), f1, support))
     return rows
+
+
+def harmonic(union: Share) -> Share:
+    """F1 of the share J that is right of all that is of a class or found as it: F1 = 2J/(1 + J), which grows with J."""
+    value, low, high, n = union
+    return Share(None if value is None else 2 * value / (1 + value), 2 * low / (1 + low), 2 * high / (1 + high), n)
 
 
 class Pair(NamedTuple):

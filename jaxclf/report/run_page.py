@@ -142,7 +142,7 @@ def about_results(run: Run, evaluated: Evaluated) -> dict[str, Any]:
         "support": matrix.sum(axis=1).tolist(),
         "classes": classes,
         "means": class_means(classes),
-        "floor": floor_of([each for row in classes for each in (row.precision, row.recall)]),
+        "floor": floor_of([each for row in classes for each in (row.precision, row.recall, row.f1)]),
     }
 
 
@@ -215,7 +215,7 @@ def class_means(classes: Sequence[ClassRow]) -> dict[str, float | None]:
     return {
         "precision": mean([row.precision.value for row in classes]),
         "recall": mean([row.recall.value for row in classes]),
-        "f1": mean([row.f1 for row in classes]),
+        "f1": mean([row.f1.value for row in classes]),
     }
 
 

@@ -19,13 +19,15 @@ from pathlib import Path
 # A shell that starts the suite in the background has Ctrl-C ignored, by the commands under test too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What is kept between runs is not the user's, and goes with the process.
-_cache = tempfile.TemporaryDirectory()
-os.environ["XDG_CACHE_HOME"] = _cache.name
+# What is kept between runs is not the user's, and goes with the process that began; those it starts share it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory()
+    os.environ["XDG_CACHE_HOME"] = _cache.name
 # Tests and the commands that they start compile the same programs again and again. jaxlib 0.12 cannot write all of
 # them: "std::bad_alloc".
 if version("jaxlib").startswith("0.10."):
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/compiled"
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['XDG_CACHE_HOME']}/compiled_{worker}"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

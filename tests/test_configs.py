@@ -67,7 +67,7 @@ def checkout(tmp_path_factory, mnist):
 
 FEWER = {  # epochs than the 30, 30, 60 and 5 of the configs
     f"python train.py configs/{name}.py": f"--epochs {epochs}"
-    for name, epochs in (("cartoons_cnn", 8), ("cartoons_linear", 8), ("cartoons_overfit", 35), ("mnist_mlp_wide", 1))
+    for name, epochs in (("cartoons_cnn", 12), ("cartoons_linear", 8), ("cartoons_overfit", 35), ("mnist_mlp_wide", 1))
 }
 
 
@@ -100,7 +100,7 @@ def test_every_command_of_the_readme_runs(checkout):
         for name in ("cnn", "linear", "overfit")
     )
     assert network["parameters"] == 1_337_296 + 513 * 18
-    assert linear["test"]["accuracy"] < 0.4 < 0.7 < network["test"]["accuracy"]
+    assert linear["test"]["accuracy"] < 0.4 < 0.8 < network["test"]["accuracy"]
     assert by_heart["train_full"]["accuracy"] > 0.99
     assert by_heart["test"]["accuracy"] < 0.6
     assert (checkout / "runs/cartoons_overfit/seen_and_unseen.png").is_file()

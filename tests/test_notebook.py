@@ -29,7 +29,7 @@ def assert_both_have_learnt(notebook):
     found = exercises(notebook)
     assert (found["wide"][0], found["deep"][0]) == ("1,192,510", "932,362")
     assert found["wide"][1] > 97.5
-    assert found["deep"][1] > 98.4  # after 5 of 20 epochs
+    assert found["deep"][1] > 98.5  # after 5 of 20 epochs
 
 
 def test_it_is_kept_with_its_pictures():

@@ -3,23 +3,24 @@
     python benchmarks/loop_costs.py --repeats 7
 
 Epochs that log as `train.py` does (metrics.jsonl, TensorBoard, a line of text) and epochs that log once at their end,
-in turn, by one compiled step. Evaluation and checkpoints are left out.
+in turn, by one compiled step. Evaluation and checkpoints are left out. What logging costs is the mean over pairs of
+neighbours, with its 95 % confidence interval: machines are noisy.
 """
 
 import argparse
 import io
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from jaxclf.commands.train import written
 from jaxclf.config import read_config
 from jaxclf.devices import Devices
 from jaxclf.loop import Trainer
 from jaxclf.run import RunDirectory
+from jaxclf.statistics import Estimate, estimate
 from jaxclf.writers import Record
 
 NAMES = ("mnist_linear", "mnist_mlp", "mnist_mlp_wide", "mnist_cnn", "mnist_fast")
@@ -50,8 +51,26 @@ def nowhere(record: Record) -> None:
     """Keep nothing."""
 
 
-def costs(name: str, repeats: int) -> tuple[float, float, float]:
-    """Seconds of an epoch that logs and of one that does not, and those of the first in which it waited for data."""
+@dataclass(frozen=True)
+class Costs:
+    """What was measured of a config."""
+
+    seconds: float
+    """Of an epoch that logs."""
+    logging: Estimate
+    """By how much an epoch that logs takes longer than its neighbour that does not, as a part of that."""
+    waiting: float
+    """The part of an epoch that logs in which it waited for data."""
+
+    def __str__(self) -> str:
+        """Three columns of the table."""
+        low, high = self.logging.low, self.logging.high
+        interval = "" if low is None else f" [{low:+.1%}, {high:+.1%}]"
+        return f"{self.seconds:.2f} | {self.logging.mean:+.1%}{interval} | {self.waiting:.1%}"
+
+
+def costs(name: str, repeats: int) -> Costs:
+    """Train epochs of both kinds in turn."""
     config = replace(read_config(name), epochs=2 * repeats + 1)
     trainer = Trainer(config, config.dataset.load(), Devices.all())
     state, feed = trainer.start(), trainer.batches(0, trainer.total_steps)
@@ -68,7 +87,9 @@ def costs(name: str, repeats: int) -> tuple[float, float, float]:
             waits.append(wait)
         elif epoch:  # the first warms up
             plain.append(seconds)
-    return statistics.median(logging), statistics.median(plain), statistics.median(waits)
+    seconds = statistics.median(logging)
+    extra = [logs / does_not - 1 for logs, does_not in zip(logging, plain, strict=True)]
+    return Costs(seconds, estimate(extra), statistics.median(waits) / seconds)
 
 
 def main() -> None:
@@ -79,9 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     print("| config | seconds an epoch | logging | waiting for data |\n|---|---|---|---|")
     for name in options.configs:
-        logging, plain, wait = costs(name, options.repeats)
-        print(f"| `{name}` | {logging:.2f} | {logging / plain - 1:+.1%} | {wait / logging:.1%} |")
-        sys.stdout.flush()
+        print(f"| `{name}` | {costs(name, options.repeats)} |", flush=True)
 
 
 if __name__ == "__main__":

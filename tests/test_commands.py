@@ -49,6 +49,7 @@ class Linear(nn.Module):
 def get_config():
     return Config(Stripes(), Linear(classes=2), Sgd(learning_rate=0.5), epochs=4, batch_size=8)
 """
+TRAIN_OWN = ("-m", "jaxclf.commands.train", "mine.py", "--import", "my_module", "--compilation-cache", "compiled")
 
 
 def lines(done):
@@ -197,21 +198,28 @@ def test_what_is_not_there_is_named(command, linear_run, tmp_path):
     assert "config.json is not readable as JSON" in lines(command("eval.py", tmp_path))[0]
 
 
+@pytest.fixture(scope="module")
+def own(command, tmp_path_factory):
+    """A directory with a module of one's own, what it trained, and what that printed."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "my_module.py").write_text(MINE)
+    (folder / "mine.py").write_text("from my_module import get_config")
+    return folder, command(*TRAIN_OWN, "--model.classes", 2, cwd=folder)
+
+
 @pytest.mark.slow
-def test_a_model_and_a_dataset_of_ones_own(command, tmp_path):
-    (tmp_path / "my_module.py").write_text(MINE)
-    (tmp_path / "mine.py").write_text("from my_module import get_config")
-    script = ("-m", "jaxclf.commands.train", "mine.py")
-    assert lines(command(*script, cwd=tmp_path))[0].endswith("add --import my_module")
-    done = command(*script, "--import", "my_module", "--model.classes", 2, cwd=tmp_path)
+def test_a_model_and_a_dataset_of_ones_own(own, command):
+    folder, done = own
     assert (done.returncode, done.stderr) == (0, "")
     assert "Overall accuracy: 100.00% (0 mistakes in 64)" in done.stdout
+    script = ("-m", "jaxclf.commands.train", "mine.py")
+    assert lines(command(*script, cwd=folder))[0].endswith("add --import my_module")
+    assert "no_such" in lines(command(*script, "--import", "no_such", cwd=folder))[0]
     evaluate = ("-m", "jaxclf.commands.eval", "runs/mine")
-    assert "--import my_module" in lines(command(*evaluate, cwd=tmp_path))[0]
-    done = command(*evaluate, "--import", "my_module", cwd=tmp_path)
+    assert "--import my_module" in lines(command(*evaluate, cwd=folder))[0]
+    done = command(*evaluate, "--import", "my_module", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert not (tmp_path / "runs/mine/mistakes.png").exists()
-    assert "no_such" in lines(command(*script, "--import", "no_such", cwd=tmp_path))[0]
+    assert not (folder / "runs/mine/mistakes.png").exists()
 
 
 def test_model_and_data_must_fit(command, tmp_path):
@@ -269,31 +277,13 @@ def test_a_dry_run_writes_nothing(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_is_answered_with_130(start, tmp_path):
-    with start("train.py", "mnist_mlp", "--workdir", tmp_path / "run") as process:
-        for line in process.stdout:
-            if line.startswith("step"):
-                break
-        process.send_signal(2)
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    first, second = errors.splitlines()
-    assert first == "SIGINT: stopping where it can be saved; once more ends at once"
-    assert re.fullmatch(r"stopped at step [\d,]+; the same command goes on from there", second)
-
-
-def test_compiled_programs_are_kept_and_taken_again(command, tmp_path):
-    cache = tmp_path / "cache"
-    (tmp_path / "mine.py").write_text(MINE)
-
-    def trained(name):
-        arguments = ("mine.py", "--import", "mine", "--workdir", name, "--compilation-cache", cache)
-        assert command("-m", "jaxclf.commands.train", *arguments, cwd=tmp_path).returncode == 0
-        return {file.name for file in cache.glob("*-cache")}
-
-    kept = trained("first")
+@pytest.mark.slow
+def test_compiled_programs_are_kept_and_taken_again(own, command):
+    folder, _ = own
+    kept = set((folder / "compiled").glob("*-cache"))
     assert kept
-    assert trained("second") == kept
+    assert command(*TRAIN_OWN, "--workdir", "again", cwd=folder).returncode == 0
+    assert set((folder / "compiled").glob("*-cache")) == kept
 
 
 def test_profile_is_refused_where_the_run_has_no_such_steps(command, tmp_path):

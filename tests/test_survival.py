@@ -158,10 +158,12 @@ def assert_same(run, other):
     ("phase", "at", "name", "owed"),
     [
         ("load", 1, "SIGINT", False),
+        ("load", 1, "SIGTERM", False),
         ("compile", 1, "SIGTERM", False),
         ("train", 3, "SIGINT", True),
         ("train", 18, "SIGTERM", True),
         ("validation", 2, "SIGINT", True),
+        ("validation", 2, "SIGTERM", True),
         ("save", 1, "SIGTERM", True),
         ("test", 2, "SIGINT", True),
     ],

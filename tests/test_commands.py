@@ -277,7 +277,19 @@ def test_a_dry_run_writes_nothing(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+def test_ctrl_c_is_answered_with_130(start, tmp_path):
+    with start("train.py", "mnist_mlp", "--workdir", tmp_path / "run") as process:
+        for line in process.stdout:
+            if line.startswith("step"):
+                break
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    first, second = errors.splitlines()
+    assert first == "SIGINT: stopping where it can be saved; once more ends at once"
+    assert re.fullmatch(r"stopped at step [\d,]+; the same command goes on from there", second)
+
+
 def test_compiled_programs_are_kept_and_taken_again(own, command):
     folder, _ = own
     kept = set((folder / "compiled").glob("*-cache"))

@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backen
 if version("jaxlib").startswith("0.10."):  # its older way to compile fusions takes a third of the time; 0.12 has none
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # which lines of Python an operation comes from
 
 import shutil
 import signal
@@ -38,6 +39,7 @@ install_import_hook("jaxclf", "beartype.beartype")
 import jax
 import numpy as np
 import pytest
+from forked import Forker
 from PIL import Image
 
 from jaxclf.datasets import Mnist
@@ -96,23 +98,35 @@ def digits(mnist: Splits) -> Splits:
 
 def start_python(*arguments, cwd=ROOT, **environment):
     """Start a Python file or module as a user does: a fresh process, one device, warnings shown."""
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
+    env = environment_of_commands() | environment
     words = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def environment_of_commands():
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
 @pytest.fixture(scope="session")
 def start():
-    """Start a command, and go on."""
-    return start_python
+    """Start a command, and go on: forked from a process with its imports, unless it is to be a fresh one."""
+    with Forker(environment_of_commands()) as forker:
+
+        def start(*arguments, cwd=ROOT, fresh=False, **environment):
+            words, env = list(map(str, arguments)), environment_of_commands() | environment
+            if fresh or sys.platform != "linux" or not forker.can(words, env):
+                return start_python(*arguments, cwd=cwd, **environment)
+            return forker.start(words, str(cwd), env)
+
+        yield start
 
 
 @pytest.fixture(scope="session")
-def command():
+def command(start):
     """Run a command to its end."""
 
     def run(*arguments, **options):
-        with start_python(*arguments, **options) as process:
+        with start(*arguments, **options) as process:
             output, errors = process.communicate(timeout=500)
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
@@ -123,7 +137,7 @@ def command():
 def linear_run(command, tmp_path_factory):
     """The linear classifier after one epoch of the real command, and what that printed."""
     workdir = tmp_path_factory.mktemp("runs") / "linear"
-    done = command("train.py", "configs/mnist_linear.py", "--epochs", 1, "--workdir", workdir)
+    done = command("train.py", "configs/mnist_linear.py", "--epochs", 1, "--workdir", workdir, fresh=True)
     assert done.returncode == 0, done.stderr
     files = sorted(workdir.rglob("*"))
     yield workdir, done

@@ -1,4 +1,4 @@
-"""The drawn characters: the same everywhere, whole or not at all. (What can tell them apart: test_configs.)"""
+"""The drawn characters: the same everywhere, whole or not at all. (What can tell them apart: test_readme.)"""
 
 from dataclasses import replace
 

@@ -122,7 +122,12 @@ ARGUMENTS = ("-m", "jaxclf.commands.train", "noise.py", "--import", "noise", "--
 @pytest.fixture(scope="module")
 def train(command, folder):
     """Train in a directory, with what is to happen there."""
-    return lambda run, **what: command(*ARGUMENTS, "--workdir", run, cwd=folder, RUN=str(run), **what)
+
+    def train(run, **what):
+        fresh = what.get("PHASE") == "compile"  # when TensorFlow is imported
+        return command(*ARGUMENTS, "--workdir", run, cwd=folder, fresh=fresh, RUN=str(run), **what)
+
+    return train
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import io
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 
 from jaxclf.commands.train import written
@@ -28,7 +28,7 @@ NAMES = ("mnist_linear", "mnist_mlp", "mnist_mlp_wide", "mnist_cnn", "mnist_fast
 
 @contextmanager
 def logged(trainer: Trainer) -> Iterator[None]:
-    """Inside the block, log as a run does; the terminal's share is that of a pipe."""
+    """Inside the block, log as a run does, whose files are open already; the terminal's share is that of a pipe."""
     with (
         tempfile.TemporaryDirectory() as folder,
         redirect_stdout(io.StringIO()),
@@ -71,25 +71,23 @@ class Costs:
 
 def costs(name: str, repeats: int) -> Costs:
     """Train epochs of both kinds in turn."""
-    config = replace(read_config(name), epochs=2 * repeats + 1)
+    config = replace(read_config(name), epochs=2 * (repeats + 1))
     trainer = Trainer(config, config.dataset.load(), Devices.all())
     state, feed = trainer.start(), trainer.batches(0, trainer.total_steps)
-    logging, plain, waits = [], [], []
-    for epoch in range(config.epochs):
-        before = trainer.progress.train_seconds, trainer.progress.data_wait_seconds
-        with logged(trainer) if epoch % 2 else unlogged(trainer):
-            state = trainer.fit_epoch(state, feed)
-        state = state.replace(epoch_stats=trainer.zero(state.epoch_stats))
-        trainer.progress.epochs_done += 1
-        seconds, wait = trainer.progress.train_seconds - before[0], trainer.progress.data_wait_seconds - before[1]
-        if epoch % 2:
-            logging.append(seconds)
-            waits.append(wait)
-        elif epoch:  # the first warms up
-            plain.append(seconds)
-    seconds = statistics.median(logging)
+    seconds, waits = [], []
+    with logged(trainer):
+        for epoch in range(config.epochs):
+            before = trainer.progress.train_seconds, trainer.progress.data_wait_seconds
+            with unlogged(trainer) if epoch % 2 else nullcontext():
+                state = trainer.fit_epoch(state, feed)
+            state = state.replace(epoch_stats=trainer.zero(state.epoch_stats))
+            trainer.progress.epochs_done += 1
+            seconds.append(trainer.progress.train_seconds - before[0])
+            waits.append(trainer.progress.data_wait_seconds - before[1])
+    logging, plain = seconds[2::2], seconds[3::2]  # the first of each kind warms up
     extra = [logs / does_not - 1 for logs, does_not in zip(logging, plain, strict=True)]
-    return Costs(seconds, estimate(extra), statistics.median(waits) / seconds)
+    median = statistics.median(logging)
+    return Costs(median, estimate(extra), statistics.median(waits[2::2]) / median)
 
 
 def main() -> None:

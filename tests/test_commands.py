@@ -62,7 +62,7 @@ def lines(done):
 def test_training_prints_the_table_the_curves_and_the_result(linear_run):
     _, done = linear_run
     assert re.search(r"total parameters .* 7,850", done.stdout)
-    step = r"^step 300/937  epoch 0\.32  loss .*accuracy .*%.* images/s  data wait \d+\.\d\d s$"
+    step = r"^step 937/937  epoch 1\.00  loss .*accuracy .*%.* images/s  data wait \d+\.\d\d s$"
     assert re.search(step, done.stdout, re.M)
     assert re.search(r"^epoch 1/1  train_full .*accuracy 9\d\.\d\d%$", done.stdout, re.M)
     assert "no validation images: the curves show test" in done.stdout

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -293,10 +293,9 @@ class Trainer:
             self.progress.steps_done, math.nan, math.nan, float(self.learning_rates[self.progress.steps_done - 1])
         )
 
-    @cached_property
-    def zero(self) -> Callable[[Any], Any]:
-        """Gives stats of nothing, shaped like those it takes, to every device."""
-        return jax.jit(partial(jax.tree.map, jnp.zeros_like), out_shardings=self.devices.replicated)
+    def zero(self, stats: Any) -> Any:
+        """Stats of nothing, shaped and placed like these."""
+        return self.devices.replicate(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stats))
 
 
 def histograms(state: TrainState) -> dict[str, Histogram]:

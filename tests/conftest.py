@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 # A shell that starts the suite in the background has Ctrl-C ignored, by the commands under test too.
@@ -110,11 +111,11 @@ def environment_of_commands():
 @pytest.fixture(scope="session")
 def start():
     """Start a command, and go on: forked from a process with its imports, unless it is to be a fresh one."""
-    with Forker(environment_of_commands()) as forker:
+    with Forker(environment_of_commands()) if sys.platform == "linux" else nullcontext() as forker:
 
         def start(*arguments, cwd=ROOT, fresh=False, **environment):
             words, env = list(map(str, arguments)), environment_of_commands() | environment
-            if fresh or sys.platform != "linux" or not forker.can(words, env):
+            if fresh or forker is None or not forker.can(words, env):
                 return start_python(*arguments, cwd=cwd, **environment)
             return forker.start(words, str(cwd), env)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import environment_of_commands
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -40,13 +41,13 @@ def checkout(tmp_path_factory, mnist):
 
 FEWER = {  # epochs than the 30, 30 and 60 of the configs
     f"python train.py configs/cartoons_{name}.py": f"--epochs {epochs}"
-    for name, epochs in (("cnn", 7), ("linear", 7), ("overfit", 35))
+    for name, epochs in (("cnn", 12), ("linear", 8), ("overfit", 35))
 }
 
 
 def run_in_shell(line, cwd):
     """Run a line of shell as a user does: in a fresh process, with one device."""
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    env = environment_of_commands()
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     return subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True)
 
@@ -79,7 +80,7 @@ def test_every_command_of_the_readme_runs(checkout, command):
         for name in ("cnn", "linear", "overfit")
     )
     assert network["parameters"] == 1_337_296 + 513 * 18
-    assert linear["test"]["accuracy"] < 0.4 < 0.6 < network["test"]["accuracy"]
+    assert linear["test"]["accuracy"] < 0.4 < 0.8 < network["test"]["accuracy"]
     assert by_heart["train_full"]["accuracy"] > 0.99
     assert by_heart["test"]["accuracy"] < 0.6
     assert (checkout / "runs/cartoons_overfit/seen_and_unseen.png").is_file()

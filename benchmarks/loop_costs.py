@@ -81,7 +81,7 @@ def costs(name: str, repeats: int) -> Costs:
             before = trainer.progress.train_seconds, trainer.progress.data_wait_seconds
             with nullcontext() if epoch % 4 in LOGGED else unlogged(trainer):
                 state = trainer.fit_epoch(state, feed)
-            state = state.replace(epoch_stats=trainer.zero(state.epoch_stats))
+            state = state.replace(epoch_stats=trainer.zeros())
             trainer.progress.epochs_done += 1
             seconds.append(trainer.progress.train_seconds - before[0])
             waits.append(trainer.progress.data_wait_seconds - before[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Integer, PyTree
@@ -79,6 +80,12 @@ class Devices:
         # Run once, so compiling it well costs more than it saves: 4.4 s against 1.2 s for the 242,062-parameter CNN.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
         return jax.jit(partial(create_state, recipe, batch), out_shardings=self.replicated, compiler_options=options)()
+
+    def compile_zeros(self, stats: Stats) -> Callable[[], Stats]:
+        """Stats of nothing, shaped like these, on every device: a program costs less than to put them there."""
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stats)
+        zeros = partial(jax.tree.map, lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return self._one_at_a_time(jax.jit(zeros, out_shardings=self.replicated).lower().compile())
 
     def compile_train_step(
         self, recipe: Recipe, state: TrainState, batch: Batch, together: int = 1

@@ -129,7 +129,7 @@ class Trainer:
             except Stopped:
                 self.save(state)
                 raise
-            state = state.replace(epoch_stats=self.zero(state.epoch_stats))
+            state = state.replace(epoch_stats=self.zeros())
             self.progress.end_epoch(evaluated=self.splits.validation is not None)
             self.save(state)
         return state
@@ -158,6 +158,7 @@ class Trainer:
             other.submit(tensorflow)  # its import takes as long as the compilation
             state = self.devices.create_state(self.recipe, batch)
             self.train_step = self.devices.compile_train_step(self.recipe, state, batch, config.steps_per_execution)
+            self.zeros = self.devices.compile_zeros(state.interval_stats)  # of an epoch as well
             schedule = config.optimizer.learning_rates(self.total_steps)
             # Of every step, ahead: computed while training, each would wait for the device.
             self.learning_rates = np.asarray(
@@ -197,7 +198,7 @@ class Trainer:
                     self.on_step(progress.steps_done, progress.epochs_done)
                     if passes(steps, log_every) or progress.steps_done == last:
                         log.add(progress.steps_done, state.interval_stats, progress.data_wait_seconds)
-                        state = state.replace(interval_stats=self.zero(state.interval_stats))
+                        state = state.replace(interval_stats=self.zeros())
                     log.write_all_but(1)
                     stopping = self.stop()
                     if stopping or (progress.steps_done < last and passes(steps, self.config.checkpoint_every)):
@@ -292,10 +293,6 @@ class Trainer:
         raise NonFiniteError(
             self.progress.steps_done, math.nan, math.nan, float(self.learning_rates[self.progress.steps_done - 1])
         )
-
-    def zero(self, stats: Any) -> Any:
-        """Stats of nothing, shaped and placed like these."""
-        return self.devices.replicate(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stats))
 
 
 def histograms(state: TrainState) -> dict[str, Histogram]:

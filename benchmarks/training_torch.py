@@ -3,7 +3,8 @@
     python benchmarks/training_torch.py FOLDER {contiguous,channels_last,compiled}
 
 Images are a uint8 tensor, batches are rows of it by index, optimisers are fused, running loss and accuracy are
-tensors that are read once an epoch. It answers as training_worker.py says.
+tensors that are read once an epoch. On a GPU all of them live there, and calls are recorded as CUDA graphs where that
+is faster. It answers as training_worker.py says.
 """
 
 import itertools
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 from training_worker import Task, Train, Turns, fastest, read_task
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OPTIMIZERS = {"Adam": torch.optim.Adam, "Sgd": torch.optim.SGD}
 
 
@@ -36,23 +38,24 @@ def network(task: Task) -> nn.Sequential:
     return model
 
 
-def build(task: Task, images: np.ndarray, labels: np.ndarray, layout: str, compiled: bool) -> Train:
-    """What trains a slice."""
+def build(task: Task, images: np.ndarray, labels: np.ndarray, layout: str, mode: str | None) -> Train:
+    """What trains a slice; `mode` is torch.compile's, None is eager."""
     channels_last = layout == "channels_last"
-    model = network(task).to(memory_format=getattr(torch, "channels_last" if channels_last else "contiguous_format"))
+    memory_format = getattr(torch, "channels_last" if channels_last else "contiguous_format")
+    model = network(task).to(DEVICE, memory_format=memory_format)
     optimizer = OPTIMIZERS[task.optimizer](model.parameters(), lr=task.learning_rate, fused=True)
-    pixels = torch.from_numpy(images if channels_last else images.transpose(0, 3, 1, 2).copy())
-    targets = torch.from_numpy(labels.astype(np.int64))
+    pixels = torch.from_numpy(images if channels_last else images.transpose(0, 3, 1, 2).copy()).to(DEVICE)
+    targets = torch.from_numpy(labels.astype(np.int64)).to(DEVICE)
 
     def forward(pixels: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = model((pixels.permute(0, 3, 1, 2) if channels_last else pixels).float() / 255)
         return nn.functional.cross_entropy(logits, targets), (logits.argmax(dim=1) == targets).sum()
 
-    run = torch.compile(forward) if compiled else forward
+    run = torch.compile(forward, mode=mode) if mode else forward
 
     def epoch() -> tuple[float, float]:
-        losses, right = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        batches = torch.randperm(len(targets)).split(task.batch_size)
+        losses, right = torch.zeros((), device=DEVICE), torch.zeros((), dtype=torch.int64, device=DEVICE)
+        batches = torch.randperm(len(targets), device=DEVICE).split(task.batch_size)
         for rows in batches:
             loss, more = run(pixels[rows], targets[rows])
             optimizer.zero_grad()
@@ -69,12 +72,17 @@ def main() -> None:
     """Train until no more is asked for."""
     turns, variant = Turns(), sys.argv[2]
     task, images, labels = read_task(Path(sys.argv[1]))
-    layouts = [variant]
+    layouts, modes = [variant], [None]
     if variant == "compiled":
         layouts = ["contiguous", "channels_last"] if task.convolutions else ["contiguous"]
-    builds = {layout: partial(build, task, images, labels, layout, variant == "compiled") for layout in layouts}
-    layout, train = fastest(builds)
-    about = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {layout}"
+        modes = ["default", "reduce-overhead"] if DEVICE.type == "cuda" else ["default"]
+    builds = {
+        f"{layout}, {mode or 'eager'}": partial(build, task, images, labels, layout, mode)
+        for layout, mode in itertools.product(layouts, modes)
+    }
+    setting, train = fastest(builds)
+    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{torch.get_num_threads()} threads"
+    about = f"torch {torch.__version__}, {device}, {setting}"
     while True:
         turns.end(train(), about)
 

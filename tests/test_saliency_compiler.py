@@ -1,5 +1,6 @@
 """What is compiled: what must be hashable, and options, where they are given and that they change rounding only."""
 
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -36,6 +37,22 @@ def test_called_by_itself_a_method_says_what_it_says_inside_a_program(activation
         alone = method(model, variables, IMAGES).values
         inside = jax.jit(method, static_argnums=0)(model, variables, IMAGES).values
         np.testing.assert_allclose(alone, inside, atol=1e-4 * np.abs(inside).max())
+
+
+def precisions(function, *arguments):
+    return set(re.findall(r"[^_]precision=(\S+)", str(jax.make_jaxpr(function)(*arguments))))
+
+
+@pytest.mark.parametrize("method", [saliency.Gradient(), saliency.DeepLift(), saliency.Lrp(), saliency.Occlusion(4, 4)])
+def test_products_have_all_their_digits_unless_the_user_has_chosen_others(method):
+    model = Net("relu")
+    variables = model.init(jax.random.key(0), IMAGES)
+    attribution = method(model, variables, IMAGES)
+    insertion = partial(saliency.insertion, model, steps=2)
+    assert precisions(partial(method, model), variables, IMAGES) == {"(Precision.HIGHEST,"}
+    assert precisions(insertion, variables, IMAGES, attribution) == {"(Precision.HIGHEST,"}
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert "(Precision.HIGH," in precisions(partial(method, model), variables, IMAGES)
 
 
 @pytest.fixture

@@ -28,14 +28,14 @@ from training_worker import fastest, read_task
 )
 def test_workers_read_the_network_and_whole_batches(name, parameters, tmp_path):
     """The numbers of parameters are those of the documents; the task must be enough to make the network from."""
-    task, images, labels = training.task_of(name)
+    task, images, labels = training.task_of(name, epochs=1)
     task.write(tmp_path, images, labels)
     read, read_images, read_labels = read_task(tmp_path)
     assert read == task
     np.testing.assert_array_equal(read_images, images)
     np.testing.assert_array_equal(read_labels, labels)
     assert images.dtype == np.uint8
-    assert len(images) == len(labels) == training.SLICES[name][0] * task.batch_size
+    assert len(images) == len(labels) == training.SLICES[name] * task.batch_size
     assert labels.max() == task.classes - 1
     height, width, channels = task.image_shape
     total = 0

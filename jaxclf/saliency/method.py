@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, Key, Num, UInt32
 
 from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.compiler import Options, compiler_options, require_hashable
+from jaxclf.saliency.compiler import Options, compiler_options, require_hashable, with_exact_products
 from jaxclf.saliency.query import DEFAULT_ROWS, Query, Score
 from jaxclf.saliency.rows import map_batch
 from jaxclf.types import Array, require, unit_range
@@ -199,4 +199,4 @@ def _baseline(terms: Method | Terms, baseline: Any, images: Float[Array, "b ..."
 
 @cache
 def _program(options: Options) -> Any:
-    return jax.jit(_explain, static_argnums=(0, 1), compiler_options=dict(options) or None)
+    return jax.jit(with_exact_products(_explain), static_argnums=(0, 1), compiler_options=dict(options) or None)

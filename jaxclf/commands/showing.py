@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxclf.commands.pictures import GRID
 from jaxclf.config import flatten, to_json
 from jaxclf.evaluation import Evaluation
 from jaxclf.figures import confusion_figure, pixels, prediction_grid, tile
@@ -20,7 +21,7 @@ from jaxclf.run import Run, RunDirectory, read_metrics
 from jaxclf.step import TrainState, variables_of
 from jaxclf.writers import Graph, HyperParameters, Image, Record, Text
 
-SOME = 25  # images of a grid
+SOME = 25  # images of what a network is to learn
 
 
 def show_inputs(trainer: Trainer) -> None:
@@ -41,7 +42,7 @@ def show_network(trainer: Trainer, summary: Summary) -> None:
 def show_predictions(trainer: Trainer, name: str, predictions: np.ndarray) -> None:
     """Some predictions on a split and, of not too many classes, the confusion matrix."""
     split = trainer.splits[name]
-    some, names = split.some(SOME), split.class_names
+    some, names = split.some(GRID), split.class_names
     grid = prediction_grid(split.images[some], split.labels[some], predictions[some], names)
     pictures = {"predictions": Image(pixels(grid))}
     if len(names) <= MOST:

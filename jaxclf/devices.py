@@ -83,8 +83,7 @@ class Devices:
 
     def compile_zeros(self, stats: Stats) -> Callable[[], Stats]:
         """Stats of nothing, shaped like these, on every device: a program costs less than to put them there."""
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stats)
-        zeros = partial(jax.tree.map, lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        zeros = partial(jax.tree.map, jnp.zeros_like, jax.eval_shape(lambda: stats))
         return self._one_at_a_time(jax.jit(zeros, out_shardings=self.replicated).lower().compile())
 
     def compile_train_step(

@@ -1,6 +1,8 @@
-"""Evaluate a trained run: `python eval.py runs/mnist_cnn`; see --help."""
+"""Evaluate a run: `python eval.py runs/mnist_cnn`; the same as `jaxclf eval`."""
 
-from jaxclf.commands.eval import main
+import sys
+
+from jaxclf.cli.app import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["eval", *sys.argv[1:]]))

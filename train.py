@@ -1,6 +1,8 @@
-"""Train the network of a config: `python train.py configs/mnist_cnn.py [overrides]`; see --help."""
+"""Train the network of a config: `python train.py configs/mnist_cnn.py`; the same as `jaxclf train`."""
 
-from jaxclf.commands.train import main
+import sys
+
+from jaxclf.cli.app import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["train", *sys.argv[1:]]))

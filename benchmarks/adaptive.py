@@ -13,7 +13,7 @@ import numpy as np
 
 import jaxclf
 from jaxclf import saliency
-from jaxclf.run import Run
+from jaxclf.inference.trained_model import TrainedModel
 
 RULES = ("gauss_legendre", "midpoint", "trapezoid")
 HARDEST = 50
@@ -21,7 +21,7 @@ FEW = 5  # of them at a time: mostly the first already exceed the tolerance
 BATCH = 250
 
 
-def explain(run: Run, images: np.ndarray, method: saliency.Method) -> saliency.Attribution:
+def explain(run: TrainedModel, images: np.ndarray, method: saliency.Method) -> saliency.Attribution:
     """The attributions of all images, in NumPy."""
     parts = [method(run.model, run.variables, images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     fields = (None if parts[0][i] is None else np.concatenate([part[i] for part in parts]) for i in range(5))
@@ -34,7 +34,9 @@ def excess(a: saliency.Attribution, exact: np.ndarray, tolerance: float) -> np.n
     return np.maximum(np.abs(a.values - exact).sum(axis=(1, 2, 3)), np.abs(a.delta)) / allowed
 
 
-def smallest(run: Run, images: np.ndarray, exact: np.ndarray, rule: str, tolerance: float, most: int) -> int | None:
+def smallest(
+    run: TrainedModel, images: np.ndarray, exact: np.ndarray, rule: str, tolerance: float, most: int
+) -> int | None:
     """The fewest steps of a fixed rule with which no image exceeds the tolerance, by bisection; None beyond `most`.
 
     The hardest images come first: with too few steps the others are not asked about.

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 
-from jaxclf.commands.train import written
-from jaxclf.config import read_config
-from jaxclf.devices import Devices
-from jaxclf.loop import Trainer
-from jaxclf.run import RunDirectory
-from jaxclf.statistics import Estimate, estimate
-from jaxclf.writers import Record
+from jaxclf.cli.train import written
+from jaxclf.config_io import read_config
+from jaxclf.reporting.stats import Estimate, estimate
+from jaxclf.runs.directory import RunDirectory
+from jaxclf.training.devices import Devices
+from jaxclf.training.trainer import Trainer
+from jaxclf.training.writers import Record
 
 LOGGED = (0, 3)  # of four epochs, so that neither kind is always the second of a pair; the first pair warms up
 NAMES = ("mnist_linear", "mnist_mlp", "mnist_mlp_wide", "mnist_cnn", "mnist_fast")

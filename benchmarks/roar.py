@@ -21,12 +21,14 @@ import jax
 import numpy as np
 
 from jaxclf import saliency
-from jaxclf.config import Config, read_config
-from jaxclf.devices import Devices
-from jaxclf.loop import Trainer
+from jaxclf.config import Config
+from jaxclf.config_io import read_config
+from jaxclf.random import stream
 from jaxclf.saliency.names import METHODS
-from jaxclf.step import variables_of
-from jaxclf.types import Split, Splits, Variables, stream
+from jaxclf.training.devices import Devices
+from jaxclf.training.step import variables_of
+from jaxclf.training.trainer import Trainer
+from jaxclf.types import Split, Splits, Variables
 
 COMPARED = (
     "gradient", "gradient-times-input", "integrated-gradients", "smooth-grad", "smooth-grad-squared", "var-grad",

@@ -23,15 +23,15 @@ import numpy as np
 
 import jaxclf
 from jaxclf import saliency
+from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.models import Cnn
-from jaxclf.run import Run
 
 IMAGES = 64
 WINDOW, STRIDE = 4, 2  # of the occlusion
 Timed = Callable[[], float]  # runs once, and gives the seconds that took
 
 
-def methods_of(run: Run) -> dict[str, saliency.Method]:
+def methods_of(run: TrainedModel) -> dict[str, saliency.Method]:
     """What is timed, by the name it has in the table."""
     methods = {
         "Gradient": saliency.Gradient(),
@@ -52,7 +52,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def ours(run: Run, images: np.ndarray) -> dict[str, Timed]:
+def ours(run: TrainedModel, images: np.ndarray) -> dict[str, Timed]:
     """Our methods, each called once before it is timed."""
     key = jax.random.key(0)
 
@@ -75,7 +75,7 @@ def pair_library():
         sys.path[:] = here
 
 
-def pair(run: Run, images: np.ndarray, together: bool) -> dict[str, Timed]:
+def pair(run: TrainedModel, images: np.ndarray, together: bool) -> dict[str, Timed]:
     """PAIR saliency on our compiled gradient: image by image, an image's steps one by one or together."""
     core = pair_library()
     targets = run.predict(images).argmax(axis=1)
@@ -111,7 +111,7 @@ def pair(run: Run, images: np.ndarray, together: bool) -> dict[str, Timed]:
 
 
 @contextlib.contextmanager
-def captum(python: str, run: Run, images: np.ndarray) -> Iterator[dict[str, dict[str, Timed]]]:
+def captum(python: str, run: TrainedModel, images: np.ndarray) -> Iterator[dict[str, dict[str, Timed]]]:
     """captum in a process of its own, on the same weights, in both of torch's memory layouts; checks the gradients."""
     with tempfile.TemporaryDirectory() as folder:
         gradient = saliency.Gradient()(run.model, run.variables, images).values
@@ -144,7 +144,7 @@ def captum(python: str, run: Run, images: np.ndarray) -> Iterator[dict[str, dict
             worker.wait()
 
 
-def contenders(run: Run, images: np.ndarray, torch_python: str | None, stack: contextlib.ExitStack):
+def contenders(run: TrainedModel, images: np.ndarray, torch_python: str | None, stack: contextlib.ExitStack):
     """All that can be timed here, by name."""
     sides = {"jaxclf": ours(run, images)}
     try:
@@ -181,7 +181,7 @@ def cell(median: float | None, our_median: float) -> str:
     return f"{median:.1f}" if median == our_median else f"{median:.1f} ({median / our_median:.1f}x)"
 
 
-def memory(run: Run, images: np.ndarray) -> str:
+def memory(run: TrainedModel, images: np.ndarray) -> str:
     """The memory that integrated gradients need beside their inputs and outputs, for few and for many steps."""
     sizes = []
     for steps in (50, 500):

@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from training_worker import Task
 
-from jaxclf.config import Config, read_config
+from jaxclf.config import Config
+from jaxclf.config_io import read_config
 from jaxclf.datasets import Mnist
 from jaxclf.models import Cnn, summarize
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import jax
 from training_worker import Turns, read_task
 
-from jaxclf.config import read_config
-from jaxclf.devices import Devices
-from jaxclf.loop import Trainer
+from jaxclf.config_io import read_config
+from jaxclf.training.devices import Devices
+from jaxclf.training.trainer import Trainer
+from jaxclf.training.writers import Record
 from jaxclf.types import Split, Splits
-from jaxclf.writers import Record
 
 ENOUGH = 1_000  # epochs, more than are ever asked for
 

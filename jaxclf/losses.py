@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float
 
-from jaxclf.types import Array, Labels, Logits, require
+from jaxclf.errors import require
+from jaxclf.types import Array, Labels, Logits
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import optax
 
-from jaxclf.types import require
+from jaxclf.errors import require
 
 
 @runtime_checkable

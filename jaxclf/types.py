@@ -1,20 +1,24 @@
-"""What every layer shares: batches, splits, named random streams, and the user's errors."""
+"""Array aliases, batches and dataset splits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Key
+from jaxtyping import Bool, Float, Integer
+
+from jaxclf.errors import UserError, require
 
 Array = jax.Array | np.ndarray
 Logits = Float[Array, "b classes"]
 Labels = Integer[Array, " b"] | Float[Array, "b classes"]
 Mask = Bool[Array, " b"]
+Remainder = Literal["drop", "pad"]
+"""What happens to the last partial batch of an epoch."""
 Variables = dict[str, Any]
 """Flax variables: the collection `params`, and others such as `batch_stats`."""
 
@@ -24,23 +28,6 @@ def unit_range(images: Array) -> Float[Array, ...]:
     if jnp.issubdtype(images.dtype, jnp.integer):
         return images.astype(jnp.float32) / 255
     return images
-
-
-class UserError(Exception):
-    """A mistake the user can mend. Its text names the value, what was expected, and the fix.
-
-    `items` is a list that belongs to it, such as all damaged files.
-    """
-
-    def __init__(self, message: str, items: Sequence[str] = ()):
-        super().__init__(message)
-        self.items = items
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise UserError with the message unless the condition holds."""
-    if not condition:
-        raise UserError(message)
 
 
 class Batch(NamedTuple):
@@ -122,14 +109,3 @@ class Splits:
             present = ", ".join(part for part, split in self.items() if split is not None)
             raise UserError(f"this dataset has no split {name!r}; it has {present}")
         return split
-
-
-STREAMS = ("init", "data", "augment", "dropout", "saliency", "mixup")
-
-
-def stream(seed: int, name: str) -> Key[jax.Array, ""]:
-    """The root key of a named random stream. Fold in the step or the example: randomness is an address.
-
-    Streams are numbered by their place in `STREAMS`, so a new one is added at the end.
-    """
-    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))

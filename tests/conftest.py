@@ -40,8 +40,8 @@ install_import_hook("jaxclf", "beartype.beartype")
 import jax
 import numpy as np
 import pytest
-from forked import Forker
 from PIL import Image
+from support.forked import Forker
 
 from jaxclf.datasets import Mnist
 from jaxclf.types import Split, Splits
@@ -154,7 +154,7 @@ def run_directory(linear_run, tmp_path):
 @pytest.fixture(scope="session")
 def colour_run(tmp_path_factory):
     """A small CNN after an epoch on red and blue pictures in two folders."""
-    from jaxclf.commands.train import main as train  # it brings TensorFlow, which few files need
+    from support.cli import train  # it brings TensorFlow, which few files need
 
     place, random = tmp_path_factory.mktemp("colour"), np.random.default_rng(0)
     for channel, name in ((0, "red"), (2, "blue")):

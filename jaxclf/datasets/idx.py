@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf.types import Split, Splits, UserError, require
+from jaxclf.errors import UserError, require
+from jaxclf.types import Split, Splits
 
 DEFLATE_LIMIT = 1032  # bytes out of one byte in, at most
 PARTS = {"train": ("train",), "test": ("t10k", "test")}

@@ -11,9 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from jaxclf.datasets.pictures import Pictures
+from jaxclf.datasets.decoding import Pictures
 from jaxclf.datasets.scan import Scan, holds_files, scan, subfolders
-from jaxclf.types import Split, Splits, UserError, require
+from jaxclf.errors import UserError, require
+from jaxclf.types import Split, Splits
 
 PARTS = ("train", "validation", "test")
 WRAPPERS = 3  # folders around the classes, at most: links may go in circles

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import PIL
 
-from jaxclf.datasets.pictures import decoders, fault
-from jaxclf.files import cache_directory, read_json, write_json
-from jaxclf.progress import shown
-from jaxclf.types import UserError
+from jaxclf.datasets.decoding import decoders, fault
+from jaxclf.errors import UserError
+from jaxclf.io.files import cache_directory, read_json, write_json
+from jaxclf.io.progress import shown
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"}
 LITTER = {"thumbs.db", "desktop.ini"}  # what systems leave in folders, beside hidden files

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.datasets.records import EncodedPictures, explained, tfrecords
-from jaxclf.types import Split, Splits, UserError, require
+from jaxclf.datasets.tfrecord import EncodedPictures, explained, tfrecords
+from jaxclf.errors import UserError, require
+from jaxclf.types import Split, Splits
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded images
 NAME = re.compile(r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?")  # without a namespace, for which TFDS would fetch code

@@ -7,18 +7,9 @@ from typing import Literal
 import flax.linen as nn
 from jaxtyping import Float, Num
 
-from jaxclf.models.layers import (
-    Dropout,
-    Dtype,
-    Flatten,
-    MaxPool,
-    as_images,
-    check_dropout,
-    check_sizes,
-    conv,
-    dense,
-)
-from jaxclf.types import Array, require, unit_range
+from jaxclf.errors import require
+from jaxclf.models.layers import Dropout, Dtype, Flatten, MaxPool, as_images, check_dropout, check_sizes, conv, dense
+from jaxclf.types import Array, unit_range
 
 
 class Cnn(nn.Module):

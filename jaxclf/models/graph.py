@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxclf.program import INLINED, body_of, closed
+from jaxclf.xla.interpreter import INLINED, body_of, closed
 
 ENTERED = (*INLINED, "custom_jvp_call", "custom_vjp_call")
 

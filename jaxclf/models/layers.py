@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from jaxclf.types import Array, UserError, require
+from jaxclf.errors import UserError, require
+from jaxclf.types import Array
 
 Dtype = Literal["float32", "bfloat16"]
 

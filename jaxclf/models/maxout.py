@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Num
 
-from jaxclf.convolutions import stack_blocks
+from jaxclf.errors import require
 from jaxclf.models.layers import Dropout, Dtype, Flatten, as_images, check_dropout, check_sizes, conv, dense
-from jaxclf.types import Array, require, unit_range
+from jaxclf.types import Array, unit_range
+from jaxclf.xla.convolutions import stack_blocks
 
 
 class MaxoutCnn(nn.Module):

@@ -5,28 +5,28 @@ It stands alone: all it needs is a model, its variables and images. docs/salienc
 
 from jaxclf.saliency.all_classes import AllClasses, all_classes
 from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.blur_integrated_gradients import BlurIntegratedGradients
-from jaxclf.saliency.class_activation import GradCam, GradCamPlusPlus, HiResCam, LayerCam
-from jaxclf.saliency.deep_lift import DeepLift
-from jaxclf.saliency.expected_gradients import ExpectedGradients
-from jaxclf.saliency.faithfulness import Curve, deletion, infidelity, insertion, sensitivity_n
-from jaxclf.saliency.full_grad import FullGrad
-from jaxclf.saliency.gradient import Gradient, GradientTimesInput
-from jaxclf.saliency.guided_backprop import Deconvnet, GuidedBackprop
-from jaxclf.saliency.guided_grad_cam import GuidedGradCam
-from jaxclf.saliency.guided_integrated_gradients import GuidedIntegratedGradients
-from jaxclf.saliency.integrated_gradients import IntegratedGradients
-from jaxclf.saliency.lrp import Lrp
-from jaxclf.saliency.measures import completeness, entropy, gini, pointing_game
-from jaxclf.saliency.method import Method
-from jaxclf.saliency.occlusion import Occlusion
-from jaxclf.saliency.rise import Rise
-from jaxclf.saliency.road import road
-from jaxclf.saliency.robustness import local_lipschitz, sensitivity_max
-from jaxclf.saliency.sanity import Randomization, input_invariance, parameter_randomization
-from jaxclf.saliency.score_cam import ScoreCam
-from jaxclf.saliency.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
-from jaxclf.saliency.xrai import Xrai
+from jaxclf.saliency.base import Method
+from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
+from jaxclf.saliency.methods.deep_lift import DeepLift
+from jaxclf.saliency.methods.expected_gradients import ExpectedGradients
+from jaxclf.saliency.methods.full_grad import FullGrad
+from jaxclf.saliency.methods.grad_cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam
+from jaxclf.saliency.methods.gradient import Gradient, GradientTimesInput
+from jaxclf.saliency.methods.guided_backprop import Deconvnet, GuidedBackprop
+from jaxclf.saliency.methods.guided_grad_cam import GuidedGradCam
+from jaxclf.saliency.methods.guided_integrated_gradients import GuidedIntegratedGradients
+from jaxclf.saliency.methods.integrated_gradients import IntegratedGradients
+from jaxclf.saliency.methods.lrp import Lrp
+from jaxclf.saliency.methods.occlusion import Occlusion
+from jaxclf.saliency.methods.rise import Rise
+from jaxclf.saliency.methods.score_cam import ScoreCam
+from jaxclf.saliency.methods.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
+from jaxclf.saliency.methods.xrai import Xrai
+from jaxclf.saliency.metrics.faithfulness import Curve, deletion, infidelity, insertion, sensitivity_n
+from jaxclf.saliency.metrics.measures import completeness, entropy, gini, pointing_game
+from jaxclf.saliency.metrics.road import road
+from jaxclf.saliency.metrics.robustness import local_lipschitz, sensitivity_max
+from jaxclf.saliency.metrics.sanity import Randomization, input_invariance, parameter_randomization
 
 __all__ = [
     "AllClasses",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxclf.errors import require
 from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.method import Method, Wrapper
+from jaxclf.saliency.base import Method, Wrapper
 from jaxclf.saliency.query import Query
-from jaxclf.types import require
 
 
 @dataclass(frozen=True)

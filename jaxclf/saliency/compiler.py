@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxclf.program import mentions
-from jaxclf.saliency.operations import CURVES
+from jaxclf.errors import UserError
+from jaxclf.saliency.methods.primitives import CURVES
 from jaxclf.saliency.query import model_function
-from jaxclf.types import UserError
+from jaxclf.xla.interpreter import mentions
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")

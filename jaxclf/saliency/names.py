@@ -7,7 +7,7 @@ import re
 from dataclasses import is_dataclass
 
 from jaxclf import saliency
-from jaxclf.types import UserError
+from jaxclf.errors import UserError
 
 
 def name_of(cls: type[saliency.Method]) -> str:

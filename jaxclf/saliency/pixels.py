@@ -7,8 +7,9 @@ from math import isqrt, prod
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Shaped
 
+from jaxclf.errors import require
 from jaxclf.saliency.space import space
-from jaxclf.types import Array, require
+from jaxclf.types import Array
 
 
 def importance(values: Float[Array, "b ..."]) -> Float[Array, "b pixels"]:

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from jaxclf.convolutions import fast_convolutions
+from jaxclf.errors import UserError
 from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.rows import map_over
-from jaxclf.types import Array, Logits, UserError
+from jaxclf.saliency.batching import map_over
+from jaxclf.types import Array, Logits
+from jaxclf.xla.convolutions import fast_convolutions
 
 Score = Literal["logit", "probability", "log_probability", "margin"]
 Scores = Float[Array, "b heads"]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Key
 
-from jaxclf.saliency.rows import fold
+from jaxclf.saliency.batching import fold
 from jaxclf.types import Array
 
 

@@ -1,0 +1,8 @@
+"""Random changes to training images, on the device. An augmentation is a frozen dataclass `(key, image) -> image`."""
+
+from jaxclf.augment.base import Augmentation, augment_batch
+from jaxclf.augment.cutout import Cutout
+from jaxclf.augment.geometric import Flip, Rotate, Shift
+from jaxclf.augment.mixup import Mixup
+
+__all__ = ["Augmentation", "Cutout", "Flip", "Mixup", "Rotate", "Shift", "augment_batch"]

@@ -1,0 +1,1 @@
+"""Benchmarks of many runs: configs x settings x seeds, and their tables."""

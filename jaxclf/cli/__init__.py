@@ -1,0 +1,1 @@
+"""What the entry points run: parse, build, call the library. `train.py` is `jaxclf.cli.train`, and so on."""

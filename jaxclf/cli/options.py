@@ -1,0 +1,174 @@
+"""The options of every command that needs no config, as dataclasses for tyro.
+
+Nothing here imports JAX: `jaxclf COMMAND --help` and a mistyped flag are answered at once. The options of `train`
+follow from its config; see `train_options.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+CompilationCache = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="DIR", help="Directory of compiled programs, read and written (default: none is kept)."),
+]
+Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE …")]
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of the commands that use a trained run."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    checkpoint: str = "last"
+    """Checkpoint to load: last, best (by validation accuracy) or a step."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Exponential moving average of the parameters, where the run keeps one, or the parameters themselves."""
+    compilation_cache: CompilationCache = None
+    imports: Imports = ()
+    """Your own modules that define classes of the config."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(RunOptions):
+    """Evaluate a run on every image of a split. Writes evaluation.json, predictions.csv, figures and report.html."""
+
+    split: SplitName = "test"
+    """Split to evaluate."""
+    batch_size: int | None = None
+    """Images per batch; the result does not depend on it (default: the config's eval_batch_size)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(RunOptions):
+    """Compute saliency maps of a run's predictions. Writes explanations.npz, explanations.json and figures.
+
+    The fields of a method are options too: `--methods lrp --help` lists those of lrp.
+    """
+
+    methods: tuple[str, ...] = ()
+    """Names of saliency methods, or all (default: a few fast methods that suit the network)."""
+    split: SplitName = "test"
+    """Split to explain."""
+    limit: int = 10
+    """Number of images, 0 for all: the first ones, or a random choice where the split is sorted by class."""
+    all_classes: Flag = False
+    """Explain every class, not only the predicted one."""
+    measures: Flag = False
+    """Evaluate the maps: completeness, sparsity, faithfulness, robustness."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(RunOptions):
+    """Predict the classes of image files. Writes one row per image to standard output.
+
+    The exit code is 0 if every image was predicted and 4 if some could not be read.
+    """
+
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES …")]
+    """Image files, folders, quoted patterns, or - for a list of them on standard input, one per line."""
+    top: int = 1
+    """Number of classes to write per image, most probable first."""
+    format: Literal["csv", "jsonl"] = "csv"
+    """A table with a header, or one JSON object per line."""
+    invert: Literal["auto", "yes", "no"] = "auto"
+    """For networks of grayscale images: invert the image; auto inverts images that are dark on light."""
+    center: Flag = False
+    """For networks of grayscale images: scale and center what is written, as in MNIST."""
+    explain: Annotated[str | None, tyro.conf.arg(metavar="METHOD")] = None
+    """Draw a saliency map of each prediction with this method, such as integrated-gradients."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Directory of these drawings (default: predictions/ in the run)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(RunOptions):
+    """Export the network as files that do not need jaxclf: StableHLO, safetensors, config, checksums, model card."""
+
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """A new directory, an empty one, or that of an earlier export (default: export/ in the run)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(RunOptions):
+    """Serve a page on this machine where the run classifies drawings and images; stop it with Ctrl-C."""
+
+    port: int = 7860
+    """Port on 127.0.0.1."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Print the shapes, classes and pixel values of a config's dataset and draw some of its images."""
+
+    config: Annotated[str, tyro.conf.Positional]
+    """A Python file with get_config(), or the name of a built-in config."""
+    output: Path | None = None
+    """Directory of the figures (default: runs/NAME/dataset)."""
+    seed: int = 0
+    """Seed of the random choice of images."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Compare finished runs on one page: results, configs and curves."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Directories of two or more runs."""
+    output: Path = Path("comparison.html")
+    """File to write."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Train configs x settings x seeds, each in its own process, and tabulate the results.
+
+    Started again, it runs only what is not finished.
+    """
+
+    configs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG …")]
+    """Python files with get_config(), or names of built-in configs."""
+    seeds: int = 1
+    """Number of seeds: 0, 1, 2, …"""
+    fields: Annotated[
+        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set", metavar="FIELD=VALUE,… …")
+    ] = ()
+    """Fields of the configs and their values, in every combination; for a tuple: model.features="16 36,8 8"."""
+    sample: int | None = None
+    """Random search: the number of settings to draw from those of --set, where field=log:low:high is a range."""
+    choose: Flag = False
+    """Search: choose the best setting by validation, and report test results of that one only."""
+    compare: tuple[str, str] | None = None
+    """Paired comparison of two rows of the tables, by seed."""
+    lr_range: Annotated[tuple[float, float] | tuple[()] | None, tyro.conf.arg(metavar="[LOW HIGH]")] = None
+    """Run a learning-rate range test of each config and setting instead of the benchmark."""
+    jobs: int = 1
+    """Number of runs at a time on one machine. Speeds compare only between runs with the same number."""
+    ray: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[ADDRESS]")] = None
+    """Run on a Ray cluster with a shared file system (without an address: a cluster on this machine)."""
+    retry: Flag = False
+    """Run failed runs again."""
+    out: Path = Path("runs/benchmark")
+    """Directory of the tables and of the runs."""
+    imports: Imports = ()
+    """Your own modules that define classes of the configs."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+
+    @property
+    def is_search(self) -> bool:
+        """Whether a setting is chosen by validation, so that test results stay hidden until then."""
+        return self.choose or self.sample is not None

@@ -1,0 +1,17 @@
+"""What the user should know about a dataset before it is used."""
+
+from __future__ import annotations
+
+import sys
+
+from jaxclf.cli.app import print_items
+from jaxclf.types import Splits
+
+
+def print_remarks(splits: Splits) -> None:
+    """Print the remarks of a dataset; files that cannot be used are listed on standard error."""
+    for remark in splits.remarks:
+        print(remark)
+    if splits.skipped:
+        print(f"files left out: {len(splits.skipped):,}", file=sys.stderr)
+        print_items(splits.skipped)

@@ -1,0 +1,88 @@
+"""The options of `train`: those of a run, and every field of its config."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxclf.cli.app import parse
+from jaxclf.cli.options import CompilationCache, Flag, Imports
+from jaxclf.config import Config
+from jaxclf.config_io import flatten, from_json, import_modules, read_config, to_json
+from jaxclf.errors import UserError
+from jaxclf.training.devices import Parallel
+from jaxclf.training.distributed import Processes
+
+COMPONENTS = ("augment", "metrics", "mixup")  # fields of the config that hold components or None: no flags fit them
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train the network of a config and evaluate it. Started again on the same directory, the run resumes."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    workdir: str | None = None
+    """Directory of the run (default: runs/ and the name of the config)."""
+    parallel: Parallel = "jit"
+    """Compile the step with jit over a mesh of all devices, or with pmap. Results are the same, except that batch
+    statistics are per device under pmap."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
+    imports: Imports = ()
+    """Your own modules that define classes of the config."""
+    resume: Literal["auto", "force"] = "auto"
+    """auto: refuse to resume with a changed config; force: resume with it anyway."""
+    profile: Annotated[str | None, tyro.conf.arg(metavar="START:STOP")] = None
+    """Trace these steps into profile/ of the run, for TensorBoard or ui.perfetto.dev."""
+    compilation_cache: CompilationCache = None
+    print_config: Flag = False
+    """Print the config as JSON and exit."""
+    dry_run: Flag = False
+    """Print shapes, parameters, FLOPs and steps, run one step, and exit. Writes nothing."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+    name: tyro.conf.Suppress[str] = ""
+
+
+def parse_train(argv: list[str]) -> TrainOptions:
+    """Parse a config, named first, and the options after it.
+
+    Raises:
+        UserError: If the config cannot be read, or an option is not understood.
+    """
+    if argv[0].startswith("-"):
+        raise UserError(f"the first argument is {argv[0]}; expected a config, such as configs/mnist_cnn.py")
+    name = re.sub(r"\.py$", "", PurePath(argv[0].replace("\\", "/")).name)
+    defaults = TrainOptions(read_config(argv[0]), name=name)
+    options = parse(TrainOptions, argv[1:], prog=f"jaxclf train {argv[0]}", default=defaults, suggest=suggest_flag)
+    import_modules(options.imports)
+    from_json(to_json(options.config), options.imports)  # refuse a run whose config could not be read again
+    return options
+
+
+def suggest_flag(argument: str, options: TrainOptions) -> str:
+    """Suggest the flag that an unknown argument most resembles; return text to append to an error message."""
+    wanted = argument.lstrip("-").partition("=")[0].replace("-", "_")
+    if wanted.partition(".")[0] in COMPONENTS:
+        return "; it is set in the config file"
+    components = [value for value in vars(options).values() if is_dataclass(value)]
+    names = [name for each in components for name in flatten(to_json(each)) if name.rpartition(".")[2] != "class"]
+    names += [name for name, value in vars(options).items() if value not in components and name != "name"]
+    return find_similar(wanted, names)
+
+
+def find_similar(wanted: str, names: list[str]) -> str:
+    """Suggest one of some names: by initials (`lr`), by the last part of a dotted name, or by spelling."""
+    aliases = {alias: name for name in names for alias in (initials(name), name.rpartition(".")[2], name)}
+    word = next((word for word in (wanted.rpartition(".")[2], wanted) if word in aliases), None)
+    close: list[Any] = [word] if word else difflib.get_close_matches(wanted, aliases, n=1)
+    return f"; did you mean --{aliases[close[0]].replace('_', '-')}?" if close else ""
+
+
+def initials(name: str) -> str:
+    """Return the initials of a field: `lr` for `optimizer.learning_rate`."""
+    return "".join(word[0] for word in name.rpartition(".")[2].split("_"))

@@ -1,0 +1,1 @@
+"""Files: atomic writes, locks, manifests, growing .npz files, progress bars."""

@@ -1,0 +1,1 @@
+"""Figures, reports, tables and statistics of runs."""

@@ -1,0 +1,1 @@
+"""The run directory and the signals that stop a run."""

@@ -1,0 +1,1 @@
+"""Training: the step, its devices, the data pipeline, checkpoints and the loop."""

@@ -1,0 +1,1 @@
+"""Traced programs, convolutions and compiler options."""

@@ -1,0 +1,138 @@
+"""What the README and the tour tell people to do, done."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import environment_of_commands
+from nbclient import NotebookClient
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks/tour.ipynb"
+
+
+def shell_commands(text):
+    """The commands of the fenced shell blocks of a page."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, mnist):
+    """A copy of the checkout to run the README's commands in, with a few pictures of one's own."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for entry_point in ROOT.glob("*.py"):
+        shutil.copy(entry_point, folder)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name, suffix in (("digits", "png"), ("scans", "png"), ("photos", "jpg")):
+        (folder / name).mkdir()
+        for i in range(3):
+            Image.fromarray(mnist.test.images[i, ..., 0]).save(folder / name / f"{i}.{suffix}")
+    return folder
+
+
+FEWER = {  # epochs than the 30, 30 and 60 of the configs
+    f"python train.py configs/cartoons_{name}.py": f"--epochs {epochs}"
+    for name, epochs in (("cnn", 12), ("linear", 8), ("overfit", 35))
+}
+
+
+def run_in_shell(line, cwd):
+    """Run a line of shell as a user does: in a fresh process, with one device."""
+    env = environment_of_commands()
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    return subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_every_command_of_the_readme_runs(checkout, command):
+    readme = (ROOT / "README.md").read_text()
+    for name, content in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", readme, re.S):
+        (checkout / name).write_text(content)
+    parts = [part.split("#")[0].strip() for line in shell_commands(readme) for part in line.split("&&")]
+    commands = dict.fromkeys(part for part in parts if part.split()[0] not in ("pip", "pytest"))  # .ci/run does
+    assert len(commands) >= 20
+    main = next(iter(commands))
+    for line in commands:
+        if line == main or re.search("[*|]", line):
+            done = run_in_shell(line, checkout)
+        else:
+            python, *words = shlex.split(f"{line} {FEWER.get(line, '')}")
+            assert python == "python"
+            done = command(*words, cwd=checkout)
+        assert done.returncode == 0, (line, done.stderr)
+    # The main command: the documented network, its parameters, and what it reaches.
+    summary = json.loads((checkout / "runs/mnist_cnn/summary.json").read_text())
+    assert (summary["parameters"], summary["steps"]) == (242_062, 430)
+    assert summary["test"]["accuracy"] >= 0.976
+    # The study on pictures: shapes are needed, and what is learnt by heart does not help with what is new.
+    network, linear, by_heart = (
+        json.loads((checkout / f"runs/cartoons_{name}/summary.json").read_text())
+        for name in ("cnn", "linear", "overfit")
+    )
+    assert network["parameters"] == 1_337_296 + 513 * 18
+    assert linear["test"]["accuracy"] < 0.4 < 0.8 < network["test"]["accuracy"]
+    assert by_heart["train_full"]["accuracy"] > 0.99
+    assert by_heart["test"]["accuracy"] < 0.6
+    assert (checkout / "runs/cartoons_overfit/seen_and_unseen.png").is_file()
+
+
+@pytest.mark.slow
+def test_python_of_the_readme_runs(command, checkout):
+    blocks = re.findall(r"```python\n(import jaxclf\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        done = command("-W", "error", "-c", block, cwd=checkout)
+        assert done.returncode == 0, done.stderr
+
+
+def pictures_of(notebook):
+    """How many pictures each cell shows."""
+    return [
+        sum("image/png" in output.get("data", {}) for output in cell.get("outputs", ())) for cell in notebook["cells"]
+    ]
+
+
+def exercises(notebook):
+    """Parameters and test accuracy in percent of the wide and the deep network, as the table of the tour has them."""
+    text = "".join("".join(output.get("text", "")) for cell in notebook["cells"] for output in cell.get("outputs", ()))
+    rows = re.findall(r"^(wide|deep) +([\d,]+) +[\d.]+% +([\d.]+)%", text, re.M)
+    return {name: (parameters, float(accuracy)) for name, parameters, accuracy in rows}
+
+
+def assert_both_have_learnt(notebook):
+    found = exercises(notebook)
+    assert (found["wide"][0], found["deep"][0]) == ("1,192,510", "932,362")
+    assert found["wide"][1] > 97.5
+    assert found["deep"][1] > 98.5  # after 5 of 20 epochs
+
+
+def test_the_tour_is_kept_with_its_pictures():
+    notebook = json.loads(NOTEBOOK.read_text())
+    assert sum(pictures_of(notebook)) >= 12
+    assert NOTEBOOK.stat().st_size < 2_000_000
+    assert_both_have_learnt(notebook)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_tour_runs(checkout, monkeypatch):
+    """Where the commands of the README have run, what they have trained is not trained again."""
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("IPYTHONDIR", str(checkout))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    kept = pictures_of(notebook)
+    NotebookClient(
+        notebook, timeout=800, kernel_name="python3", resources={"metadata": {"path": str(checkout)}}
+    ).execute()
+    assert pictures_of(notebook) == kept
+    assert_both_have_learnt(notebook)

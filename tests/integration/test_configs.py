@@ -1,0 +1,58 @@
+"""Every config trains, and the documented networks reach what their documents say."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jaxclf.config_io import read_config
+from jaxclf.datasets.mnist import SHA256
+from jaxclf.training.devices import Devices
+from jaxclf.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    # Those of the Simpsons have the network of the cartoons.
+    [pytest.param(path, marks=[pytest.mark.slow] * ("simpsons" in path.stem), id=path.stem) for path in CONFIGS],
+)
+def test_a_few_steps_of_each_config(path, digits):
+    config = read_config(str(path))
+    run = Trainer(replace(config, epochs=1, log_every=2), digits, Devices.all())
+    run.fit()
+    assert run.progress.latest["train"]["loss"] < 10
+    assert 0 <= run.progress.latest["validation"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_config_states_its_command_and_its_claim(path):
+    docstring = path.read_text().split('"""')[1]
+    assert f"python train.py configs/{path.name}" in docstring
+    if "needs the download" in docstring:
+        return
+    assert re.search(r"^\d\d\.\d\d( ± \d\.\d\d)? % test accuracy.*n = \d", docstring, re.M), "the measured accuracy"
+    assert "core" in docstring, "the machine"
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_data_configs_and_commands(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        commands = archive.read(entry_points).decode()
+    assert {f"jaxclf/configs/{path.name}" for path in CONFIGS} <= names
+    assert {f"jaxclf/datasets/{name}.gz" for name in SHA256} <= names
+    assert "jaxclf-train = jaxclf.cli.train:main" in commands
+    assert "jaxclf-eval = jaxclf.cli.eval:main" in commands
+    assert "jaxclf-explain = jaxclf.cli.explain:main" in commands
+    assert "jaxclf-benchmark = jaxclf.cli.benchmark:main" in commands

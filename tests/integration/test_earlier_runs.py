@@ -1,0 +1,59 @@
+"""A run written by version 0.1.0, before modules moved, still evaluates, explains and resumes.
+
+`data/run_0.1.0` is a two-epoch run without its second checkpoint; `data/expected_0.1.0` is what that version computed.
+Bounds are those of another CPU's rounding.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.cli import evaluate, explain, train
+from support.runs import rows
+
+DATA = Path(__file__).parents[1] / "data"
+EXPECTED = DATA / "expected_0.1.0"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return shutil.copytree(DATA / "run_0.1.0", tmp_path / "run")
+
+
+def test_it_evaluates_to_the_same_numbers(run):
+    assert evaluate([run]) == 0
+    found, expected = (json.loads((path / "evaluation.json").read_text()) for path in (run, EXPECTED))
+    assert found.keys() == expected.keys()
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    difference = np.abs(np.subtract(found["confusion_matrix"], expected["confusion_matrix"])).sum()
+    assert difference <= 2  # one image of 10,000 whose largest logits are equal but for rounding
+
+
+def test_its_saliency_maps_are_the_same(run):
+    assert explain([run, "--methods", "gradient", "integrated-gradients", "--limit", 2]) == 0
+    with np.load(run / "explanations.npz") as found, np.load(EXPECTED / "explanations.npz") as expected:
+        assert set(found) == set(expected)
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_it_resumes_to_the_same_metrics(run):
+    config = run.parent / "small.py"
+    config.write_text(
+        "from jaxclf.config_io import from_json\n"
+        "import json\n\n\n"
+        "def get_config():\n"
+        f"    return from_json(json.load(open({str(run / 'config.json')!r})))\n"
+    )
+    assert train([config, "--workdir", run]) == 0
+    found, expected = rows(run), rows(EXPECTED)
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        assert row.keys() == other.keys()
+        for name in row.keys() - {"images_per_second", "data_wait_seconds"}:
+            if isinstance(row[name], float):
+                assert row[name] == pytest.approx(other[name], rel=1e-4), name
+            else:
+                assert row[name] == other[name]

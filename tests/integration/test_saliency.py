@@ -1,0 +1,236 @@
+"""What every saliency method promises: the contract of the family, swept over all of them."""
+
+from contextlib import contextmanager
+from functools import cache, partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclf import saliency
+from jaxclf.errors import UserError
+from jaxclf.models import Cnn
+
+METHODS = [
+    saliency.Gradient(),
+    saliency.GradientTimesInput(score="margin"),
+    saliency.IntegratedGradients(steps=5, score="log_probability"),
+    saliency.IntegratedGradients(rule="adaptive", tolerance=0.03, max_steps=100),
+    saliency.all_classes(saliency.IntegratedGradients(steps=3, score="probability")),
+    saliency.ExpectedGradients(samples=4),
+    saliency.SmoothGrad(samples=3),
+    saliency.SmoothGradSquared(
+        saliency.IntegratedGradients(steps=2), samples=4, noise_scale="absolute", antithetic=True
+    ),
+    saliency.VarGrad(saliency.Gradient(score="margin"), samples=4),
+    saliency.all_classes(saliency.VarGrad(saliency.ExpectedGradients(samples=2), samples=4, antithetic=True)),
+    saliency.GradCam(),
+    saliency.GradCam("conv1", relu=False, upsample="bilinear", score="margin"),
+    saliency.all_classes(saliency.GradCamPlusPlus("conv2")),
+    saliency.HiResCam("conv2", relu=False, upsample="nearest"),
+    saliency.LayerCam("pool1", score="probability"),
+    saliency.ScoreCam(),
+    saliency.all_classes(saliency.ScoreCam("conv1", upsample="bilinear")),
+    saliency.Occlusion(window=3, stride=2),
+    saliency.all_classes(saliency.Occlusion(window=(3, 8), stride=(3, 5), aggregate="mean", score="margin")),
+    saliency.Rise(samples=4, grid=3),
+    saliency.BlurIntegratedGradients(steps=4, max_sigma=6.0),
+    saliency.GuidedIntegratedGradients(steps=4, score="probability"),
+    saliency.all_classes(saliency.GuidedIntegratedGradients(steps=3, fraction=0.1, max_dist=0.3)),
+    saliency.GuidedBackprop(),
+    saliency.all_classes(saliency.Deconvnet(score="margin")),
+    saliency.GuidedGradCam("conv1", relu=False, score="probability"),
+    saliency.all_classes(saliency.FullGrad(score="margin")),
+    saliency.DeepLift(score="margin"),
+    saliency.all_classes(saliency.DeepLift(score="log_probability")),
+    saliency.Lrp(epsilon=1e-3),
+    saliency.Lrp("gamma", score="margin"),
+    saliency.all_classes(saliency.Lrp("alpha_beta", alpha=1.5, beta=0.5, score="probability")),
+    saliency.Xrai(steps=3, scales=(20.0, 50.0), side=48),
+]
+B, CLASSES = 5, 4
+MODEL = Cnn(features=(2, 3), dense=(6,), classes=CLASSES, kernel_size=3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (B, 8, 8, 1), np.uint8)
+UNIT = IMAGES / np.float32(255)
+KEYS = jax.random.split(jax.random.key(3), B)
+WITH_DELTA = (
+    "GradientTimesInput", "IntegratedGradients", "ExpectedGradients", "BlurIntegratedGradients",
+    "GuidedIntegratedGradients", "FullGrad", "DeepLift", "Lrp",
+)  # fmt: skip
+
+
+def swept(method):
+    """A method to sweep over; of all classes, once: the same method is asked about each of them in any case."""
+    slow = isinstance(method, saliency.AllClasses)
+    return pytest.param(method, marks=[pytest.mark.slow] if slow else [], id=str(method))
+
+
+@pytest.fixture(params=map(swept, METHODS))
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def variables():
+    # Biases that are not zero, as training leaves them.
+    shaped = MODEL.init(jax.random.key(0), IMAGES)
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), shaped)
+
+
+def inner(method):
+    """The method inside all wrappers."""
+    return inner(method.method) if hasattr(method, "method") else method
+
+
+def close(a, b, tolerance=1e-5):
+    """Two attributions agree to rounding, relative to the largest value of each; a gap, to the score."""
+    assert [x is None for x in a] == [y is None for y in b]
+    for name, x, y in zip(a._fields, a, b, strict=True):
+        if x is not None:
+            scale = np.abs(b.score if name == "delta" else y).max()
+            np.testing.assert_allclose(x, y, atol=tolerance * float(scale), rtol=0, err_msg=name)
+
+
+def test_shapes_and_finite_numbers(method, variables):
+    a = method(MODEL, variables, IMAGES, key=KEYS)
+    heads = (CLASSES,) if method.every_class else ()
+    assert a.score.shape == a.evaluations.shape == (B, *heads)
+    assert a.values.shape[: 1 + len(heads)] == (B, *heads)
+    assert a.values.dtype == a.score.dtype == jnp.float32
+    assert a.evaluations.dtype == jnp.int32
+    assert (a.delta is not None) == (type(inner(method)).__name__ in WITH_DELTA and not is_noisy(method))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(a))
+
+
+def is_noisy(method):
+    return any(name in type(method).__name__ for name in ("SmoothGrad", "VarGrad")) or (
+        hasattr(method, "method") and is_noisy(method.method)
+    )
+
+
+def test_the_score_is_that_of_the_clean_image(method, variables):
+    logits = MODEL.apply(variables, IMAGES)
+    largest = np.sort(logits, axis=1)[:, ::-1]
+    other = np.where(logits == largest[:, :1], largest[:, 1:2], largest[:, :1])
+    scores = {
+        "logit": logits,
+        "probability": jax.nn.softmax(logits),
+        "log_probability": jax.nn.log_softmax(logits),
+        "margin": logits - other,
+    }[method.score]
+    expected = scores if method.every_class else scores[np.arange(B), logits.argmax(axis=1)]
+    np.testing.assert_allclose(method(MODEL, variables, IMAGES, key=KEYS).score, expected, atol=1e-5)
+
+
+@contextmanager
+def traced_rows():
+    """The number of rows of each call of a model that is traced inside the block."""
+    rows = []
+
+    def record(call, arguments, options, context):
+        if context.module.path == () and context.method_name == "__call__":
+            rows.append(arguments[0].shape[0])
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(record):
+        yield rows
+
+
+def test_jit_gives_the_same_of_bytes_and_in_unit_range_and_new_weights_do_not_compile_anew(method, variables):
+    given = method(MODEL, variables, IMAGES, key=KEYS)
+    if method.host:
+        with pytest.raises(UserError, match="works on the host"):
+            jax.jit(method, static_argnums=0)(MODEL, variables, IMAGES, key=KEYS)
+        close(method(MODEL, variables, UNIT, key=KEYS), given)
+        return
+    close(jitted(method)(MODEL, variables, UNIT, key=KEYS), given)
+    with traced_rows() as rows:
+        jitted(method)(MODEL, jax.tree.map(lambda x: 2 * x, variables), UNIT, key=KEYS)
+        method(MODEL, jax.tree.map(lambda x: 2 * x, variables), IMAGES, key=KEYS)
+    assert rows == []
+
+
+@cache
+def jitted(method):
+    """The method inside jit, where it goes there: compiled once for all tests that ask about the same."""
+    return method if method.host else jax.jit(method, static_argnums=0)
+
+
+def test_max_rows_bounds_every_model_call_and_changes_rounding_only(method, variables):
+    """Two rows at a time, of which the last is alone: there are five images."""
+    with traced_rows() as seen:
+        few = limited(method, 2)(MODEL, variables, IMAGES, key=KEYS)
+    assert 0 < max(seen) <= 2
+    close(few, method(MODEL, variables, IMAGES, key=KEYS))
+
+
+def limited(method, rows):
+    """The method with another `max_rows`, inside all wrappers."""
+    if hasattr(method, "method"):
+        return type(method)(**(vars(method) | {"method": limited(method.method, rows)}))
+    return type(method)(**(vars(method) | {"max_rows": rows}))
+
+
+def test_an_example_does_not_depend_on_its_neighbours(method, variables):
+    """Permuted, alone, or beside others that are not finite: with a key an example, the answer is the same."""
+    whole = method(MODEL, variables, IMAGES, key=KEYS)
+    order = np.array([3, 0, 4, 1, 2])
+    close(
+        method(MODEL, variables, IMAGES[order], key=KEYS[order]),
+        jax.tree.map(lambda x: x[order], whole),
+    )
+    alone = jax.tree.map(lambda x: x[2:3], whole)
+    close(method(MODEL, variables, IMAGES[2:3], key=KEYS[2:3]), alone)
+    beside = UNIT.copy()
+    beside[:2] = np.nan
+    close(jax.tree.map(lambda x: x[2:3], jitted(method)(MODEL, variables, beside, key=KEYS)), alone)
+
+
+def test_each_class_of_all_is_that_class_alone(method, variables):
+    if method.every_class:
+        single, every = method.method, method
+    else:
+        single, every = method, saliency.all_classes(method)
+    if method.host:
+        with pytest.raises(UserError, match="works on the host"):
+            every(MODEL, variables, IMAGES, key=KEYS)
+        return
+    together = every(MODEL, variables, IMAGES, key=KEYS)
+    for target in (0, CLASSES - 1):
+        close(
+            jax.tree.map(lambda x, target=target: x[:, target], together),
+            single(MODEL, variables, IMAGES, target, key=KEYS)._replace(evaluations=together.evaluations[:, target]),
+        )
+
+
+def test_targets_are_the_predicted_class_one_class_or_one_an_example(method, variables):
+    if method.every_class:
+        pytest.skip("it has no targets")
+    call = partial(method, MODEL, variables, IMAGES, key=KEYS)
+    predicted = np.argmax(MODEL.apply(variables, IMAGES), axis=1)
+    close(call(), call(predicted))
+    close(call(1), call(np.full(B, 1)))
+
+
+def test_devices_share_the_batch(method, variables):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    images, keys = (jax.device_put(x[:4], rows) for x in (IMAGES, KEYS))
+    one = jax.tree.map(lambda x: x[:4], method(MODEL, variables, IMAGES, key=KEYS))
+    close(method(MODEL, variables, images, key=keys), one)
+
+
+def test_what_does_not_fit_is_named(method, variables):
+    with pytest.raises(UserError, match=r"baseline of shape \[7\]"):
+        method(MODEL, variables, IMAGES, key=KEYS, baseline=np.zeros(7, np.float32))
+    with pytest.raises(UserError, match=r"targets of shape \[2\]"):
+        method(MODEL, variables, IMAGES, np.zeros(2, int), key=KEYS)
+    with pytest.raises(UserError, match="max_rows=0"):
+        limited(method, 0)(MODEL, variables, IMAGES, key=KEYS)
+    with pytest.raises(UserError, match="not hashable"):
+        method({}, variables, IMAGES, key=KEYS)
+    if method.sampled:
+        with pytest.raises(UserError, match="give it a key"):
+            method(MODEL, variables, IMAGES)

@@ -1,0 +1,16 @@
+"""Commands in the process of the tests."""
+
+from functools import partial
+
+from jaxclf.cli.app import main
+
+
+def run_command(name, arguments=()):
+    """Run a command of jaxclf; returns its exit code."""
+    return main([name, *map(str, arguments)])
+
+
+train, evaluate, explain, predict, export, demo, benchmark, report = (
+    partial(run_command, name)
+    for name in ("train", "eval", "explain", "predict", "export", "demo", "benchmark", "report")
+)

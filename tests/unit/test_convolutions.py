@@ -1,0 +1,196 @@
+"""Convolutions written for a CPU agree with the plain ones, derivatives included, and are found where they are."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxclf.xla import convolutions
+from jaxclf.xla.convolutions import FastConvolutions, fast_convolutions
+from jaxclf.xla.interpreter import bodies
+
+RANDOM = np.random.default_rng(0)
+ORDERS = {"channels last": ("NHWC", "HWIO", "NHWC"), "channels first": ("NCHW", "OIHW", "NCHW")}
+
+
+def convolve(images, kernel, strides=(1, 1), padding="SAME", order="channels last", **options):
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=ORDERS[order], **options)
+
+
+def arrays(*shapes):
+    return tuple(jnp.asarray(RANDOM.normal(size=shape), jnp.float32) for shape in shapes)
+
+
+CASES = {
+    "grey images": (arrays((4, 8, 8, 1), (5, 5, 1, 8)), {}),
+    "colour, no padding": (arrays((4, 8, 10, 3), (3, 3, 3, 6)), {"padding": "VALID"}),
+    "colour, an even window": (arrays((4, 8, 8, 3), (4, 2, 3, 6)), {"padding": ((2, 1), (1, 0))}),
+    "colour, an odd side": (arrays((4, 7, 8, 3), (3, 3, 3, 6)), {}),
+    "many channels": (arrays((8, 6, 6, 5), (3, 3, 5, 7)), {}),
+    "a batch without parts": (arrays((3, 6, 6, 5), (3, 3, 5, 7)), {}),
+    "strides": (arrays((4, 8, 8, 3), (3, 3, 3, 6)), {"strides": (2, 2)}),
+    "dilation": (arrays((4, 8, 8, 3), (3, 3, 3, 6)), {"rhs_dilation": (2, 2)}),
+    "groups": (arrays((4, 6, 6, 4), (3, 3, 2, 6)), {"feature_group_count": 2}),
+    "channels first": (arrays((4, 3, 8, 8), (6, 3, 3, 3)), {"order": "channels first"}),
+    "half precision": (tuple(x.astype(jnp.bfloat16) for x in arrays((4, 8, 8, 1), (3, 3, 1, 8))), {}),
+}
+
+
+def derivatives(function, operands, tangents):
+    """Forward, jvp, gradient and gradient of gradient by both operands."""
+
+    def score(*operands):
+        y = function(*operands).astype(jnp.float32)
+        return jnp.sum(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) * y**3)
+
+    gradient = jax.grad(score, (0, 1))
+    return (
+        jax.jvp(function, operands, tangents),
+        jax.jvp(gradient, operands, tangents),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("onednn", [False, True])
+def test_all_derivatives_are_those_of_the_plain_convolution(name, onednn, monkeypatch):
+    """Without oneDNN thin images are convolved in blocks; with it products have barriers."""
+    monkeypatch.setattr(convolutions, "onednn_helps", lambda: onednn)
+    operands, options = CASES[name]
+    run = partial(derivatives, partial(convolve, **options))
+    plain = jax.jit(run)(operands, operands)
+    fast = jax.jit(fast_convolutions(run))(operands, operands)
+    tolerance = 0.05 if operands[0].dtype == jnp.bfloat16 else 1e-5
+
+    def close(x, y):
+        x, y = (np.asarray(v, np.float32) for v in (x, y))
+        np.testing.assert_allclose(y, x, rtol=tolerance, atol=tolerance * np.abs(x).max())
+
+    jax.tree.map(close, plain, fast)
+
+
+def shapes_of(function, *operands):
+    """The shapes of what convolutions take and give once rewritten."""
+    program = jax.make_jaxpr(fast_convolutions(function))(*operands)
+    return [
+        (*(x.aval.shape for x in eqn.invars), eqn.outvars[0].aval.shape)
+        for eqn in program.eqns
+        if eqn.primitive.name == "conv_general_dilated"
+    ]
+
+
+def test_weight_gradients_are_added_up_from_parts_of_the_batch():
+    (images, kernel), _ = CASES["many channels"]
+    gradient = jax.grad(lambda kernel, images: convolve(images, kernel).sum())
+    found = shapes_of(gradient, kernel, images)
+    assert found[-4:] == [((5, 6, 6, 2), (6, 6, 2, 7), (5, 3, 3, 7))] * 4
+
+
+def test_thin_images_are_convolved_in_blocks(monkeypatch):
+    monkeypatch.setattr(convolutions, "onednn_helps", lambda: False)
+    (images, kernel), _ = CASES["grey images"]
+    assert shapes_of(convolve, images, kernel) == [((4, 6, 6, 4), (3, 3, 4, 32), (4, 4, 4, 32))]
+
+
+def test_a_sum_over_examples_takes_every_part_from_every_device():
+    """Rows 0, 4, 8 … are a part, so that a batch that is spread over devices need not move."""
+    parts = convolutions._parts(jnp.arange(16)[None], 1)
+    np.testing.assert_array_equal(parts[1], [[1, 5, 9, 13]])
+
+
+@pytest.mark.parametrize("loop", ["scan", "while"])
+def test_convolutions_in_loops(loop):
+    """They are rewritten there too: outside the outermost program XLA does not bring them into order."""
+    images, kernels = arrays((2, 6, 6, 3), (2, 3, 3, 3, 3))
+
+    def function(x, kernels):
+        if loop == "scan":
+            return lax.scan(lambda x, k: (jnp.sin(convolve(x, k)), x.sum()), x, kernels)
+        return lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, convolve(c[1], kernels[0])), (0, x))[1]
+
+    def gradients(x, kernels):
+        return jax.grad(lambda x, kernels: jax.tree.leaves(function(x, kernels))[0].sum(), (0, 1))(x, kernels)
+
+    for f in (function,) if loop == "while" else (function, gradients):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4),
+            fast_convolutions(f)(images, kernels),
+            f(images, kernels),
+        )
+        orders = {
+            eqn.params["dimension_numbers"] for eqn in inner(jax.make_jaxpr(fast_convolutions(f))(images, kernels))
+        }
+        assert orders == {lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}
+
+
+def inner(jaxpr):
+    """The convolutions of a program, those of loops too."""
+    for eqn in jaxpr.eqns:
+        yield from [eqn] if eqn.primitive.name == "conv_general_dilated" else []
+        for body in bodies(eqn):
+            yield from inner(body)
+
+
+def options_of(function, *arguments):
+    fast = FastConvolutions()
+    jax.eval_shape(partial(fast.run, function), *arguments)
+    return fast.compiler_options
+
+
+def test_options_are_for_programs_with_convolutions(monkeypatch):
+    (images, kernel), _ = CASES["grey images"]
+    monkeypatch.setattr(convolutions, "known", lambda options: True)
+    monkeypatch.setattr(convolutions, "onednn_helps", lambda: True)
+    assert options_of(jnp.dot, images[0, :, :, 0], images[1, :, :, 0]) is None
+    assert options_of(convolve, images, kernel) == convolutions.YNN_OFF | convolutions.ONEDNN
+    monkeypatch.setattr(convolutions, "onednn_helps", lambda: False)
+    assert options_of(convolve, images, kernel) == convolutions.YNN_OFF
+    monkeypatch.setattr(convolutions, "known", lambda options: False)
+    assert options_of(convolve, images, kernel) is None
+
+
+def test_no_option_goes_against_a_flag_of_the_users(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+    assert options_of(convolve, *CASES["grey images"][0]) is None
+
+
+def test_no_onednn_where_a_product_is_out_of_reach(monkeypatch):
+    monkeypatch.setattr(convolutions, "onednn_helps", lambda: True)
+    monkeypatch.setattr(convolutions, "known", lambda options: True)
+
+    hidden = jax.custom_jvp(lambda x: x @ x)
+    hidden.defjvps(lambda t, value, x: 2 * x * t)
+
+    def function(images, kernel):
+        return convolve(images, kernel), hidden(images[0, :, :, 0])
+
+    assert options_of(function, *CASES["grey images"][0]) == convolutions.YNN_OFF
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu"])
+def test_options_change_rounding_only(activation):
+    """With oneDNN jax 0.12 miscompiles x * sigmoid(x) that is fused to a convolution, or to a product."""
+    act = getattr(nn, activation)
+    images, kernel, dense, last = arrays((4, 8, 8, 3), (3, 3, 3, 16), (1024, 64), (64, 1))
+
+    def loss(images, kernel, dense, last):
+        x = act(convolve(images, kernel)).reshape(4, -1)
+        return jnp.sum(act(x @ dense / 32) @ last)
+
+    gradients = jax.grad(loss, (0, 1, 2, 3))
+    fast = FastConvolutions()
+    lowered = jax.jit(partial(fast.run, gradients)).lower(images, kernel, dense, last)
+    found = lowered.compile(fast.compiler_options)(images, kernel, dense, last)
+    for x, y in zip(jax.jit(gradients)(images, kernel, dense, last), found, strict=True):
+        np.testing.assert_allclose(y, x, rtol=1e-3, atol=1e-4 * np.abs(x).max())
+
+
+def test_a_program_without_convolutions_is_left_as_it_is(monkeypatch):
+    """Barriers behind its products made the wide network's step 1.4 times as long."""
+    monkeypatch.setattr(convolutions, "onednn_helps", lambda: True)
+    (x,) = arrays((4, 4))
+    program = jax.make_jaxpr(fast_convolutions(lambda x: jnp.tanh(x @ x)))(x)
+    assert [eqn.primitive.name for eqn in program.eqns] == ["dot_general", "tanh"]

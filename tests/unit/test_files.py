@@ -1,0 +1,71 @@
+"""Files are written whole or not at all; what cannot be read is an error that names the file."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxclf.errors import UserError
+from jaxclf.io.files import read_json, whole, write_json, write_text
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
+DAMAGED = [b"", b'{"a": 1', b'"\xff"', b"\0", b"[" * 100_000]
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_text(tmp_path / "name.txt", "old")
+    return tmp_path / "name.txt"
+
+
+def test_the_new_content_appears_when_the_block_ends(path):
+    with whole(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+# An interruption from the keyboard is no Exception.
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_content_and_nothing_else(path, error):
+    with pytest.raises(error), whole(path) as partial:
+        partial.write_text("new")
+        raise error
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_json_cannot_hold_leaves_the_old_content(path):
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_text() == "old"
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=JSON)
+def test_json_round_trip(data):
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "data.json"
+        write_json(path, data)
+        assert read_json(path) == data
+
+
+def test_numbers_that_json_does_not_have_become_null(path):
+    write_json(path, {"a": [float("inf"), float("-inf"), float("nan"), 1.5]})
+    assert read_json(path) == {"a": [None, None, None, 1.5]}
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"there is no /.*/missing\.json"):
+        read_json(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content[:9]))
+def test_a_damaged_file_is_named(path, content):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"/name\.txt is not readable as JSON"):
+        read_json(path)

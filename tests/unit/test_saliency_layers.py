@@ -1,0 +1,130 @@
+"""Layers by their paths: which there are, under transformations too, and what is said of others."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_saliency_class_activation import CLASSES, IMAGES, WRAPS, B, Net, Relu, initialized
+
+from jaxclf import saliency
+from jaxclf.errors import UserError
+from jaxclf.models import Cnn, Mlp
+from jaxclf.saliency.query import Query
+
+
+class Twins(nn.Module):
+    """Two blocks alike: under nn.jit the trace of the first serves the second."""
+
+    wrap: str = "none"
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for name in ("first", "second"):
+            x = WRAPS[self.wrap](1, name=name)(x)
+        return nn.Dense(CLASSES, name="logits")(x.reshape(x.shape[0], -1))
+
+
+class Reused(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        relu = Relu(name="relu")
+        x = relu(nn.Conv(2, (3, 3), name="conv1")(x))
+        x = relu(nn.Conv(2, (3, 3), name="conv2")(x))
+        return nn.Dense(CLASSES, name="logits")(x.mean(axis=(1, 2)))
+
+
+class Looped(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        def body(block, x, _):
+            return nn.relu(block(x)), None
+
+        loop = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        x, _ = loop(nn.Conv(1, (3, 3), name="inside"), x, None)
+        x = nn.Conv(2, (3, 3), name="after")(x)
+        return nn.Dense(CLASSES, name="logits")(x.mean(axis=(1, 2)))
+
+
+def test_no_layer_is_the_last_spatial_one():
+    variables = initialized(Net())
+    for cls in (saliency.HiResCam, saliency.ScoreCam):
+        last, named = (cls(layer)(Net(), variables, IMAGES).values for layer in (None, "second"))
+        np.testing.assert_array_equal(last, named)
+    model = Cnn(features=(2, 3), dense=(4,), classes=CLASSES)
+    last, named = (saliency.GradCam(layer)(model, initialized(model), IMAGES).values for layer in (None, "pool2"))
+    np.testing.assert_array_equal(last, named)
+
+
+@pytest.mark.parametrize("wrap", ["remat", "jit"])
+def test_layers_inside_transformed_modules_are_layers_too(wrap):
+    variables = initialized(Net())
+    for method in (saliency.HiResCam("first/conv", relu=False), saliency.ScoreCam("second/conv")):
+        plain, wrapped = (method(Net(wrap=kind), variables, IMAGES, 0).values for kind in ("none", wrap))
+        np.testing.assert_allclose(wrapped, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", ["remat", "jit"])
+def test_of_two_modules_alike_both_are_layers(wrap):
+    variables = initialized(Twins())
+    for layer in (None, "second/conv", "first/conv"):
+        method = saliency.HiResCam(layer, relu=False)
+        plain, wrapped = (method(Twins(kind), variables, IMAGES, 0).values for kind in ("none", wrap))
+        assert np.abs(plain).max() > 0.01
+        np.testing.assert_allclose(wrapped, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model, layer, message",
+    [
+        (Net(), "third", "no layer 'third': the layers are first/conv, first/relu, first, second/conv, second/relu, "),
+        (Net(), "logits", r"layer 'logits' puts out \[3, 4\]: expected \[b, h, w, c\]"),
+        (Reused(), "relu", "layer 'relu' is called 2 times: expected once; choose one of conv1, conv2, relu, logits"),
+        (Reused(), None, "layer 'relu' is called 2 times"),
+        (Looped(), "inside", "no layer 'inside': the layers are after, logits"),
+        (Mlp(features=(3,), classes=CLASSES), None, r"no layer puts out \[b, h, w, c\], .* are flatten, dense1, log"),
+    ],
+)
+def test_a_layer_that_will_not_do_is_named(model, layer, message):
+    variables = initialized(model)
+    for cls in (saliency.GradCam, saliency.ScoreCam):
+        with pytest.raises(UserError, match=message):
+            cls(layer)(model, variables, IMAGES)
+
+
+def test_layers_called_once_beside_others_will_do():
+    for model, layer in ((Reused(), "conv2"), (Looped(), "after")):
+        a = saliency.HiResCam(layer, relu=False)(model, initialized(model), IMAGES)
+        assert a.values.shape == (B, 6, 6, 1)
+        assert np.abs(a.values).max() > 0
+
+
+def test_what_has_no_layers_or_no_sides_is_named():
+    variables = initialized(Net())
+
+    def function(variables, images):
+        return Net().apply(variables, images)
+
+    with pytest.raises(UserError, match="function is no Linen module"):
+        saliency.GradCam()(function, variables, IMAGES)
+    model = Cnn(features=(2,), dense=(), classes=CLASSES)
+    flat = IMAGES.reshape(B, -1)
+    variables = initialized(model, flat.shape)
+    assert saliency.GradCam("conv1")(model, variables, flat).values.shape == (B, 6, 6, 1)
+    for method in (saliency.GradCam(upsample="nearest"), saliency.ScoreCam()):
+        with pytest.raises(UserError, match=r"images of shape \[3, 36\] have no height and width"):
+            method(model, variables, flat)
+
+
+def test_the_model_that_a_query_rewrites_is_explained():
+    """Rewritten so that all it gives is doubled: logits, and with them gradients, and the layer's output."""
+    variables = initialized(Net())
+    query = Query(Net(), variables, jnp.asarray(IMAGES), None, True, "logit", None, jnp.zeros_like(IMAGES), 8)
+
+    def doubled(function):
+        return lambda *arguments: jax.tree.map(lambda x: 2 * x, function(*arguments))
+
+    plain, twice = (saliency.GradCam().explain(q) for q in (query, query.replace(rewrite=doubled)))
+    np.testing.assert_allclose(twice.score, 2 * plain.score, atol=1e-6)
+    np.testing.assert_allclose(twice.values, 4 * plain.values, atol=1e-6)
+    assert plain.values.max() > 0.01

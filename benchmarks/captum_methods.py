@@ -1,6 +1,7 @@
-"""captum's side of benchmarks/saliency.py: rebuilds the network in torch, and times a method when asked to.
+"""Worker of benchmarks/saliency.py: time captum's methods on the same network in PyTorch.
 
-It reads lines of JSON, [layout, method], and answers each with seconds. It needs torch and captum, not jaxclf.
+Reads lines of JSON, [layout, method], and replies to each with the seconds of one call. Needs torch and captum, not
+jaxclf.
 """
 
 import json
@@ -15,8 +16,8 @@ from captum import attr
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
 
-def network(arrays: dict[str, np.ndarray]) -> torch.nn.Sequential:
-    """The network of the arrays `conv1.kernel`, …, `dense1.bias`, …, `logits.bias`, for images [b, c, h, w]."""
+def build_network(arrays: dict[str, np.ndarray]) -> torch.nn.Sequential:
+    """Build the network for images [b, c, h, w] from the arrays `conv1.kernel`, …, `dense1.bias`, …, `logits.bias`."""
     layers, height, width = [], *arrays["images"].shape[1:3]
     convolutions = [name for name in arrays if name.startswith("conv") and name.endswith(".kernel")]
     channels = 1
@@ -31,7 +32,7 @@ def network(arrays: dict[str, np.ndarray]) -> torch.nn.Sequential:
     dense = sorted(name for name in arrays if name.startswith("dense") and name.endswith(".kernel"))
     for i, name in enumerate([*dense, "logits.kernel"]):
         kernel = arrays[name]
-        if i == 0:  # we flatten [h, w, c], torch [c, h, w]
+        if i == 0:  # Flax flattens [h, w, c], PyTorch [c, h, w]
             kernel = kernel.reshape(height, width, channels, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
         layer = torch.nn.Linear(*kernel.shape)
         fill(layer, kernel.T, arrays[name.replace("kernel", "bias")])
@@ -40,14 +41,14 @@ def network(arrays: dict[str, np.ndarray]) -> torch.nn.Sequential:
 
 
 def fill(layer: torch.nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Put weights into a layer."""
+    """Copy weights into a layer."""
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight.copy()))
         layer.bias.copy_(torch.from_numpy(bias))
 
 
-def methods(model: torch.nn.Sequential, images: torch.Tensor, window: int, stride: int) -> dict:
-    """Calls without arguments, by the names of the table."""
+def build_calls(model: torch.nn.Sequential, images: torch.Tensor, window: int, stride: int) -> dict:
+    """Return calls without arguments, by method name in the table."""
     targets = model(images).argmax(dim=1)
     gradient, smooth = attr.Saliency(model), attr.NoiseTunnel(attr.Saliency(model))
     spread = 0.15 * float(images.detach().max() - images.detach().min())
@@ -66,21 +67,23 @@ def methods(model: torch.nn.Sequential, images: torch.Tensor, window: int, strid
 
 
 def main() -> None:
-    """Check the gradients against ours, then answer until there is no more to read."""
+    """Check the gradients against those of jaxclf, then reply to requests until the end of the input."""
     folder, window, stride = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     arrays = dict(np.load(folder / "model.npz"))
     images = torch.from_numpy(arrays["images"].transpose(0, 3, 1, 2).copy())
-    offered = {}
+    calls_by_layout = {}
     for layout, memory_format in LAYOUTS.items():
-        model = network(arrays).to(memory_format=memory_format)
-        offered[layout] = methods(model, images.to(memory_format=memory_format).requires_grad_(), window, stride)
-        found = offered[layout]["Gradient"]().detach().numpy().transpose(0, 2, 3, 1)
-        np.testing.assert_allclose(found, arrays["gradient"], atol=1e-3 * np.abs(arrays["gradient"]).max())
-    print(json.dumps({layout: list(calls) for layout, calls in offered.items()}), flush=True)
+        model = build_network(arrays).to(memory_format=memory_format)
+        calls_by_layout[layout] = build_calls(
+            model, images.to(memory_format=memory_format).requires_grad_(), window, stride
+        )
+        gradient = calls_by_layout[layout]["Gradient"]().detach().numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(gradient, arrays["gradient"], atol=1e-3 * np.abs(arrays["gradient"]).max())
+    print(json.dumps({layout: list(calls) for layout, calls in calls_by_layout.items()}), flush=True)
     for line in sys.stdin:
         layout, name = json.loads(line)
         began = time.perf_counter()
-        offered[layout][name]()
+        calls_by_layout[layout][name]()
         print(json.dumps(time.perf_counter() - began), flush=True)
 
 

@@ -1,8 +1,8 @@
-"""Time whole commands, start to exit, interleaved: ours against a Keras 3 script doing the same.
+"""Time whole commands from start to exit: `train.py` and a Keras 3 script that does the same, interleaved.
 
     python benchmarks/command.py --repeats 5 --keras-python ~/keras/bin/python
 
-Keras is installed apart; without an interpreter that has it, only ours is timed.
+Keras is installed in a separate environment; without --keras-python only jaxclf is timed.
 """
 
 import argparse
@@ -17,19 +17,19 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def seconds(command: list[str], environment: dict[str, str]) -> float:
-    """The wall time of a command, which must succeed."""
+def time_command(command: list[str], environment: dict[str, str]) -> float:
+    """Return the wall time of a command, which must succeed, in seconds."""
     began = time.perf_counter()
     subprocess.run(command, env=os.environ | environment, cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def main() -> None:
-    """Run every command in turn, several times over, and print medians and ratios."""
+    """Run the commands in turn, several times, and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="how often each command runs")
-    parser.add_argument("--config", default="mnist_cnn", help="what ours trains")
-    parser.add_argument("--keras-python", help="an interpreter that has keras, jax and tensorflow")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each command")
+    parser.add_argument("--config", default="mnist_cnn", help="config to train with jaxclf")
+    parser.add_argument("--keras-python", help="Python interpreter with keras, jax and tensorflow")
     options = parser.parse_args()
     peer = [options.keras_python, "benchmarks/keras_mnist_cnn.py"]
     peers = {f"Keras 3 / {backend}": {"KERAS_BACKEND": backend} for backend in ("jax", "tensorflow")}
@@ -40,14 +40,14 @@ def main() -> None:
     for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as folder:
             ours = [sys.executable, "train.py", options.config, "--workdir", folder]
-            times["jaxclf"].append(seconds(ours, {}))
+            times["jaxclf"].append(time_command(ours, {}))
         for name, environment in peers.items():
-            times[name].append(seconds(peer, environment))
+            times[name].append(time_command(peer, environment))
         print("  ".join(f"{name} {runs[-1]:.1f} s" for name, runs in times.items()), flush=True)
-    ours_median = statistics.median(times["jaxclf"])
+    jaxclf_median = statistics.median(times["jaxclf"])
     for name, runs in times.items():
         median = statistics.median(runs)
-        print(f"{name:<20} median {median:5.1f} s of {len(runs)}, {median / ours_median:.2f} times ours")
+        print(f"{name:<20} median {median:5.1f} s of {len(runs)}, {median / jaxclf_median:.2f} times jaxclf")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The peer: what `python train.py configs/mnist_cnn.py` does, in Keras 3, on the backend that KERAS_BACKEND names.
+"""Train the network of `configs/mnist_cnn.py` with Keras 3, on the backend of KERAS_BACKEND.
 
-Same data, split, network, optimiser, batch size and steps; trained, validated, tested and saved. Needs keras and a
-backend, installed apart from jaxclf, and prints its test accuracy last.
+Data, split, network, optimizer, batch size and steps are those of jaxclf; the network is trained, validated, tested and
+saved. Needs keras and a backend, not jaxclf. Prints the test accuracy.
 """
 
 import sys
@@ -13,17 +13,17 @@ import numpy as np
 
 
 def read(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, 28, 28, 1] in [0, 1] and labels [n] of the bundled files."""
+    """Return images [n, 28, 28, 1] in [0, 1] and labels [n] of the bundled files."""
     images, labels = bundled_mnist.read(part)
     return images.astype(np.float32) / 255, labels.astype(np.int32)
 
 
 def main() -> None:
-    """Train one epoch and report."""
+    """Train one epoch and print the test accuracy."""
     try:
         import keras
     except ImportError:
-        sys.exit("keras is not installed here: no comparison")
+        sys.exit("keras is not installed in this environment")
     keras.utils.set_random_seed(0)
     images, labels = read("train")
     layers = keras.layers

@@ -1,11 +1,11 @@
-"""What the loop around the compiled step costs on MNIST: lines of the log, and waiting for data.
+"""Measure the overhead of the training loop around the compiled step: logging and waiting for data.
 
     python benchmarks/loop_costs.py --repeats 7
 
-Epochs that log as `train.py` does (metrics.jsonl, TensorBoard, a line of text) and epochs that log once at their end,
-in turn, by one compiled step. Evaluation and checkpoints are left out. What logging costs is the mean over pairs of
-neighbours, with its 95 % confidence interval: machines are noisy. The mean is that of logarithms, since that of ratios
-is more than 1 for two kinds of epochs that take equally long, by a percent where they vary by a tenth.
+Epochs that log as `train.py` does (metrics.jsonl, TensorBoard, a line of text) alternate with epochs that log once, at
+their end. Evaluation and checkpoints are excluded. The overhead of logging is the mean over pairs of neighboring epochs
+with its 95 % confidence interval. The mean is taken of logarithms: the mean ratio of two equally distributed times is
+greater than 1, by 1 % if they vary by 10 %.
 """
 
 import argparse
@@ -13,80 +13,99 @@ import io
 import math
 import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from jaxclf.cli.train import written
 from jaxclf.config_io import read_config
 from jaxclf.reporting.stats import Estimate, estimate
-from jaxclf.runs.directory import RunDirectory
-from jaxclf.training.devices import Devices
+from jaxclf.training.callbacks import Callback, RecordWriters
+from jaxclf.training.progress_bar import ProgressBar
 from jaxclf.training.trainer import Trainer
-from jaxclf.training.writers import Record
+from jaxclf.training.writers import Jsonl, Record, RunInfo, TensorBoard
+from jaxclf.types import Split, Splits
 
-LOGGED = (0, 3)  # of four epochs, so that neither kind is always the second of a pair; the first pair warms up
+LOGGED = (0, 3)  # of each four epochs, so that neither kind always comes first; the first pair is the warm-up
 NAMES = ("mnist_linear", "mnist_mlp", "mnist_mlp_wide", "mnist_cnn", "mnist_fast")
 
 
-@contextmanager
-def logged(trainer: Trainer) -> Iterator[None]:
-    """Inside the block, log as a run does, whose files are open already; the terminal's share is that of a pipe."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        redirect_stdout(io.StringIO()),
-        written(trainer, RunDirectory(folder)),
-    ):
-        yield
+class EpochTimer(Callback):
+    """Logs as `train.py` does in some epochs and once at the end of the others, and times them."""
 
+    def __init__(self, folder: str):
+        self.bar = ProgressBar()
+        self.files = RecordWriters([Jsonl(), TensorBoard()], RunInfo(Path(folder), {}))
+        self.seconds: list[float] = []
+        self.waits: list[float] = []
 
-@contextmanager
-def unlogged(trainer: Trainer) -> Iterator[None]:
-    """Inside the block, one record at the end of the epoch, which goes nowhere."""
-    config, write, on_step = trainer.config, trainer.write, trainer.on_step
-    trainer.config = replace(config, log_every=trainer.steps_per_epoch)
-    trainer.write, trainer.on_step = nowhere, lambda step, epoch: None
-    yield
-    trainer.config, trainer.write, trainer.on_step = config, write, on_step
+    @property
+    def logs(self) -> bool:
+        """Whether the current epoch logs every interval."""
+        return len(self.seconds) % 4 in LOGGED
 
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Open the log files."""
+        self.config = trainer.config
+        self.bar.on_train_begin(trainer)
+        self.files.on_train_begin(trainer)
 
-def nowhere(record: Record) -> None:
-    """Keep nothing."""
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Set how often this epoch logs."""
+        every = self.config.log_every if self.logs else trainer.steps_per_epoch
+        trainer.config = replace(self.config, log_every=every)
+        self.before = trainer.progress.train_seconds, trainer.progress.data_wait_seconds
+
+    def on_step_end(self, trainer: Trainer, steps: range) -> None:
+        """Advance the progress bar."""
+        if self.logs:
+            self.bar.on_step_end(trainer, steps)
+
+    def on_record(self, trainer: Trainer, record: Record) -> None:
+        """Log the records of intervals, but not those of epochs."""
+        if self.logs and record.period == "interval":
+            self.bar.on_record(trainer, record)
+            self.files.on_record(trainer, record)
+
+    def on_steps_end(self, trainer: Trainer) -> None:
+        """Store the seconds of the epoch."""
+        self.seconds.append(trainer.progress.train_seconds - self.before[0])
+        self.waits.append(trainer.progress.data_wait_seconds - self.before[1])
+
+    def close(self) -> None:
+        """Close the log files."""
+        self.bar.close()
+        self.files.close()
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured of a config."""
+    """Measurements of a config."""
 
     seconds: float
-    """Of an epoch that logs."""
+    """Median seconds of an epoch that logs."""
     logging: Estimate
-    """The logarithm of an epoch that logs over its neighbour that does not: nearly what it takes longer, as a part."""
+    """Logarithm of the ratio of neighboring epochs, with and without logging: approximately the relative overhead."""
     waiting: float
-    """The part of an epoch in which it waited for data."""
+    """Fraction of an epoch spent waiting for data."""
 
     def __str__(self) -> str:
-        """Three columns of the table."""
+        """Return three columns of the table."""
         low, high = self.logging.low, self.logging.high
         interval = "" if low is None else f" [{low:+.1%}, {high:+.1%}]"
         return f"{self.seconds:.2f} | {self.logging.mean:+.1%}{interval} | {self.waiting:.1%}"
 
 
-def costs(name: str, repeats: int) -> Costs:
-    """Train epochs of both kinds in turn."""
-    config = replace(read_config(name), epochs=2 * (repeats + 1))
-    trainer = Trainer(config, config.dataset.load(), Devices.all())
-    state, feed = trainer.start(), trainer.batches(0, trainer.total_steps)
-    seconds, waits = [], []
-    with logged(trainer):
-        for epoch in range(config.epochs):
-            before = trainer.progress.train_seconds, trainer.progress.data_wait_seconds
-            with nullcontext() if epoch % 4 in LOGGED else unlogged(trainer):
-                state = trainer.fit_epoch(state, feed)
-            state = state.replace(epoch_stats=trainer.zeros())
-            trainer.progress.epochs_done += 1
-            seconds.append(trainer.progress.train_seconds - before[0])
-            waits.append(trainer.progress.data_wait_seconds - before[1])
+def measure_costs(name: str, repeats: int) -> Costs:
+    """Train epochs with and without logging in turn and compare their times."""
+    config = replace(read_config(name), epochs=2 * (repeats + 1), evaluate_train=False)
+    splits = config.dataset.load()
+    one_image = Split(splits.train.images[:1], splits.train.labels[:1], splits.train.class_names)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        timer = EpochTimer(folder)
+        trainer = Trainer(config, Splits(splits.train, one_image, None), callbacks=[timer])
+        with closing(trainer):
+            trainer.fit()
+    seconds, waits = timer.seconds, timer.waits
     logging, plain = (
         [seconds[epoch] for epoch in range(2, config.epochs) if (epoch % 4 in LOGGED) == logs] for logs in (True, False)
     )
@@ -96,14 +115,14 @@ def costs(name: str, repeats: int) -> Costs:
 
 
 def main() -> None:
-    """Print a row a config."""
+    """Print a table with one row per config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", default=NAMES, help="what is trained")
-    parser.add_argument("--repeats", type=int, default=7, help="epochs of each kind")
+    parser.add_argument("--configs", nargs="+", default=NAMES, help="configs to train")
+    parser.add_argument("--repeats", type=int, default=7, help="epochs with and without logging, each")
     options = parser.parse_args()
-    print("| config | seconds an epoch | logging | waiting for data |\n|---|---|---|---|")
+    print("| config | seconds per epoch | logging | waiting for data |\n|---|---|---|---|")
     for name in options.configs:
-        print(f"| `{name}` | {costs(name, options.repeats)} |", flush=True)
+        print(f"| `{name}` | {measure_costs(name, options.repeats)} |", flush=True)
 
 
 if __name__ == "__main__":

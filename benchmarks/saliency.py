@@ -1,9 +1,10 @@
-"""Time saliency methods, interleaved, on the same trained weights: ours, PAIR saliency on our own gradient, and captum.
+"""Time saliency methods on the same trained weights, interleaved: jaxclf, PAIR saliency and captum.
 
     python benchmarks/saliency.py runs/mnist_mlp runs/mnist_cnn --repeats 7 --torch-python ~/torch/bin/python
 
-PAIR (`pip install saliency`) is used where it can be imported; captum runs in another process, under an interpreter
-that has it and torch. What is absent is skipped, and said. PAIR's occlusion has no stride and is left out.
+PAIR (`pip install saliency`) runs in this process, on a compiled gradient; captum runs in a subprocess with an
+interpreter that has captum and torch. Libraries that are not installed are skipped with a message. PAIR's occlusion has
+no stride and is excluded.
 """
 
 import argparse
@@ -27,12 +28,12 @@ from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.models import Cnn
 
 IMAGES = 64
-WINDOW, STRIDE = 4, 2  # of the occlusion
-Timed = Callable[[], float]  # runs once, and gives the seconds that took
+WINDOW, STRIDE = 4, 2  # of occlusion, in pixels
+Timed = Callable[[], float]  # runs a method once and returns the seconds
 
 
-def methods_of(run: TrainedModel) -> dict[str, saliency.Method]:
-    """What is timed, by the name it has in the table."""
+def build_methods(run: TrainedModel) -> dict[str, saliency.Method]:
+    """Return the methods to time, by name in the table."""
     methods = {
         "Gradient": saliency.Gradient(),
         "IG-50": saliency.IntegratedGradients(steps=50),
@@ -45,15 +46,15 @@ def methods_of(run: TrainedModel) -> dict[str, saliency.Method]:
     return methods
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes, once."""
+def time_call(call: Callable[[], object]) -> float:
+    """Return the seconds of one call."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
-def ours(run: TrainedModel, images: np.ndarray) -> dict[str, Timed]:
-    """Our methods, each called once before it is timed."""
+def prepare_jaxclf(run: TrainedModel, images: np.ndarray) -> dict[str, Timed]:
+    """Compile the methods of jaxclf."""
     key = jax.random.key(0)
 
     def timed(method: saliency.Method) -> Timed:
@@ -61,13 +62,13 @@ def ours(run: TrainedModel, images: np.ndarray) -> dict[str, Timed]:
             return jax.block_until_ready(method(run.model, run.variables, images, key=key))
 
         call()
-        return lambda: seconds(call)
+        return lambda: time_call(call)
 
-    return {name: timed(method) for name, method in methods_of(run).items()}
+    return {name: timed(method) for name, method in build_methods(run).items()}
 
 
-def pair_library():
-    """PAIR's `saliency.core`; the name of this file would hide it."""
+def import_pair():
+    """Import PAIR's `saliency.core`, which the name of this file would hide."""
     here, sys.path[:] = list(sys.path), [folder for folder in sys.path if folder != str(Path(__file__).parent)]
     try:
         return importlib.import_module("saliency.core")
@@ -75,9 +76,9 @@ def pair_library():
         sys.path[:] = here
 
 
-def pair(run: TrainedModel, images: np.ndarray, together: bool) -> dict[str, Timed]:
-    """PAIR saliency on our compiled gradient: image by image, an image's steps one by one or together."""
-    core = pair_library()
+def prepare_pair(run: TrainedModel, images: np.ndarray, together: bool) -> dict[str, Timed]:
+    """Prepare PAIR saliency, image by image, with the steps of an image one by one or in one batch."""
+    core = import_pair()
     targets = run.predict(images).argmax(axis=1)
 
     @jax.jit
@@ -97,7 +98,7 @@ def pair(run: TrainedModel, images: np.ndarray, together: bool) -> dict[str, Tim
 
     def each(mask: Callable[[np.ndarray, int], object]) -> Timed:
         mask(images[0], targets[0])
-        return lambda: seconds(lambda: [mask(x, t) for x, t in zip(images, targets, strict=True)])
+        return lambda: time_call(lambda: [mask(x, t) for x, t in zip(images, targets, strict=True)])
 
     one, path = core.GradientSaliency(), core.IntegratedGradients()
     if together:
@@ -111,8 +112,8 @@ def pair(run: TrainedModel, images: np.ndarray, together: bool) -> dict[str, Tim
 
 
 @contextlib.contextmanager
-def captum(python: str, run: TrainedModel, images: np.ndarray) -> Iterator[dict[str, dict[str, Timed]]]:
-    """captum in a process of its own, on the same weights, in both of torch's memory layouts; checks the gradients."""
+def start_captum(python: str, run: TrainedModel, images: np.ndarray) -> Iterator[dict[str, dict[str, Timed]]]:
+    """Start captum in a subprocess, on the same weights, in both memory layouts; its gradients are checked there."""
     with tempfile.TemporaryDirectory() as folder:
         gradient = saliency.Gradient()(run.model, run.variables, images).values
         weights = {
@@ -135,76 +136,80 @@ def captum(python: str, run: TrainedModel, images: np.ndarray) -> Iterator[dict[
             return run_once
 
         try:
-            offered = json.loads(stdout.readline())
+            names_by_layout = json.loads(stdout.readline())
             yield {
-                f"captum, {layout}": {name: timed(layout, name) for name in names} for layout, names in offered.items()
+                f"captum, {layout}": {name: timed(layout, name) for name in names}
+                for layout, names in names_by_layout.items()
             }
         finally:
             stdin.close()
             worker.wait()
 
 
-def contenders(run: TrainedModel, images: np.ndarray, torch_python: str | None, stack: contextlib.ExitStack):
-    """All that can be timed here, by name."""
-    sides = {"jaxclf": ours(run, images)}
+def prepare_libraries(run: TrainedModel, images: np.ndarray, torch_python: str | None, stack: contextlib.ExitStack):
+    """Prepare the methods of all libraries that are installed."""
+    libraries = {"jaxclf": prepare_jaxclf(run, images)}
     try:
-        sides |= {"PAIR, one by one": pair(run, images, False), "PAIR, steps together": pair(run, images, True)}
+        libraries |= {
+            "PAIR, one by one": prepare_pair(run, images, False),
+            "PAIR, steps together": prepare_pair(run, images, True),
+        }
     except ImportError:
         print("PAIR is skipped: pip install saliency")
     if torch_python:
-        sides |= stack.enter_context(captum(torch_python, run, images))
+        libraries |= stack.enter_context(start_captum(torch_python, run, images))
     else:
-        print("captum is skipped: give --torch-python an interpreter that has torch and captum")
-    return sides
+        print("captum is skipped: set --torch-python to an interpreter with torch and captum")
+    return libraries
 
 
-def report(sides: dict[str, dict[str, Timed]], repeats: int) -> None:
-    """Time every method of every side in turn, several times over, and print medians and ratios."""
-    names = list(sides["jaxclf"])
+def report(libraries: dict[str, dict[str, Timed]], repeats: int) -> None:
+    """Time every method of every library in turn, several times over, and print medians and ratios."""
+    names = list(libraries["jaxclf"])
     print(f"| milliseconds | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-    times = {(side, name): [] for name in names for side in sides if name in sides[side]}
+    times = {(library, name): [] for name in names for library in libraries if name in libraries[library]}
     for _ in range(repeats):
-        for side, name in times:
-            time.sleep(0.05)  # until the threads of the one before are at rest
-            sides[side][name]()  # and its own are awake
-            times[side, name].append(1e3 * sides[side][name]())
-    medians = {cell: statistics.median(runs) for cell, runs in times.items()}
-    for side in sides:
-        cells = [cell(medians.get((side, name)), medians["jaxclf", name]) for name in names]
-        print(f"| {side} | {' | '.join(cells)} |")
+        for library, name in times:
+            time.sleep(0.05)  # let the threads of the previous library go to sleep
+            libraries[library][name]()  # warm-up, not counted
+            times[library, name].append(1e3 * libraries[library][name]())
+    medians = {key: statistics.median(runs) for key, runs in times.items()}
+    for library in libraries:
+        entries = [format_entry(medians.get((library, name)), medians["jaxclf", name]) for name in names]
+        print(f"| {library} | {' | '.join(entries)} |")
 
 
-def cell(median: float | None, our_median: float) -> str:
-    """A median and its ratio to ours."""
+def format_entry(median: float | None, jaxclf_median: float) -> str:
+    """Format a median and its ratio to that of jaxclf."""
     if median is None:
         return ""
-    return f"{median:.1f}" if median == our_median else f"{median:.1f} ({median / our_median:.1f}x)"
+    return f"{median:.1f}" if median == jaxclf_median else f"{median:.1f} ({median / jaxclf_median:.1f}x)"
 
 
-def memory(run: TrainedModel, images: np.ndarray) -> str:
-    """The memory that integrated gradients need beside their inputs and outputs, for few and for many steps."""
+def describe_memory(run: TrainedModel, images: np.ndarray) -> str:
+    """Return the temporary memory of integrated gradients, for few and many steps."""
     sizes = []
     for steps in (50, 500):
         compiled = jax.jit(saliency.IntegratedGradients(steps=steps), static_argnums=0)
         analysis = compiled.lower(run.model, run.variables, images).compile().memory_analysis()
         sizes.append(f"{analysis.temp_size_in_bytes / 2**20:.1f} MiB with {steps} steps")
-    return "IG takes " + ", ".join(sizes)
+    return "IG uses " + ", ".join(sizes)
 
 
 def main() -> None:
-    """Time every run named."""
+    """Time all runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="directories of trained runs")
-    parser.add_argument("--repeats", type=int, default=5, help="how often each method runs")
-    parser.add_argument("--torch-python", help="an interpreter that has torch and captum")
+    parser.add_argument("--repeats", type=int, default=5, help="calls of each method")
+    parser.add_argument("--torch-python", help="Python interpreter with torch and captum")
     options = parser.parse_args()
     for path in options.runs:
         run = jaxclf.load(path)
         images = run.splits.test.images[:IMAGES] / np.float32(255)
         print(f"\n{path}, {len(images)} images, jax {jax.__version__}, medians of {options.repeats}")
         with contextlib.ExitStack() as stack:
-            report(contenders(run, images, options.torch_python, stack), options.repeats)
-        print(memory(run, images))
+            report(prepare_libraries(run, images, options.torch_python, stack), options.repeats)
+        print(describe_memory(run, images))
 
 
 if __name__ == "__main__":

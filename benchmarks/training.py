@@ -1,12 +1,11 @@
-"""Images a second in training, interleaved: ours against Keras 3 on each backend and PyTorch, on the same data.
+"""Compare training throughput, interleaved: jaxclf, Keras 3 on each backend, and PyTorch, on the same data.
 
     python benchmarks/training.py --repeats 5 --peer-python ~/torch/bin/python ~/keras/bin/python
 
-Every contender is a process of its own that trains a slice, the same for all, when it is asked to; nobody else
-works meanwhile. What is timed is whole training: reading batches from memory in a new order every epoch, scaling
-uint8 pixels, forward, backward, update, running loss and accuracy. Imports, compilation and a first slice are not.
-The network, its optimiser and batch size are those of the config. Peers are installed apart from jaxclf; what no
-interpreter has is skipped, and without one only ours is timed.
+Each contender is a subprocess that trains a slice of the data, the same for all, while the others wait. The whole
+training is timed: reading shuffled batches from memory, scaling uint8 pixels, forward and backward pass, update,
+running loss and accuracy. Imports, compilation and a first slice are not. The network, its optimizer and batch size are
+those of the config. Keras and PyTorch are installed in separate environments; what no interpreter has is skipped.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from jaxclf.datasets import Mnist
 from jaxclf.models import Cnn, summarize
 
 HERE = Path(__file__).parent
-SLICES = {  # steps of an epoch, which takes some seconds at most on two cores
+SLICES = {  # steps per epoch, at most a few seconds on two cores
     "mnist_linear": 937,
     "mnist_mlp": 859,
     "mnist_mlp_wide": 430,
@@ -44,17 +43,17 @@ SLICES = {  # steps of an epoch, which takes some seconds at most on two cores
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that trains the same network."""
+    """A framework, and how it trains."""
 
     name: str
     script: str
     variant: str
-    needs: tuple[str, ...] = ()  # modules that its interpreter must have
+    needs: tuple[str, ...] = ()  # modules that its interpreter needs
     convolutions_only: bool = False
 
 
 OURS = Contender("jaxclf", "training_jaxclf.py", "data")
-ONE_BATCH = Contender("jaxclf, one batch", "training_jaxclf.py", "one_batch")  # read again and again
+ONE_BATCH = Contender("jaxclf, one batch", "training_jaxclf.py", "one_batch")  # without data loading
 PEERS = (
     Contender("Keras 3 / TensorFlow", "training_keras.py", "tensorflow", ("keras", "tensorflow")),
     Contender("Keras 3 / JAX", "training_keras.py", "jax", ("keras", "jax")),
@@ -63,15 +62,15 @@ PEERS = (
     Contender("PyTorch, channels last", "training_torch.py", "channels_last", ("torch",), convolutions_only=True),
     Contender("PyTorch, compiled", "training_torch.py", "compiled", ("torch",)),
 )
-Rates = dict[str, list[float]]  # images a second of each slice, by the name of the contender
+Rates = dict[str, list[float]]  # images per second of each slice, by contender
 
 
 class WorkerError(Exception):
-    """A contender cannot go on; says why."""
+    """A contender has failed."""
 
 
 class Worker:
-    """A contender at work on a task, in a process of its own."""
+    """The subprocess of a contender."""
 
     def __init__(self, contender: Contender, python: str, folder: Path):
         self.name = contender.name
@@ -81,36 +80,36 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
 
-    def slice(self) -> float:
-        """Train a slice; the seconds that took."""
+    def train_slice(self) -> float:
+        """Train a slice and return the seconds."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return self.answer()["seconds"]
+        return self.read_reply()["seconds"]
 
-    def answer(self) -> dict:
-        """The next answer, the first of them when all is warm; raises WorkerError if there is none."""
+    def read_reply(self) -> dict:
+        """Return the next reply; the first one comes after the warm-up. Raise WorkerError if the process has ended."""
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
             self.errors.seek(0)
             raise WorkerError(f"exit code {self.process.returncode}\n{self.errors.read()[-1_000:]}")
-        answer = json.loads(line)
-        if not math.isfinite(answer["loss"]):
-            raise WorkerError(f"it does not train: the loss is {answer['loss']}")
-        return answer
+        reply = json.loads(line)
+        if not math.isfinite(reply["loss"]):
+            raise WorkerError(f"training diverges: the loss is {reply['loss']}")
+        return reply
 
     def close(self) -> None:
-        """Let the process end, and wait for that."""
+        """End the process and wait for it."""
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
         self.errors.close()
 
 
-def task_of(name: str, epochs: int) -> tuple[Task, np.ndarray, np.ndarray]:
-    """What all contenders train, its images and its labels."""
+def build_task(name: str, epochs: int) -> tuple[Task, np.ndarray, np.ndarray]:
+    """Return the task of all contenders, its images and its labels."""
     config, steps = read_config(name), SLICES[name]
-    images, labels = data_of(config, steps * config.batch_size)
+    images, labels = load_data(config, steps * config.batch_size)
     model, optimizer = config.model, config.optimizer
     convolutions = isinstance(model, Cnn)
     task = Task(
@@ -130,8 +129,8 @@ def task_of(name: str, epochs: int) -> tuple[Task, np.ndarray, np.ndarray]:
     return task, images, labels
 
 
-def data_of(config: Config, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first images of MNIST, or random ones of 64x64x3, and labels."""
+def load_data(config: Config, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels: the first of MNIST, or random ones of 64x64x3."""
     if isinstance(config.dataset, Mnist):
         train = config.dataset.load().train
         return train.images[:count], train.labels[:count]
@@ -140,30 +139,30 @@ def data_of(config: Config, count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, random.integers(0, config.model.classes, count, np.int32)
 
 
-def interpreters(pythons: list[str]) -> dict[Contender, str]:
-    """The first interpreter that has what a contender needs, ours included; says who is skipped."""
+def find_interpreters(pythons: list[str]) -> dict[Contender, str]:
+    """Find an interpreter for each contender, and print which are skipped."""
     found = {OURS: sys.executable, ONE_BATCH: sys.executable}
     for peer in PEERS:
-        able = (python for python in pythons if has(python, peer.needs))
+        able = (python for python in pythons if has_modules(python, peer.needs))
         if python := next(able, None):
             found[peer] = python
         else:
-            print(f"{peer.name} is skipped: give --peer-python an interpreter that has {' and '.join(peer.needs)}")
+            print(f"{peer.name} is skipped: --peer-python needs an interpreter with {' and '.join(peer.needs)}")
     return found
 
 
-def has(python: str, modules: tuple[str, ...]) -> bool:
-    """Whether an interpreter can import the modules."""
+def has_modules(python: str, modules: tuple[str, ...]) -> bool:
+    """Return whether an interpreter has some modules."""
     code = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))"
     return subprocess.run([python, "-c", code, *modules]).returncode == 0
 
 
 def start(contender: Contender, python: str, folder: Path, stack: contextlib.ExitStack) -> Worker | None:
-    """A contender, warmed up; None, and a line about it, where a peer fails."""
+    """Start and warm up a contender; return None, and print the reason, if a peer fails."""
     worker, began = Worker(contender, python, folder), time.perf_counter()
     stack.callback(worker.close)
     try:
-        setting = worker.answer()["setting"]
+        setting = worker.read_reply()["setting"]
     except WorkerError as error:
         if contender not in PEERS:
             raise SystemExit(f"{worker.name}: {error}") from error
@@ -173,11 +172,11 @@ def start(contender: Contender, python: str, folder: Path, stack: contextlib.Exi
     return worker
 
 
-def rates_of(name: str, found: dict[Contender, str], repeats: int, epochs: int) -> Rates:
-    """Time a slice of every contender in turn, several times over."""
+def measure_rates(name: str, found: dict[Contender, str], repeats: int, epochs: int) -> Rates:
+    """Time slices of all contenders in turn and return their images per second."""
     print(f"\n{name}")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        task, images, labels = task_of(name, epochs)
+        task, images, labels = build_task(name, epochs)
         task.write(Path(folder), images, labels)
         fit = [contender for contender in found if task.convolutions or not contender.convolutions_only]
         started = [start(contender, found[contender], Path(folder), stack) for contender in fit]
@@ -185,16 +184,16 @@ def rates_of(name: str, found: dict[Contender, str], repeats: int, epochs: int) 
         rates: Rates = {worker.name: [] for worker in workers}
         for _ in range(repeats):
             for worker in workers:
-                time.sleep(0.1)  # until the threads of the one before are at rest
-                rates[worker.name].append(len(labels) * task.epochs / worker.slice())
+                time.sleep(0.1)  # let the threads of the previous contender go to sleep
+                rates[worker.name].append(len(labels) * task.epochs / worker.train_slice())
     for contender, runs in rates.items():
         middle, low, high = statistics.median(runs), min(runs), max(runs)
-        print(f"{contender}: {middle:,.0f} images/s in the median, {low:,.0f} to {high:,.0f}", flush=True)
+        print(f"{contender}: {middle:,.0f} images/s (median), {low:,.0f} to {high:,.0f}", flush=True)
     return rates
 
 
-def table(rates: dict[str, Rates]) -> str:
-    """Markdown: a row a network, a column a contender, and how many times faster ours is, also than the best peer."""
+def build_table(rates: dict[str, Rates]) -> str:
+    """Build a Markdown table: images/s of each network and contender, and the ratio of jaxclf to each peer."""
     present = {name for runs in rates.values() for name in runs}
     columns = [contender for contender in (OURS, ONE_BATCH, *PEERS) if contender.name in present]
     names = ["images/s", *(column.name for column in columns), "ours / best peer"]
@@ -202,32 +201,32 @@ def table(rates: dict[str, Rates]) -> str:
     for network, runs in rates.items():
         medians = {name: statistics.median(values) for name, values in runs.items()}
         ratios = {peer: medians[OURS.name] / medians[peer.name] for peer in PEERS if peer.name in medians}
-        cells = [cell(medians.get(column.name), ratios.get(column)) for column in columns]
-        rows.append([f"`{network}`", *cells, f"{min(ratios.values()):.2f}" if ratios else ""])
+        entries = [format_entry(medians.get(column.name), ratios.get(column)) for column in columns]
+        rows.append([f"`{network}`", *entries, f"{min(ratios.values()):.2f}" if ratios else ""])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def cell(rate: float | None, ratio: float | None) -> str:
-    """A rate and, where it is a peer's, how many times faster ours is."""
+def format_entry(rate: float | None, ratio: float | None) -> str:
+    """Format images per second and, for a peer, the ratio of jaxclf to it."""
     if rate is None:
         return ""
     return f"{rate:,.0f}" if ratio is None else f"{rate:,.0f} ({ratio:.2f})"
 
 
 def main() -> None:
-    """Time network after network, and print the table."""
+    """Time all networks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", choices=SLICES, default=list(SLICES), help="what is trained")
+    parser.add_argument("--configs", nargs="+", choices=SLICES, default=list(SLICES), help="configs to train")
     parser.add_argument("--repeats", type=int, default=5, help="timed slices of each contender")
-    parser.add_argument("--epochs", type=int, default=1, help="of each slice; more of them for a GPU")
-    parser.add_argument("--peer-python", nargs="+", default=[], help="interpreters that have keras or torch")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs of each slice; increase for a GPU")
+    parser.add_argument("--peer-python", nargs="+", default=[], help="Python interpreters with keras or torch")
     options = parser.parse_args()
     for python in options.peer_python:
         if shutil.which(python) is None:
-            parser.error(f"--peer-python {python}: there is no such program; name a Python interpreter")
-    found = interpreters(options.peer_python)
-    rates = {name: rates_of(name, found, options.repeats, options.epochs) for name in options.configs}
-    print(f"\nMedians of {options.repeats}; in brackets, ours / theirs.\n\n{table(rates)}")
+            parser.error(f"--peer-python {python}: not found; expected a Python interpreter")
+    found = find_interpreters(options.peer_python)
+    rates = {name: measure_rates(name, found, options.repeats, options.epochs) for name in options.configs}
+    print(f"\nMedians of {options.repeats}; in parentheses, the ratio of jaxclf to it.\n\n{build_table(rates)}")
 
 
 if __name__ == "__main__":

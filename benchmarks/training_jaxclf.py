@@ -1,8 +1,8 @@
-"""Our side of training.py: the loop that train.py runs, with its data or with one batch again and again.
+"""Worker of training.py: the training loop of jaxclf, with its input pipeline or on one repeated batch.
 
     python benchmarks/training_jaxclf.py FOLDER {data,one_batch}
 
-It answers as training_worker.py says. Evaluation, checkpoints and writers are left out; the peers have none either.
+Replies as described in training_worker.py. Without evaluation, checkpoints and writers, as the peers.
 """
 
 import itertools
@@ -15,40 +15,46 @@ import jax
 from training_worker import Turns, read_task
 
 from jaxclf.config_io import read_config
-from jaxclf.training.devices import Devices
+from jaxclf.training.callbacks import Callback
 from jaxclf.training.trainer import Trainer
 from jaxclf.training.writers import Record
 from jaxclf.types import Split, Splits
 
-ENOUGH = 1_000  # epochs, more than are ever asked for
+MAX_EPOCHS = 1_000  # more than are ever requested
 
 
 class OneBatchTrainer(Trainer):
-    """Reads its first batch only: what is left is the step and its calls."""
+    """Trainer that repeats its first batch, to time the training step without the input pipeline."""
 
     @cached_property
     def first_batch(self):
-        """What the first call of the step takes."""
-        return next(iter(super().batches(0, self.steps_per_epoch)))
+        """The first batches of the input pipeline."""
+        return next(iter(super().read_batches(0, self.steps_per_epoch)))
 
-    def batches(self, first: int, last: int):
-        """The first batch, without end."""
+    def read_batches(self, start: int, stop: int):
+        """Repeat the first batches endlessly."""
         return itertools.repeat(self.first_batch)
 
 
+class EndOfSlice(Callback):
+    """Waits for the next request after each slice."""
+
+    def __init__(self, epochs: int):
+        self.epochs, self.turns = epochs, Turns()
+
+    def on_record(self, trainer: Trainer, record: Record) -> None:
+        """Reply with the loss of the last epoch of a slice."""
+        if (record.split, record.period) == ("train", "epoch") and record.epoch % self.epochs == 0:
+            self.turns.end(record.values["loss"], f"jax {jax.__version__}, {jax.device_count()} device")
+
+
 def main() -> None:
-    """Fit, which waits for its turn whenever the epochs of a slice are done, until no more is asked for."""
-    turns = Turns()
+    """Train until the end of the requests."""
     task, images, labels = read_task(Path(sys.argv[1]))
     kind = {"data": Trainer, "one_batch": OneBatchTrainer}[sys.argv[2]]
     splits = Splits(Split(images, labels, tuple(map(str, range(task.classes)))), None, None)
-    config = replace(read_config(task.config), epochs=ENOUGH, evaluate_train=False)
-
-    def write(record: Record) -> None:
-        if (record.split, record.period) == ("train", "epoch") and record.epoch % task.epochs == 0:
-            turns.end(record.values["loss"], f"jax {jax.__version__}, {jax.device_count()} device")
-
-    kind(config, splits, Devices.all(), write=write).fit()
+    config = replace(read_config(task.config), epochs=MAX_EPOCHS, evaluate_train=False)
+    kind(config, splits, callbacks=[EndOfSlice(task.epochs)]).fit()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Keras 3's side of training.py, on the backend that is named. It needs keras and the backend, not jaxclf.
+"""Worker of training.py: train with Keras 3 on a backend. Needs keras and the backend, not jaxclf.
 
     python benchmarks/training_keras.py FOLDER {tensorflow,jax,torch}
 
-`fit` on uint8 images in memory, with the best of the settings that are worth a try on the backend: arrays or a
-tf.data pipeline that gathers whole batches, several steps a call, XLA or not. It answers as training_worker.py says.
+Calls `fit` on uint8 images in memory with the fastest of several settings: arrays or a tf.data pipeline that gathers
+whole batches, several steps per call, with or without XLA. Replies as described in training_worker.py.
 """
 
 import importlib
@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from training_worker import Task, Train, Turns, fastest, read_task
+from training_worker import Task, Train, Turns, find_fastest, read_task
 
 STEPS_PER_CALL = 16
 
 
-def network(task: Task):
-    """The network for uint8 images [b, h, w, c]."""
+def build_network(task: Task):
+    """Build the network for uint8 images [b, h, w, c]."""
     import keras
 
     layers = keras.layers
@@ -38,10 +38,10 @@ def network(task: Task):
 
 
 def build(task: Task, images: np.ndarray, labels: np.ndarray, source: str, steps_per_call: int, xla: bool) -> Train:
-    """What trains a slice."""
+    """Compile the model and return a function that trains a slice."""
     import keras
 
-    model = network(task)
+    model = build_network(task)
     adam, sgd = partial(keras.optimizers.Adam, epsilon=1e-8), keras.optimizers.SGD
     model.compile(
         {"Adam": adam, "Sgd": sgd}[task.optimizer](task.learning_rate),
@@ -53,12 +53,12 @@ def build(task: Task, images: np.ndarray, labels: np.ndarray, source: str, steps
     if source == "arrays":
         data = {"x": images, "y": labels, "batch_size": task.batch_size}
     else:
-        data = {"x": pipeline(images, labels, task.batch_size)}
+        data = {"x": build_pipeline(images, labels, task.batch_size)}
     return lambda: model.fit(**data, epochs=task.epochs, verbose=0).history["loss"][-1]
 
 
-def pipeline(images: np.ndarray, labels: np.ndarray, batch_size: int):
-    """Whole batches, shuffled anew every epoch, made ahead of their use."""
+def build_pipeline(images: np.ndarray, labels: np.ndarray, batch_size: int):
+    """Build a pipeline of whole batches, reshuffled every epoch and prefetched."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
@@ -68,30 +68,32 @@ def pipeline(images: np.ndarray, labels: np.ndarray, batch_size: int):
     return gather.prefetch(tf.data.AUTOTUNE)
 
 
-def settings_of(task: Task, backend: str) -> dict[str, tuple[str, int, bool]]:
-    """Source of the data, steps a call, XLA or not, by what is printed."""
+def list_settings(task: Task, backend: str) -> dict[str, tuple[str, int, bool]]:
+    """Return the settings by name: source of the data, steps per call, whether to use XLA."""
     if backend == "torch":
-        return {"arrays": ("arrays", 1, False)}  # it takes one step a call
-    several = f"{STEPS_PER_CALL} steps a call"
+        return {"arrays": ("arrays", 1, False)}  # which supports one step per call only
+    several = f"{STEPS_PER_CALL} steps per call"
     settings = {
         f"{source}, {several}": (source, STEPS_PER_CALL, backend == "jax")
         for source in ("arrays", "tf.data")
         if source == "arrays" or importlib.util.find_spec("tensorflow")
     }
-    if backend == "tensorflow" and not task.convolutions:  # XLA's convolutions were five times slower than oneDNN's
+    if backend == "tensorflow" and not task.convolutions:  # XLA's convolutions are five times slower than oneDNN's
         settings[f"tf.data, {several}, XLA"] = ("tf.data", STEPS_PER_CALL, True)
     return settings
 
 
 def main() -> None:
-    """Train until no more is asked for."""
+    """Train until the end of the requests."""
     turns, backend = Turns(), sys.argv[2]
     os.environ["KERAS_BACKEND"] = backend
     import keras
 
     task, images, labels = read_task(Path(sys.argv[1]))
-    settings = settings_of(task, backend)
-    setting, train = fastest({name: partial(build, task, images, labels, *value) for name, value in settings.items()})
+    settings = list_settings(task, backend)
+    setting, train = find_fastest(
+        {name: partial(build, task, images, labels, *value) for name, value in settings.items()}
+    )
     version = importlib.import_module(backend).__version__
     while True:
         turns.end(train(), f"keras {keras.__version__}, {backend} {version}, {setting}")

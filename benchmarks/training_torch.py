@@ -1,10 +1,10 @@
-"""PyTorch's side of training.py: eager in either memory layout, or compiled. It needs torch, not jaxclf.
+"""Worker of training.py: train with PyTorch, eager in either memory layout or compiled. Needs torch, not jaxclf.
 
     python benchmarks/training_torch.py FOLDER {contiguous,channels_last,compiled}
 
-Images are a uint8 tensor, batches are rows of it by index, optimisers are fused, running loss and accuracy are
-tensors that are read once an epoch. On a GPU all of them live there, and calls are recorded as CUDA graphs where that
-is faster. It answers as training_worker.py says.
+Batches are gathered by index from a uint8 tensor, optimizers are fused, running loss and accuracy are tensors that are
+read once per epoch. On a GPU all of them are in its memory, and CUDA graphs are used if they are faster. Replies as
+described in training_worker.py.
 """
 
 import itertools
@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from training_worker import Task, Train, Turns, fastest, read_task
+from training_worker import Task, Train, Turns, find_fastest, read_task
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OPTIMIZERS = {"Adam": torch.optim.Adam, "Sgd": torch.optim.SGD}
 
 
-def network(task: Task) -> nn.Sequential:
-    """The network for images [b, c, h, w]."""
+def build_network(task: Task) -> nn.Sequential:
+    """Build the network for images [b, c, h, w]."""
     layers: list[nn.Module] = []
     height, width, channels = task.image_shape
     for filters in task.convolutions:
@@ -33,16 +33,16 @@ def network(task: Task) -> nn.Sequential:
     for before, after in itertools.pairwise(sizes):
         dropout = [nn.Dropout(task.dropout)] if task.dropout else []
         layers += [*dropout, nn.Linear(before, after), nn.ReLU()]
-    model = nn.Sequential(*layers[:-1])  # no ReLU behind the logits
+    model = nn.Sequential(*layers[:-1])  # no ReLU after the logits
     assert sum(parameter.numel() for parameter in model.parameters()) == task.parameters
     return model
 
 
 def build(task: Task, images: np.ndarray, labels: np.ndarray, layout: str, mode: str | None) -> Train:
-    """What trains a slice; `mode` is torch.compile's, None is eager."""
+    """Return a function that trains a slice; `mode` is that of torch.compile, None for eager mode."""
     channels_last = layout == "channels_last"
     memory_format = getattr(torch, "channels_last" if channels_last else "contiguous_format")
-    model = network(task).to(DEVICE, memory_format=memory_format)
+    model = build_network(task).to(DEVICE, memory_format=memory_format)
     optimizer = OPTIMIZERS[task.optimizer](model.parameters(), lr=task.learning_rate, fused=True)
     pixels = torch.from_numpy(images if channels_last else images.transpose(0, 3, 1, 2).copy()).to(DEVICE)
     targets = torch.from_numpy(labels.astype(np.int64)).to(DEVICE)
@@ -69,7 +69,7 @@ def build(task: Task, images: np.ndarray, labels: np.ndarray, layout: str, mode:
 
 
 def main() -> None:
-    """Train until no more is asked for."""
+    """Train until the end of the requests."""
     turns, variant = Turns(), sys.argv[2]
     task, images, labels = read_task(Path(sys.argv[1]))
     layouts, modes = [variant], [None]
@@ -80,7 +80,7 @@ def main() -> None:
         f"{layout}, {mode or 'eager'}": partial(build, task, images, labels, layout, mode)
         for layout, mode in itertools.product(layouts, modes)
     }
-    setting, train = fastest(builds)
+    setting, train = find_fastest(builds)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{torch.get_num_threads()} threads"
     about = f"torch {torch.__version__}, {device}, {setting}"
     while True:

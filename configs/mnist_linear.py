@@ -1,6 +1,6 @@
 """The linear (softmax) classifier: 7,850 parameters, Adam 0.003, five epochs on all 60,000 images.
 
-92.67 ± 0.08 % test accuracy (n = 3 seeds); 1 s of training, 11 s the whole command, on two cores of a Xeon with
+92.67 ± 0.08 % test accuracy (n = 3 seeds); 1 s of training, 11 s in total, on two cores of a Xeon with
 AVX-512.
 
     python train.py configs/mnist_linear.py
@@ -21,5 +21,5 @@ def get_config() -> Config:
         batch_size=64,
         steps_per_execution=50,
         evaluate_train=True,
-        log_every=937,  # once an epoch, which takes a tenth of a second
+        log_every=937,  # once per epoch
     )

@@ -1,7 +1,7 @@
-"""The Simpsons study: a folder of character pictures, 70 epochs. Not measured here: it needs the download.
+"""The Simpsons study: a folder of images of characters, 70 epochs. Not measured, because it needs the download.
 
-The folder is the archive of the page below, unpacked to data/simpsons_dataset; 350 pictures a character leave the 18
-of the study. Where your copy leaves another number, add --model.classes.
+Unpack the archive from the page below to data/simpsons_dataset. The 18 characters of the study have at least 350
+images each. If your copy has another number of them, set --model.classes.
 
     python train.py configs/simpsons_cnn.py
 """

@@ -1,4 +1,4 @@
-"""One percent of the Simpsons pictures, learnt by heart. Not measured here: it needs the download.
+"""Overfitting one percent of the Simpsons images. Not measured, because it needs the download.
 
 python train.py configs/simpsons_overfit.py
 python eval.py runs/simpsons_overfit --split validation

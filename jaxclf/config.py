@@ -1,4 +1,4 @@
-"""`Config`: everything the result of a run depends on, as one value."""
+"""`Config`: the dataset, model, optimizer and hyper-parameters of a run."""
 
 from __future__ import annotations
 
@@ -20,51 +20,50 @@ COUNTS = ("epochs", "batch_size", "gradient_accumulation", "steps_per_execution"
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run's result depends on."""
+    """A training run: its results depend on nothing else but the versions of libraries and the hardware."""
 
     dataset: Dataset
-    """Where images and labels come from."""
+    """Images and labels."""
     model: nn.Module
-    """The network."""
+    """Linen module."""
     optimizer: Optimizer
-    """How gradients change the parameters."""
+    """Optimizer and learning-rate schedule."""
     epochs: int
-    """Passes over the training images."""
+    """Number of passes over the training set."""
     batch_size: int
-    """Images of one optimiser update, over all devices."""
+    """Number of images per update, over all devices."""
     loss: Loss = CrossEntropy()
-    """What is minimised."""
+    """Training loss."""
     metrics: tuple[Metric, ...] = (Accuracy(),)
-    """What is reported beside the loss."""
+    """Metrics reported besides the loss."""
     augment: tuple[Augmentation, ...] = ()
-    """Random changes to training images, on the device, in this order."""
+    """Augmentations of training images, applied on the device in this order."""
     mixup: Mixup | None = None
-    """Mixes every training image and its label with another one's, after the augmentations."""
+    """Mix training images and labels in pairs, after the augmentations (None: off)."""
     class_weights: Literal["equal", "balanced"] = "equal"
-    """What a class counts for in the gradient: the same an image, or the same a class, however many images it has."""
+    """Per-class loss weights: equal, or balanced (inverse frequency)."""
     patience: int = 0
-    """Epochs without a better validation after which training stops early; 0 never stops."""
+    """Early-stopping patience in epochs (0: off)."""
     non_finite: Literal["abort", "skip", "rollback"] = "abort"
-    """Where numbers are no longer finite: end the run, leave out the updates that are not, or go back to the last
-    checkpoint and go on behind the interval."""
+    """On NaN/Inf: abort, skip the update, or roll back to the last checkpoint."""
     remainder: Remainder = "drop"
-    """What becomes of the short batch at the end of an epoch; padding counts for nothing."""
+    """Last partial batch: drop, or pad and mask."""
     seed: int = 0
-    """Initial weights, order of the images, dropout and augmentation follow from it."""
+    """Random seed for initialization, shuffling, dropout and augmentation."""
     ema_decay: float = 0.0
-    """Share of the running mean of the parameters kept each step; it is what is evaluated. 0 keeps none."""
+    """Decay of the EMA of parameters, used for evaluation (0: off)."""
     gradient_accumulation: int = 1
-    """Equal parts a batch is computed in, to save memory; the update is the same (batch statistics apart)."""
+    """Number of parts in which a batch is computed, to save memory. Batch statistics are those of the parts."""
     steps_per_execution: int = 1
-    """Updates in one call of the compiled program; between calls the run logs, and may be interrupted."""
+    """Number of updates per call of the compiled step. Logging and interrupts happen between calls."""
     evaluate_train: bool = False
-    """After every epoch, also evaluate the whole training set."""
+    """Evaluate the whole training set after every epoch, too."""
     eval_batch_size: int = 500
-    """Images evaluated together."""
+    """Batch size of evaluation."""
     log_every: int = 100
-    """Steps between two log lines."""
+    """Steps between logged metrics."""
     checkpoint_every: int = 0
-    """Steps between two checkpoints within an epoch; 0 has them at the ends of epochs alone."""
+    """Steps between checkpoints within an epoch (0: only at the end of each epoch)."""
 
     def __post_init__(self):
         self._check_families()
@@ -77,7 +76,7 @@ class Config:
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected at least 0")
         if self.mixup is not None and not isinstance(self.mixup, Mixup):
-            raise UserError(f"mixup holds {self.mixup!r}, which is no Mixup")
+            raise UserError(f"mixup is {self.mixup!r}, which is not a Mixup")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 
@@ -93,4 +92,4 @@ class Config:
         for name, (family, members) in families.items():
             for member in members:
                 if not isinstance(member, family) or isinstance(member, type):
-                    raise UserError(f"{name} holds {member!r}, which is no {family.__name__}")
+                    raise UserError(f"{name} has {member!r}, which is not a {family.__name__}")

@@ -1,4 +1,4 @@
-"""Errors of the user, and of training that diverges."""
+"""Exceptions: user errors and training that diverges."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """A mistake the user can mend. Its text names the value, what was expected, and the fix.
+    """An error that the user can fix. Its message names the value, what was expected, and the fix.
 
-    `items` is a list that belongs to it, such as all damaged files.
+    Args:
+        message: The message.
+        items: A list that belongs to the message, such as the paths of all damaged files.
     """
 
     def __init__(self, message: str, items: Sequence[str] = ()):
@@ -17,13 +19,13 @@ class UserError(Exception):
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise UserError with the message unless the condition holds."""
+    """Raise UserError with a message unless a condition holds."""
     if not condition:
         raise UserError(message)
 
 
 class NonFiniteError(Exception):
-    """Training has come to numbers that are not finite."""
+    """Loss or gradients became NaN or infinite during training."""
 
     def __init__(self, step: int, loss: float, gradient_norm: float, learning_rate: float):
         super().__init__(

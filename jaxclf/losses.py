@@ -1,4 +1,4 @@
-"""Losses. One is a frozen dataclass: `loss(logits, labels)` gives a number an example, reduced once and last."""
+"""Losses: frozen dataclasses called as `loss(logits, labels)`, which return the loss of each example."""
 
 from __future__ import annotations
 
@@ -16,26 +16,34 @@ from jaxclf.types import Array, Labels, Logits
 
 @runtime_checkable
 class Loss(Protocol):
-    """What a config's `loss` is."""
+    """The protocol of losses. Training averages over examples at the end, so losses do not."""
 
     def __call__(self, logits: Logits, labels: Labels) -> Float[Array, " b"]:
-        """The loss of each example."""
+        """Compute the loss of each example [b] from logits [b, classes] and labels [b] or [b, classes]."""
         ...
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Softmax cross-entropy, in nats, from integer labels [b] or probabilities [b, classes] (one-hot or soft)."""
+    """Softmax cross-entropy in nats, with optional label smoothing."""
 
     label_smoothing: float = 0.0
-    """Share of the label's weight that is spread evenly over all classes. C. Szegedy et al. (2016)."""
+    """Probability that is distributed evenly over all classes. C. Szegedy et al. (2016), arXiv:1512.00567."""
 
     def __post_init__(self):
         share = self.label_smoothing
         require(0 <= share < 1, f"label_smoothing={share}: expected at least 0 and below 1")
 
     def __call__(self, logits: Logits, labels: Labels) -> Float[Array, " b"]:
-        """The loss of each example."""
+        """Compute the loss of each example.
+
+        Args:
+            logits: Logits [b, classes].
+            labels: Integer labels [b], or probabilities [b, classes].
+
+        Returns:
+            Losses [b].
+        """
         classes = logits.shape[-1]
         if jnp.ndim(labels) == 1:
             if self.label_smoothing == 0:

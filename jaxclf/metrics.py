@@ -1,6 +1,6 @@
-"""Metrics. One is a frozen dataclass: `stats` of a batch add up over batches, and `compute` divides once.
+"""Metrics: frozen dataclasses whose `stats` of a batch are summed over batches, and whose `compute` divides once.
 
-So any split of the data into batches, padded or not, on any number of devices, gives the same value.
+Values do not depend on the batch size, on padding or on the number of devices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, PyTree
 
 from jaxclf.types import Array, Labels, Logits, Mask
 
@@ -20,28 +20,44 @@ Stats = dict[str, Array]
 
 @runtime_checkable
 class Metric(Protocol):
-    """What a config's `metrics` lists."""
+    """The protocol of metrics."""
 
     def stats(self, logits: Logits, labels: Labels, mask: Mask) -> Stats:
-        """What the batch adds: sums and counts over the rows where `mask` is true."""
+        """Compute the sums and counts of a batch.
+
+        Args:
+            logits: Logits [b, classes].
+            labels: Integer labels [b], or probabilities [b, classes].
+            mask: Booleans [b], False for rows that are padding and must not count.
+
+        Returns:
+            Arrays that are summed over batches.
+        """
         ...
 
-    def compute(self, stats: Any) -> dict[str, Any]:
-        """Named values from the added-up stats: numbers, or arrays of them."""
+    def compute(self, stats: PyTree) -> dict[str, Any]:
+        """Compute the values of the metric.
+
+        Args:
+            stats: The sum of the stats of all batches.
+
+        Returns:
+            Numbers or arrays by name.
+        """
         ...
 
 
-def class_ids(labels: Labels) -> Int[Array, " b"]:
-    """Integer labels as int32; of probabilities [b, classes], the largest."""
+def get_class_ids(labels: Labels) -> Int[Array, " b"]:
+    """Return integer labels as int32, and for probabilities [b, classes] the most probable classes."""
     return jnp.asarray(labels, jnp.int32) if jnp.ndim(labels) == 1 else jnp.argmax(labels, axis=-1)
 
 
-def label_ranks(logits: Logits, labels: Labels) -> Int[Array, " b"]:
-    """How many classes come before the label: 0 is right. Of equal logits the lower class comes first, as in argmax.
+def rank_labels(logits: Logits, labels: Labels) -> Int[Array, " b"]:
+    """Return the rank of each label by its logit, where 0 is a correct prediction.
 
-    Logits that are not finite rank nothing, so the label comes last.
+    Of equal logits, the lower class ranks first, as in argmax. With NaN or infinite logits the label ranks last.
     """
-    ids = class_ids(labels)[:, None]
+    ids = get_class_ids(labels)[:, None]
     label_logits = jnp.take_along_axis(logits, ids, axis=1)
     equal_before = (logits == label_logits) & (jnp.arange(logits.shape[1])[None, :] < ids)
     ranks = jnp.sum((logits > label_logits) | equal_before, axis=1)
@@ -49,57 +65,57 @@ def label_ranks(logits: Logits, labels: Labels) -> Int[Array, " b"]:
 
 
 def mean(values: Float[Array, " b"] | Bool[Array, " b"], mask: Mask) -> Stats:
-    """Stats of a mean: the sum and the number of the rows that count."""
+    """Return the stats of a mean: the sum over the rows of the mask, and their number."""
     return {"sum": jnp.sum(jnp.where(mask, values, 0)), "count": jnp.sum(mask)}
 
 
-def divide(stats: Any) -> float:
-    """A mean from its stats; of nothing, NaN."""
+def divide(stats: PyTree) -> float:
+    """Return a mean from its stats, or NaN without examples."""
     return float(stats["sum"]) / int(stats["count"]) if stats["count"] else float("nan")
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of examples whose largest logit is the label's."""
+    """Fraction of examples whose label has the largest logit."""
 
     def stats(self, logits: Logits, labels: Labels, mask: Mask) -> Stats:
-        """Right answers, and examples."""
-        return mean(label_ranks(logits, labels) == 0, mask)
+        """Count correct predictions and examples."""
+        return mean(rank_labels(logits, labels) == 0, mask)
 
-    def compute(self, stats: Any) -> dict[str, float]:
-        """`accuracy`, from 0 to 1."""
+    def compute(self, stats: PyTree) -> dict[str, float]:
+        """Return `accuracy`, from 0 to 1."""
         return {"accuracy": divide(stats)}
 
 
 @dataclass(frozen=True)
 class TopK:
-    """Share of examples whose label is among the k largest logits."""
+    """Fraction of examples whose label is among the k largest logits."""
 
     k: int = 5
-    """How many of the largest logits count as right."""
+    """Number of largest logits."""
 
     def stats(self, logits: Logits, labels: Labels, mask: Mask) -> Stats:
-        """Right answers, and examples."""
-        return mean(label_ranks(logits, labels) < self.k, mask)
+        """Count correct predictions and examples."""
+        return mean(rank_labels(logits, labels) < self.k, mask)
 
-    def compute(self, stats: Any) -> dict[str, float]:
-        """`top_<k>_accuracy`, from 0 to 1."""
+    def compute(self, stats: PyTree) -> dict[str, float]:
+        """Return `top_<k>_accuracy`, from 0 to 1."""
         return {f"top_{self.k}_accuracy": divide(stats)}
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """The confusion matrix, and each class's accuracy (recall) from it."""
+    """The confusion matrix and the accuracy (recall) of each class."""
 
     def stats(self, logits: Logits, labels: Labels, mask: Mask) -> Stats:
-        """Counts [true class, predicted class]."""
+        """Count examples by class [true, predicted]."""
         classes = logits.shape[-1]
-        cells = class_ids(labels) * classes + jnp.argmax(logits, axis=-1)
+        cells = get_class_ids(labels) * classes + jnp.argmax(logits, axis=-1)
         counts = jax.ops.segment_sum(mask.astype(jnp.int32), cells, classes * classes)
         return {"counts": counts.reshape(classes, classes)}
 
-    def compute(self, stats: Any) -> dict[str, np.ndarray]:
-        """`confusion_matrix` [true, predicted] and `per_class_accuracy` [classes], NaN for a class without examples."""
+    def compute(self, stats: PyTree) -> dict[str, np.ndarray]:
+        """Return `confusion_matrix` [true, predicted] and `per_class_accuracy` [classes], NaN without examples."""
         counts = np.asarray(stats["counts"])
         support = counts.sum(axis=1)
         per_class = np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan)

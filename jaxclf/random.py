@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import jax
-from jaxtyping import Key
+import numpy as np
+from jaxtyping import Int, Key
 
 STREAMS = ("init", "data", "augment", "dropout", "saliency", "mixup")
 
 
-def stream(seed: int, name: str) -> Key[jax.Array, ""]:
-    """The root key of a named random stream. Fold in the step or the example: randomness is an address.
+def make_key(seed: int, stream: str) -> Key[jax.Array, ""]:
+    """Return the root key of a named random stream, to be folded with the step or the index of an example.
 
-    Streams are numbered by their place in `STREAMS`, so a new one is added at the end.
+    Args:
+        seed: The seed of the run.
+        stream: One of `STREAMS`. Streams are numbered by their position there, so new ones are appended.
     """
-    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))
+    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(stream))
+
+
+def make_example_keys(seed: int, indices: Int[np.ndarray, " n"] | Sequence[int]) -> Key[jax.Array, " n"]:
+    """Return the keys with which saliency methods explain examples, so that results do not depend on the batch.
+
+    Args:
+        seed: The seed of the run.
+        indices: The indices of the examples in their split or list of files.
+
+    Returns:
+        Keys [n] of the stream "saliency".
+    """
+    return jax.vmap(partial(jax.random.fold_in, make_key(seed, "saliency")))(np.asarray(indices))

@@ -23,24 +23,25 @@ Variables = dict[str, Any]
 """Flax variables: the collection `params`, and others such as `batch_stats`."""
 
 
-def unit_range(images: Array) -> Float[Array, ...]:
-    """Integer images divided by 255; float images are taken as in [0, 1] already."""
+def to_unit_range(images: Array) -> Float[Array, ...]:
+    """Scale images to [0, 1]: divide integers by 255, and return floats, which are in [0, 1] already, unchanged."""
     if jnp.issubdtype(images.dtype, jnp.integer):
         return images.astype(jnp.float32) / 255
     return images
 
 
 class Batch(NamedTuple):
-    """Examples fed together. Rows where `mask` is false are padding and count for nothing."""
+    """Examples of one step. Rows where `mask` is false are padding and do not affect the result."""
 
     images: Any  # [b, h, w, c], uint8 as stored or float in [0, 1]
     labels: Any  # [b] integers, or [b, classes] probabilities
     mask: Any  # [b] booleans
+    weights: Any = None  # [b] loss weights of the examples; None: all are 1
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Images by index. A NumPy array is one; a folder that decodes on demand is another."""
+    """Images by index: a NumPy array, or an object that decodes files on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,22 +53,38 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a dataset: `images` [n, h, w, c] by index, `labels` [n], and a name for each class."""
+    """One part of a dataset, such as its training images.
+
+    Args:
+        images: Images [n, h, w, c] by index: uint8, or floats in [0, 1].
+        labels: Integer labels [n].
+        class_names: The name of each class.
+        sample_weight: Loss weights [n] of the images, or None if all are 1.
+
+    Raises:
+        UserError: If the labels do not fit the images or the class names.
+    """
 
     images: ImageSource
     labels: np.ndarray
     class_names: tuple[str, ...]
+    sample_weight: np.ndarray | None = None
 
     def __post_init__(self):
-        if len(self.labels) != self.images.shape[0]:
-            raise UserError(f"{self.images.shape[0]} images but {len(self.labels)} labels: one label an image")
-        if self.labels.ndim != 1 or not np.issubdtype(self.labels.dtype, np.integer):
-            raise UserError(f"labels are {self.labels.dtype}{list(self.labels.shape)}: expected integers [n]")
-        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+        count = self.images.shape[0]
+        require(len(self.labels) == count, f"{count} images but {len(self.labels)} labels: expected one per image")
+        require(
+            self.labels.ndim == 1 and np.issubdtype(self.labels.dtype, np.integer),
+            f"labels are {self.labels.dtype}{list(self.labels.shape)}: expected integers [n]",
+        )
+        if count and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
             raise UserError(
-                f"labels run from {self.labels.min()} to {self.labels.max()}, "
+                f"labels range from {self.labels.min()} to {self.labels.max()}, "
                 f"but there are {len(self.class_names)} classes: 0 to {len(self.class_names) - 1}"
             )
+        if self.sample_weight is not None:
+            shape = self.sample_weight.shape
+            require(shape == (count,), f"sample_weight has shape {list(shape)}: expected [{count}], one per image")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,29 +95,30 @@ class Split:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
-    def some(self, most: int) -> np.ndarray:
-        """Indices of a few images at random, the same every time: folders come class by class."""
-        return np.sort(np.random.default_rng(0).permutation(len(self))[:most])
+    def sample_indices(self, limit: int) -> np.ndarray:
+        """Return the sorted indices of at most `limit` random images, the same ones in every call."""
+        # Not the first images: those of an image folder are sorted by class.
+        return np.sort(np.random.default_rng(0).permutation(len(self))[:limit])
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The disjoint parts of a dataset. A part with no images is None."""
+    """The disjoint parts of a dataset. A part without images is None."""
 
     train: Split
     validation: Split | None
     test: Split | None
     remarks: tuple[str, ...] = ()
-    """What the user should know of how they were made, a line each."""
+    """Notes for the user on how the splits were made, one line each."""
     skipped: tuple[str, ...] = ()
-    """Files that could not be used, each with its reason."""
+    """Files that could not be used, each with the reason."""
 
     def __post_init__(self):
         for name, split in self.items():
             require(split is None or len(split) > 0, f"the {name} split has no images; leave it out with None")
 
     def items(self) -> Iterator[tuple[str, Split | None]]:
-        """Every split by name."""
+        """Return an iterator over the names of the splits and the splits."""
         return iter((("train", self.train), ("validation", self.validation), ("test", self.test)))
 
     def __getitem__(self, name: str) -> Split:

@@ -68,10 +68,14 @@ def get_config():
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--seed-offset", type=int, default=0, help="added to every seed of random test data")
+
+
 def pytest_collection_modifyitems(items):
-    """Files with slow tests come first, so that none is left at the end to one process alone."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Mark each test by its folder: unit, integration or endurance."""
+    for item in items:
+        item.add_marker(item.path.relative_to(Path(__file__).parent).parts[0])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,6 +172,12 @@ def colour_run(tmp_path_factory):
     return place / "run"
 
 
+@pytest.fixture(scope="session")
+def seed(pytestconfig) -> int:
+    """The seed of random test data, moved by `--seed-offset`."""
+    return pytestconfig.getoption("--seed-offset")
+
+
 @pytest.fixture
-def random() -> np.random.Generator:
-    return np.random.default_rng(0)
+def random(seed) -> np.random.Generator:
+    return np.random.default_rng(seed)

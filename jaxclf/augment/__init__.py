@@ -1,4 +1,4 @@
-"""Random changes to training images, on the device. An augmentation is a frozen dataclass `(key, image) -> image`."""
+"""Augmentations: frozen dataclasses called as `augmentation(key, image) -> image`, on the device."""
 
 from jaxclf.augment.base import Augmentation, augment_batch
 from jaxclf.augment.cutout import Cutout

@@ -1,4 +1,4 @@
-"""The protocol of augmentations, and how they are applied to a batch."""
+"""The protocol of augmentations, and their application to a batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ Images = Num[Array, "b h w c"]
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """What a config's `augment` lists: one image in, one image of the same shape and dtype out."""
+    """The protocol of augmentations."""
 
     def __call__(self, key: Key[jax.Array, ""], image: Image) -> Image:
-        """Change the image at random. The same key gives the same change."""
+        """Augment an image.
+
+        Args:
+            key: A random key. The same key gives the same result.
+            image: An image [h, w, c]: integers from 0 to 255, or floats in [0, 1].
+
+        Returns:
+            An image of the same shape and dtype.
+        """
         ...
 
 
@@ -28,7 +36,17 @@ def augment_batch(
     positions: Int[Array, " b"],
     images: Images,
 ) -> Images:
-    """Apply every augmentation in turn. An image's randomness depends on its position in the batch alone."""
+    """Apply augmentations to the images of a batch, one after the other.
+
+    Args:
+        augmentations: The augmentations, in order.
+        key: The random key of the step.
+        positions: The position of each image in the whole batch. With the key it determines the result for the image.
+        images: Images [b, h, w, c].
+
+    Returns:
+        Images of the same shape and dtype.
+    """
 
     def augment_one(position, image):
         example_key = jax.random.fold_in(key, position)

@@ -1,4 +1,4 @@
-"""Augmentations that move pixels: shift, flip, rotation."""
+"""Random shifts, flips and rotations."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from jaxclf.types import Array
 
 @dataclass(frozen=True)
 class Shift:
-    """Move the image by up to `pixels` up or down and left or right; what comes in is black."""
+    """Shift an image by a random number of pixels along each axis, padding with zeros."""
 
     pixels: int = 2
-    """Largest shift along each axis, in pixels."""
+    """Maximum shift along each axis, in pixels."""
 
     def __post_init__(self):
         require(self.pixels >= 0, f"pixels={self.pixels}: expected at least 0")
 
     def __call__(self, key: Key[jax.Array, ""], image: Image) -> Image:
-        """A shifted image [h, w, c]."""
+        """Return a shifted image [h, w, c]."""
         p = self.pixels
         padded = jnp.pad(image, ((p, p), (p, p), (0, 0)))
         down, right = jax.random.randint(key, (2,), 0, 2 * p + 1)
@@ -33,36 +33,44 @@ class Shift:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror the image, left to right."""
+    """Flip images horizontally at random."""
 
     probability: float = 0.5
-    """Share of the images that are mirrored."""
+    """Probability of a flip."""
 
     def __post_init__(self):
         require(0 <= self.probability <= 1, f"probability={self.probability}: expected 0 to 1")
 
     def __call__(self, key: Key[jax.Array, ""], image: Image) -> Image:
-        """The image [h, w, c] or its mirror image."""
+        """Return an image [h, w, c] or its mirror image."""
         return jnp.where(jax.random.bernoulli(key, self.probability), image[:, ::-1], image)
 
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turn the image about its centre by up to `degrees` either way; what comes in is black."""
+    """Rotate an image about its center by a random angle, with bilinear interpolation, padding with zeros."""
 
     degrees: float = 10.0
-    """Largest angle."""
+    """Maximum angle in either direction, in degrees."""
 
     def __post_init__(self):
         require(0 <= self.degrees <= 180, f"degrees={self.degrees}: expected 0 to 180")
 
     def __call__(self, key: Key[jax.Array, ""], image: Image) -> Image:
-        """A turned image [h, w, c]."""
+        """Return a rotated image [h, w, c]."""
         return rotate(image, jax.random.uniform(key, minval=-self.degrees, maxval=self.degrees))
 
 
 def rotate(image: Image, degrees: Float[Array, ""] | float) -> Image:
-    """The image turned counterclockwise about its centre, bilinear, as if it were surrounded by black."""
+    """Rotate an image counterclockwise about its center, with bilinear interpolation, padding with zeros.
+
+    Args:
+        image: An image [h, w, c].
+        degrees: The angle in degrees.
+
+    Returns:
+        An image of the same shape and dtype.
+    """
     height, width, _ = image.shape
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     down, right = jnp.arange(height)[:, None] - middle_y, jnp.arange(width)[None] - middle_x
@@ -70,15 +78,15 @@ def rotate(image: Image, degrees: Float[Array, ""] | float) -> Image:
     y, x = cosine * down + sine * right + middle_y, cosine * right - sine * down + middle_x
     top, left = jnp.floor(y).astype(int), jnp.floor(x).astype(int)
     corners = ((row, column) for row in (top, top + 1) for column in (left, left + 1))
-    turned = sum((_share(image, row, column, y, x) for row, column in corners), start=jnp.zeros(image.shape))
-    # Cut off, not rounded, integers would come out half a step too dark on average.
-    return (jnp.rint(turned) if jnp.issubdtype(image.dtype, jnp.integer) else turned).astype(image.dtype)
+    rotated = sum((_weigh_pixels(image, row, column, y, x) for row, column in corners), start=jnp.zeros(image.shape))
+    # Without rounding, integers would be 1/2 too dark on average.
+    return (jnp.rint(rotated) if jnp.issubdtype(image.dtype, jnp.integer) else rotated).astype(image.dtype)
 
 
-def _share(
+def _weigh_pixels(
     image: Image, row: Int[Array, "h w"], column: Int[Array, "h w"], y: Float[Array, "h w"], x: Float[Array, "h w"]
 ) -> Float[Array, "h w c"]:
-    """What the pixels at `row`, `column` give to the points between pixels at `y`, `x`."""
+    """Return pixels at `row`, `column` times their bilinear weights at the points `y`, `x`."""
     height, width, _ = image.shape
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     weight = jnp.where(inside, (1 - jnp.abs(y - row)) * (1 - jnp.abs(x - column)), 0)

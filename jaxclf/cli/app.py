@@ -49,6 +49,7 @@ OPTIONS = {
     "data": options.DataOptions,
     "report": options.ReportOptions,
 }
+FLAGS = {"fields": "set", "imports": "import"}  # fields of options whose flags have other names
 INTERRUPTED = {  # what Ctrl-C is answered with
     "train": "interrupted; the same command resumes from the last checkpoint",
     "benchmark": "interrupted; the same command runs what is not finished",
@@ -130,7 +131,8 @@ def parse_options(name: str, arguments: list[str]) -> Any:
         return import_module("jaxclf.cli.train_options").parse_train(arguments)
     cls = OPTIONS[name]
     if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
-        cls = import_module("jaxclf.cli.explain_options").ExplainMethodOptions
+        module = import_module("jaxclf.cli.explain_options")
+        return parse(module.ExplainMethodOptions, arguments, "jaxclf explain", suggest=module.suggest_option)
     return parse(cls, arguments, prog=f"jaxclf {name}")
 
 
@@ -177,7 +179,7 @@ def parse(
 
 def suggest_field(argument: str, parsed: Any) -> str:
     """Suggest the field of some options that an unknown argument most resembles."""
-    flags = [field.name.replace("_", "-") for field in fields(parsed)]
+    flags = [FLAGS.get(field.name, field.name.replace("_", "-")) for field in fields(parsed)]
     close = difflib.get_close_matches(argument.lstrip("-").partition("=")[0], flags, n=1)
     return f"; did you mean --{close[0]}?" if close else ""
 

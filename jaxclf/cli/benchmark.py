@@ -1,4 +1,4 @@
-"""Run configs with many seeds and settings, and table what they reach: `python benchmark.py configs/mnist_*.py`."""
+"""Train configs with several seeds and settings and tabulate the results: `jaxclf benchmark configs/mnist_*.py`."""
 
 from __future__ import annotations
 
@@ -8,130 +8,129 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from jaxclf.benchmark.cells import Cell, run_here, run_on_ray
+from jaxclf.benchmark.cells import Cell, run_locally, run_on_ray
 from jaxclf.benchmark.results import (
     TEST,
     VALIDATION,
-    cell_table,
-    choice_table,
-    choose,
-    comparison_table,
+    build_cell_table,
+    build_choice_table,
+    build_comparison_table,
+    build_result_table,
+    choose_best,
     read_results,
-    result_table,
 )
-from jaxclf.cli.benchmark_rows import Row, check_name, check_validation, read_rows
+from jaxclf.cli.benchmark_variants import Variant, build_variants, check_name, check_validation
 from jaxclf.cli.options import BenchmarkOptions
 from jaxclf.errors import require
-from jaxclf.io.files import whole, write_text
-from jaxclf.io.lock import locked
-from jaxclf.io.progress import shown
-from jaxclf.reporting.figures import learning_rate_curve, save
+from jaxclf.io.files import atomic_write, write_text
+from jaxclf.io.lock import lock_directory
+from jaxclf.io.progress import track_progress
+from jaxclf.reporting.figures import plot_learning_rate_curve, save
 from jaxclf.reporting.tables import Table, print_table, to_csv, to_latex, to_markdown
-from jaxclf.runs.signals import terminable
+from jaxclf.runs.signals import handle_sigterm
 from jaxclf.training.devices import Devices
-from jaxclf.training.lr_finder import HIGH, LOW, range_test, suggest
+from jaxclf.training.lr_finder import HIGH, LOW, run_range_test, suggest_rates
 
-UNFINISHED = 4  # exit code where cells have failed
+EXIT_UNFINISHED = 4
 
 
 def run(options: BenchmarkOptions) -> int:
-    """Parse, run the cells that are not finished, and write what all of them found."""
-    rows = plan(options)
+    """Run the cells that are not finished and write the tables of all; return the exit code."""
+    variants = plan(options)
     if options.lr_range is not None:
         low, high = options.lr_range or (LOW, HIGH)
-        for row in rows.values():
-            test_range(options.out / row.name, row, low, high)
+        for variant in variants.values():
+            _write_range_test(options.out / variant.name, variant, low, high)
         return 0
-    cells = [cell for row in rows.values() for cell in row.cells(options.seeds, options.out)]
-    # The processes it starts keep the lock too: runs that outlive a benchmark are not begun a second time beside them.
-    holder = "a benchmark, or what is left of one that was killed,"
-    with locked(options.out, holder, "wait for it to end, or name another --out") as lock:
-        run_unfinished(cells, options, lock)
-        report(options.out, tables(cells, options))
-    return 0 if all(cell.state == "finished" for cell in cells) else UNFINISHED
+    cells = [cell for variant in variants.values() for cell in variant.make_cells(options.seeds, options.out)]
+    # Subprocesses inherit the lock, so that runs that outlive a killed benchmark are not started a second time.
+    holder = "another benchmark, or by runs that a killed one has left"
+    with lock_directory(options.out, holder, "wait for it to end, or name another --out") as lock:
+        _run_unfinished(cells, options, lock)
+        _write_tables(options.out, _build_tables(cells, options))
+    return 0 if all(cell.state == "finished" for cell in cells) else EXIT_UNFINISHED
 
 
-def plan(options: BenchmarkOptions) -> dict[str, Row]:
-    """Read the rows of the benchmark; raises UserError for what cannot be done, before anything starts."""
-    check_options(options)
+def plan(options: BenchmarkOptions) -> dict[str, Variant]:
+    """Return the variants by name. Raise UserError for options that are wrong, before any run starts."""
+    _check_options(options)
     words = [word for words in options.fields for word in words]
-    rows = read_rows(options.configs, words, options.sample, options.imports)
+    variants = build_variants(options.configs, words, options.sample, options.imports)
     if options.is_search:
-        check_validation(rows)
+        check_validation(variants)
     for name in options.compare or ():
-        check_name(name, rows)
-    return rows
+        check_name(name, variants)
+    return variants
 
 
-def check_options(options: BenchmarkOptions) -> None:
-    """Raise UserError for options that ask for nothing, or do not go together."""
+def _check_options(options: BenchmarkOptions) -> None:
+    """Raise UserError for options out of range or incompatible with each other."""
     require(bool(options.configs), "no config is named; expected some, such as configs/mnist_linear.py")
     for name in ("seeds", "jobs"):
         require(getattr(options, name) >= 1, f"--{name} {getattr(options, name)}: expected at least 1")
     require(options.ray is None or len(options.ray) < 2, f"--ray {options.ray}: expected one address, or none")
     if options.lr_range is not None:
         others = options.seeds != 1 or options.sample is not None or options.choose or options.compare or options.ray
-        require(not others, "--lr-range goes with configs, --set, --out and --import only: it runs no cells")
+        require(not others, "--lr-range can be combined with --set, --out and --import only: it runs no cells")
 
 
-def run_unfinished(cells: Sequence[Cell], options: BenchmarkOptions, lock: int) -> None:
-    """Run the cells that have no result yet, saying how each ends."""
+def _run_unfinished(cells: Sequence[Cell], options: BenchmarkOptions, lock: int) -> None:
+    """Run the cells that have no result yet and print the outcome of each."""
     for cell in cells:
         cell.check()
-    again = ("waiting", "failed") if options.retry else ("waiting",)
-    left = [cell for cell in cells if cell.state in again]
-    print(f"{len(cells):,} cells, {len(left):,} to run", file=sys.stderr)
-    if not left:
+    states = ("waiting", "failed") if options.retry else ("waiting",)
+    pending = [cell for cell in cells if cell.state in states]
+    print(f"{len(cells):,} cells, {len(pending):,} to run", file=sys.stderr)
+    if not pending:
         return
     if options.ray is None:
-        ended = run_here(left, options.jobs, lock)
+        ended = run_locally(pending, options.jobs, lock)
     else:
-        ended = run_on_ray(left, options.jobs, *options.ray or ("local",))
-    with terminable(), closing(ended):
-        for cell in shown(ended, len(left), "cells"):
-            how = f"failed: {cell.error}" if cell.state == "failed" else cell.state
-            print(f"{cell.row} seed {cell.seed} {how}", file=sys.stderr)
+        ended = run_on_ray(pending, options.jobs, *options.ray or ("local",))
+    with handle_sigterm(), closing(ended):
+        for cell in track_progress(ended, len(pending), "cells"):
+            outcome = f"failed: {cell.error}" if cell.state == "failed" else cell.state
+            print(f"{cell.variant} seed {cell.seed} {outcome}", file=sys.stderr)
 
 
-def tables(cells: Sequence[Cell], options: BenchmarkOptions) -> list[Table]:
-    """The tables of a benchmark. Those of a search have no test in them, but for what was chosen."""
+def _build_tables(cells: Sequence[Cell], options: BenchmarkOptions) -> list[Table]:
+    """Build the tables of a benchmark. A search shows test results of the chosen variant only."""
     results = read_results(cells)
-    measures = VALIDATION if options.is_search else VALIDATION + TEST
-    made = [cell_table(cells, results, measures), result_table(results, measures)]
+    metrics = VALIDATION if options.is_search else VALIDATION + TEST
+    tables = [build_cell_table(cells, results, metrics), build_result_table(results, metrics)]
     if options.compare is not None:
-        made.append(comparison_table(results, *options.compare, measures))
-    if options.is_search and (chosen := choose(cells, results)) is not None:
-        made.append(choice_table(results, chosen))
-    return made
+        tables.append(build_comparison_table(results, *options.compare, metrics))
+    if options.is_search and (chosen := choose_best(cells, results)) is not None:
+        tables.append(build_choice_table(results, chosen))
+    return tables
 
 
-def report(out: Path, made: Sequence[Table]) -> None:
-    """Print the tables and write them: each as CSV, all of them as Markdown and LaTeX."""
+def _write_tables(out: Path, tables: Sequence[Table]) -> None:
+    """Print the tables and write each as CSV and all of them as Markdown and LaTeX."""
     for name in ("comparison", "chosen"):
-        (out / f"{name}.csv").unlink(missing_ok=True)  # that of an earlier call
-    for table in made:
+        (out / f"{name}.csv").unlink(missing_ok=True)  # left by an earlier call with other options
+    for table in tables:
         print_table(table)
         print()
         write_text(out / f"{table.name}.csv", to_csv(table))
-    write_text(out / "results.md", "\n".join(map(to_markdown, made)))
-    write_text(out / "results.tex", "\n".join(["% needs \\usepackage{booktabs}", *map(to_latex, made)]))
+    write_text(out / "results.md", "\n".join(map(to_markdown, tables)))
+    write_text(out / "results.tex", "\n".join(["% needs \\usepackage{booktabs}", *map(to_latex, tables)]))
     print(f"written to {out}")
 
 
-def test_range(directory: Path, row: Row, low: float, high: float) -> None:
-    """Make a learning-rate range test, draw its curve, and say where to search."""
-    curve = range_test(row.config, row.config.dataset.load(), Devices.all(), low, high)
-    suggestion = suggest(curve)
+def _write_range_test(directory: Path, variant: Variant, low: float, high: float) -> None:
+    """Run a learning-rate range test, write its curve and print the suggested learning rates."""
+    curve = run_range_test(variant.config, variant.config.dataset.load(), Devices.all(), low, high)
+    suggestion = suggest_rates(curve)
     directory.mkdir(parents=True, exist_ok=True)
-    with whole(directory / "lr_range.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
-        rows.writerows(zip(range(len(curve.rates)), curve.rates, curve.losses, curve.smoothed, strict=True))
-    last = "a tenth of where it diverges" if curve.diverged else "lowest, and never diverging"
-    marks = {"steepest descent": suggestion.steepest, last: suggestion.highest}
-    figure = learning_rate_curve(
-        curve.rates, curve.losses, curve.smoothed, marks, f"Learning-rate range test: {row.name}"
-    )
+    with atomic_write(directory / "lr_range.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
+        writer.writerows(zip(range(len(curve.rates)), curve.rates, curve.losses, curve.smoothed, strict=True))
+    highest = "a tenth of where it diverges" if curve.diverged else "lowest loss (it does not diverge)"
+    marks = {"steepest descent": suggestion.steepest, highest: suggestion.highest}
+    title = f"Learning-rate range test: {variant.name}"
+    figure = plot_learning_rate_curve(curve.rates, curve.losses, curve.smoothed, marks, title)
     for name, rate in marks.items():
-        print(f"{row.name}: {name} {rate:.2g}")
+        print(f"{variant.name}: {name} {rate:.2g}")
     print(f"written to {save(figure, directory / 'lr_range.png')}")

@@ -1,95 +1,86 @@
-"""Evaluate a trained run: `python eval.py runs/mnist_cnn`."""
+"""`jaxclf eval`: evaluate a trained run."""
 
 from __future__ import annotations
 
 import csv
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console as RichConsole
-from rich.table import Table
 from rich.text import Text
+from scipy.special import softmax
 
 from jaxclf.cli.load_run import load_run
 from jaxclf.cli.options import EvalOptions
-from jaxclf.datasets.scan import printable
+from jaxclf.datasets.scan import to_printable
 from jaxclf.errors import require
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.io.files import whole, write_json
-from jaxclf.io.progress import working
+from jaxclf.io.files import atomic_write, write_json
+from jaxclf.io.formatting import format_percent, format_value
+from jaxclf.io.progress import show_status
 from jaxclf.metrics import Accuracy, Confusion, TopK
-from jaxclf.reporting.report import Evaluated, write_report
-from jaxclf.reporting.run_figures import write_pictures
+from jaxclf.reporting.report import EvaluatedSplit, write_report
+from jaxclf.reporting.run_figures import write_figures
+from jaxclf.reporting.tables import print_rows
 from jaxclf.runs.directory import read_metrics
 from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import Evaluation, evaluate
-from jaxclf.training.recipe import recipe_of
-from jaxclf.training.writers import scalars, show
+from jaxclf.training.step_config import build_step_config
+from jaxclf.training.writers import select_scalars
 from jaxclf.types import Split
 
-WIDE = 1_000  # columns; cut to a terminal's, the table would lose digits
+MAX_PRINTED = 20  # classes of a confusion matrix that fits into a terminal
 
 
 def run(options: EvalOptions) -> int:
     """Load a run, evaluate a split, print and write the results; return the exit code."""
     run = load_run(options)
     split = run.splits[options.split]
-    recipe, devices = (
-        replace(recipe_of(run.config, 1), metrics=(Accuracy(), TopK(), Confusion())),
-        Devices.all(),
-    )
+    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()))
+    devices = Devices.all()
     batch_size = run.config.eval_batch_size if options.batch_size is None else options.batch_size
     require(batch_size >= 1, f"batch_size={batch_size}: expected at least 1")
-    step = devices.compile_eval_step(recipe)
+    step = devices.compile_eval_step(step_config)
 
-    def evaluated(split: Split) -> Evaluation:
-        with working(f"evaluating {len(split):,} images"):
-            return evaluate(recipe, devices, step, run.variables, split, batch_size, keep_logits=True)
+    def evaluate_split(split: Split) -> Evaluation:
+        with show_status(f"evaluating {len(split):,} images"):
+            return evaluate(step_config, devices, step, run.variables, split, batch_size, keep_logits=True)
 
-    values, logits = evaluated(split)
+    values, logits = evaluate_split(split)
     predictions = np.argmax(logits, axis=1)
-    print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
-    write_evaluation(run, options, split, values)
-    write_predictions(options.run / "predictions.csv", split, logits)
-    with working("drawing"):
-        written = write_pictures(run, split, options.split, predictions, values["confusion_matrix"])
-    for picture in written:
-        print(f"wrote {picture}")
+    _print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
+    _write_evaluation(run, options, split, values)
     validation = run.splits.validation if options.split != "validation" else None
-    of_validation = None if validation is None else evaluated(validation).logits
-    shown = Evaluated(run.splits, options.split, logits, of_validation, options.weights)
-    with working("writing the report"):
-        report = write_report(run, read_metrics(run.directory), shown)
+    validation_logits = None if validation is None else evaluate_split(validation).logits
+    evaluated = EvaluatedSplit(run.splits, options.split, logits, validation_logits, options.weights)
+    _write_predictions(options.run / "predictions.csv", evaluated)
+    with show_status("drawing"):
+        written = write_figures(run, split, options.split, predictions, values["confusion_matrix"])
+    for figure in written:
+        print(f"wrote {figure}")
+    with show_status("writing the report"):
+        report = write_report(run, read_metrics(run.directory), evaluated)
     print(f"wrote {report}")
     return 0
 
 
-def print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[str, Any], mistakes: int) -> None:
-    """The numbers, each class's accuracy, and the confusion matrix where it fits a screen."""
+def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[str, Any], mistakes: int) -> None:
+    """Print the metrics, each class's accuracy and, for a few classes, the confusion matrix."""
     print(f"step {run.step:,}, {name}: {len(split):,} images")
-    print("  ".join(show(name, value) for name, value in scalars(values).items()))
+    print("  ".join(format_value(name, value) for name, value in select_scalars(values).items()))
     print(f"Overall accuracy: {values['accuracy']:.2%} ({mistakes:,} mistakes in {len(split):,})")
     matrix, classes = values["confusion_matrix"], split.class_names
-    small = len(classes) <= 20
-    table = Table("true \\ found", box=None, padding=(0, 1))
-    for heading in (*(classes if small else ()), "images", "accuracy"):
-        table.add_column(Text(heading), justify="right")
-    for label, name in enumerate(classes):
-        counts = [f"[bold]{n}[/]" if label == found else str(n or ".") for found, n in enumerate(matrix[label])]
-        table.add_row(
-            Text(name),
-            *(counts if small else ()),
-            f"{matrix[label].sum():,}",
-            f"{values['per_class_accuracy'][label]:.2%}",
-        )
-    RichConsole(file=sys.stdout, width=WIDE).print(table)
+    few = len(classes) <= MAX_PRINTED
+    rows = []
+    for label, (name, accuracy) in enumerate(zip(classes, values["per_class_accuracy"], strict=True)):
+        counts = [Text(str(n), "bold") if label == i else str(n or ".") for i, n in enumerate(matrix[label])]
+        rows.append([name, *(counts if few else ()), f"{matrix[label].sum():,}", format_percent(accuracy)])
+    print_rows(["true \\ predicted", *(classes if few else ()), "images", "accuracy"], rows)
 
 
-def write_evaluation(run: TrainedModel, options: EvalOptions, split: Split, values: dict[str, Any]) -> None:
-    """Write `evaluation.json`. A class without images has no accuracy: null."""
+def _write_evaluation(run: TrainedModel, options: EvalOptions, split: Split, values: dict[str, Any]) -> None:
+    """Write `evaluation.json`. The accuracy of a class without images is null."""
     per_class = {
         name: None if np.isnan(accuracy) else float(accuracy)
         for name, accuracy in zip(split.class_names, values["per_class_accuracy"], strict=True)
@@ -99,21 +90,20 @@ def write_evaluation(run: TrainedModel, options: EvalOptions, split: Split, valu
         "split": options.split,
         "weights": options.weights,
         "examples": len(split),
-        **scalars(values),
+        **select_scalars(values),
         "per_class_accuracy": per_class,
         "confusion_matrix": values["confusion_matrix"].tolist(),
     }
     write_json(options.run / "evaluation.json", evaluation)
 
 
-def write_predictions(path: Path, split: Split, logits: np.ndarray) -> None:
-    """Write a row an image: index in the split, label, what was found, how surely, and the file where it is one."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidence = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
+def _write_predictions(path: Path, evaluated: EvaluatedSplit) -> None:
+    """Write a CSV row per image: index, label, prediction, confidence and, for image files, the path."""
+    split, confidence = evaluated.split, softmax(evaluated.logits, axis=1).max(axis=1)
     names, files = split.class_names, getattr(split.images, "paths", ())
-    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("index", "label", "prediction", "confidence", *(("file",) if files else ())))
-        for i, (label, found) in enumerate(zip(split.labels, np.argmax(logits, axis=1), strict=True)):
-            file_name = (printable(files[i]),) if files else ()
-            rows.writerow((i, names[label], names[found], f"{confidence[i]:.6f}", *file_name))
+        for i, (label, predicted) in enumerate(zip(split.labels, evaluated.predictions, strict=True)):
+            file_name = (to_printable(files[i]),) if files else ()
+            rows.writerow((i, names[label], names[predicted], f"{confidence[i]:.6f}", *file_name))

@@ -1,4 +1,4 @@
-"""Explain what a trained run finds in images: `python explain.py runs/mnist_cnn`."""
+"""Compute saliency maps of a run's predictions: `jaxclf explain runs/mnist_cnn`."""
 
 from __future__ import annotations
 
@@ -8,75 +8,92 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console as RichConsole
-from rich.table import Table
 
 from jaxclf import saliency
 from jaxclf.cli.explain_options import ExplainMethodOptions
 from jaxclf.cli.load_run import load_run
 from jaxclf.config_io import to_json
 from jaxclf.errors import UserError, require
-from jaxclf.inference.explain import DRAWN, Explainer, Explanation, Findings, class_gradients, explain, refusal
+from jaxclf.inference.explain import (
+    MAX_MAPS,
+    Explainer,
+    Explanation,
+    MethodResults,
+    compute_class_gradients,
+    explain_split,
+    find_error,
+)
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import write_json
-from jaxclf.reporting.figures import explanation_grid, explanation_strip, gradient_study, save
+from jaxclf.io.formatting import format_number
+from jaxclf.reporting.figures import plot_explanation_grid, plot_explanation_strip, plot_gradient_study, save
+from jaxclf.reporting.tables import Table, print_table
 from jaxclf.saliency.names import METHODS, check_name
 from jaxclf.training.devices import Devices
 from jaxclf.types import Split
 
-FEW = ("gradient", "integrated-gradients", "smooth-grad", "grad-cam")  # run where no methods are named
-STUDIED = 20  # most classes in the gradient study
-WIDE = 1_000  # columns; cut to a terminal's, the table would lose digits
+DEFAULT_METHODS = ("gradient", "integrated-gradients", "smooth-grad", "grad-cam")
+MAX_CLASSES = 20  # of the gradient study
 
 
 def run(options: ExplainMethodOptions) -> int:
-    """Load the run, ask the methods about images, print and write what they say."""
-    names = method_names(options)
+    """Load the run, explain its predictions and write the results; return the exit code."""
+    names = select_names(options)
     run = load_run(options)
-    methods = fitting_methods(options, names, run)
+    methods = build_methods(options, names, run)
     split = run.splits[options.split]
-    indices = chosen_images(split, options.limit)
+    indices = select_images(split, options.limit)
     explainer = Explainer(run, methods, Devices.all(), options.measures)
-    explanation = explain(explainer, split, indices, options.run / "explanations.npz")
-    report = {name: summary(findings) for name, findings in explanation.findings.items()}
-    print_report(report)
-    write_report(run, options, len(indices), methods, report)
+    explanation = explain_split(explainer, split, indices, options.run / "explanations.npz")
+    report = {name: _summarize_results(results) for name, results in explanation.results.items()}
+    _print_report(report)
+    _write_report(run, options, len(indices), methods, report)
     for written in ("explanations.npz", "explanations.json"):
         print(f"wrote {options.run / written}")
-    for picture in write_pictures(options.run, run, split, indices[:DRAWN], explanation):
-        print(f"wrote {picture}")
+    for figure in _write_figures(options.run, run, split, indices[:MAX_MAPS], explanation):
+        print(f"wrote {figure}")
     return 0
 
 
-def method_names(options: ExplainMethodOptions) -> tuple[str, ...]:
-    """The methods that are asked for; raises UserError for a wrong name, and for fields of one that is not."""
-    names = options.methods or FEW
+def select_names(options: ExplainMethodOptions) -> tuple[str, ...]:
+    """Return the names of the methods. Raise UserError for a wrong name, and for a field of an unselected method."""
+    names = options.methods or DEFAULT_METHODS
     if "all" in names:
         names = tuple(METHODS)
     for name in names:
         check_name(name, more=", or all")
     for name, cls in METHODS.items():
         require(
-            name in names or method_of(options, name) == cls(),
-            f"a field of {name} is given, which is not among the methods; add it: --methods {' '.join((*names, name))}",
+            name in names or _get_method(options, name) == cls(),
+            f"a field of {name} is set, but the method is not selected; add it: --methods {' '.join((*names, name))}",
         )
     return names
 
 
-def method_of(options: ExplainMethodOptions, name: str) -> saliency.Method:
-    """A method with its fields from the command line."""
+def _get_method(options: ExplainMethodOptions, name: str) -> saliency.Method:
+    """Return a method with its fields from the command line."""
     return getattr(options.fields, name.replace("-", "_"))
 
 
-def fitting_methods(
-    options: ExplainMethodOptions, names: Sequence[str], run: TrainedModel
-) -> dict[str, saliency.Method]:
-    """Methods by name. One that is named must fit the network; of all, or a few, those that do not are left out."""
+def build_methods(options: ExplainMethodOptions, names: Sequence[str], run: TrainedModel) -> dict[str, saliency.Method]:
+    """Build the methods by name.
+
+    Args:
+        options: The command line.
+        names: Names of methods.
+        run: The run whose network the methods have to support.
+
+    Returns:
+        The methods without those that do not support the network.
+
+    Raises:
+        UserError: If a method that is named on the command line does not support the network.
+    """
     methods = {}
     for name in names:
-        method = method_of(options, name)
+        method = _get_method(options, name)
         method = saliency.all_classes(method) if options.all_classes else method
-        reason = refusal(run, method)
+        reason = find_error(run, method)
         if reason is None:
             methods[name] = method
         elif name in options.methods:
@@ -86,47 +103,43 @@ def fitting_methods(
     return methods
 
 
-def chosen_images(split: Split, limit: int) -> np.ndarray:
-    """Indices of the first images of a split; of one that is in the order of its classes, as folders are, of some."""
+def select_images(split: Split, limit: int) -> np.ndarray:
+    """Return the indices of the first `limit` images, or of a random sample if the split is sorted by class."""
     require(limit >= 0, f"limit={limit}: expected a number of images, or 0 for all")
     if limit and np.all(np.diff(split.labels) >= 0):
-        return split.some(limit)
+        return split.sample_indices(limit)
     return np.arange(len(split))[: limit or None]
 
 
-def summary(findings: Findings) -> dict[str, Any]:
-    """What a method took, and what was measured: means over images with their standard errors."""
+def _summarize_results(results: MethodResults) -> dict[str, Any]:
+    """Return the cost of a method, and means over images of its measures with their standard errors."""
     measures = {}
-    for name, parts in findings.measures.items():
+    for name, parts in results.measures.items():
         values = np.concatenate(parts).astype(np.float64)
         n = len(values)
         stderr = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
         measures[name] = {"mean": float(values.mean()), "stderr": stderr, "n": n}
-    evaluations = float(np.concatenate(findings.evaluations).mean())
-    return {"seconds": findings.seconds, "evaluations": evaluations, "measures": measures}
+    evaluations = float(np.concatenate(results.evaluations).mean())
+    return {"seconds": results.seconds, "evaluations": evaluations, "measures": measures}
 
 
-def print_report(report: dict[str, dict[str, Any]]) -> None:
-    """A row a method: evaluations an image, seconds, and the measures."""
-    measured = list(dict.fromkeys(name for row in report.values() for name in row["measures"]))
-    table = Table("method", box=None, padding=(0, 1))
-    for heading in ("evaluations", "seconds", *measured):
-        table.add_column(heading, justify="right")
-    for name, row in report.items():
-        cells = (in_short(row["measures"].get(measure)) for measure in measured)
-        table.add_row(name, f"{row['evaluations']:,.4g}", f"{row['seconds']:.2f}", *cells)
-    RichConsole(file=sys.stdout, width=WIDE).print(table)
+def _print_report(report: dict[str, dict[str, Any]]) -> None:
+    """Print a table with one row per method: evaluations per image, seconds and measures."""
+    rows = []
+    for name, summary in report.items():
+        measures = {measure: _format_mean(values) for measure, values in summary["measures"].items()}
+        cost = {"evaluations": f"{summary['evaluations']:,.4g}", "seconds": f"{summary['seconds']:.2f}"}
+        rows.append({"method": name} | cost | measures)
+    print_table(Table("explanations", "", rows, lambda _, text: str(text)))
 
 
-def in_short(measure: dict[str, Any] | None) -> str:
-    """A mean and its standard error."""
-    if measure is None:
-        return "."
+def _format_mean(measure: dict[str, Any]) -> str:
+    """Format a mean and its standard error."""
     stderr = "" if measure["stderr"] is None else f" ± {measure['stderr']:.1g}"
-    return f"{measure['mean']:.4g}{stderr}"
+    return f"{format_number(measure['mean'])}{stderr}"
 
 
-def write_report(
+def _write_report(
     run: TrainedModel,
     options: ExplainMethodOptions,
     examples: int,
@@ -139,28 +152,28 @@ def write_report(
         "split": options.split,
         "weights": options.weights,
         "examples": examples,
-        "methods": {name: {"method": to_json(methods[name]), **row} for name, row in report.items()},
+        "methods": {name: {"method": to_json(methods[name]), **summary} for name, summary in report.items()},
     }
     write_json(options.run / "explanations.json", explanations)
 
 
-def write_pictures(
+def _write_figures(
     directory: Path, run: TrainedModel, split: Split, indices: np.ndarray, explanation: Explanation
 ) -> list[Path]:
-    """Draw the gradient study, the maps of all methods in a grid, and those of each in a strip."""
-    images, labels, found = split.images[indices], split.labels[indices], explanation.predictions[: len(indices)]
-    probable = np.argsort(-run.predict(images).mean(axis=0), stable=True)
-    classes = sorted(probable[:STUDIED].tolist())
-    gradients = class_gradients(run, images, classes)
-    maps = {name: np.array(findings.maps) for name, findings in explanation.findings.items()}
-    study = gradient_study(images, labels, found, gradients, classes, run.class_names)
-    grid = explanation_grid(images, labels, found, maps, run.class_names)
+    """Draw the gradient study, a grid with the maps of all methods, and a strip per method; return the files."""
+    images, labels, predictions = split.images[indices], split.labels[indices], explanation.predictions[: len(indices)]
+    most_probable = np.argsort(-run.predict(images).mean(axis=0), stable=True)
+    classes = sorted(most_probable[:MAX_CLASSES].tolist())
+    gradients = compute_class_gradients(run, images, classes)
+    maps = {name: np.array(results.maps) for name, results in explanation.results.items()}
+    study = plot_gradient_study(images, labels, predictions, gradients, classes, run.class_names)
+    grid = plot_explanation_grid(images, labels, predictions, maps, run.class_names)
     written = [save(study, directory / "gradient_study.png"), save(grid, directory / "explanations.png")]
     strips = directory / "explanations"
     strips.mkdir(exist_ok=True)
     for name in METHODS:
         path = strips / f"{name}.png"
-        path.unlink(missing_ok=True)  # that of an earlier call
+        path.unlink(missing_ok=True)  # left by an earlier call
         if name in maps:
-            written.append(save(explanation_strip(images, maps[name], name), path))
+            written.append(save(plot_explanation_strip(images, maps[name], name), path))
     return written

@@ -1,13 +1,14 @@
-"""The options of `explain` with the fields of every saliency method."""
+"""Options of `jaxclf explain` with the fields of every saliency method."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any
 
 import tyro
 
 from jaxclf.cli.options import ExplainOptions
+from jaxclf.config_io import flatten, to_json
 from jaxclf.saliency.names import METHODS
 
 MethodOptions: Any = make_dataclass(
@@ -20,3 +21,13 @@ class ExplainMethodOptions(ExplainOptions):
     """Compute saliency maps of a run's predictions. Writes explanations.npz, explanations.json and figures."""
 
     fields: Annotated[object, tyro.conf.arg(name="")] = field(default_factory=MethodOptions)
+
+
+def suggest_option(argument: str, options: ExplainMethodOptions) -> str:
+    """Suggest the option or field of a method that an unknown argument most resembles, as text for an error."""
+    from jaxclf.cli.train_options import find_similar
+
+    names = [{"imports": "import"}.get(field.name, field.name) for field in fields(options) if field.name != "fields"]
+    for method, value in vars(options.fields).items():
+        names += [f"{method}.{name}" for name in flatten(to_json(value)) if name.rpartition(".")[2] != "class"]
+    return find_similar(argument.lstrip("-").partition("=")[0].replace("-", "_"), names)

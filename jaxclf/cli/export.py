@@ -1,4 +1,4 @@
-"""Export a trained run: `python export.py runs/mnist_cnn`."""
+"""Export the network of a run to StableHLO and safetensors: `jaxclf export runs/mnist_cnn`."""
 
 from __future__ import annotations
 
@@ -14,59 +14,67 @@ from jaxclf.inference.export import (
     METADATA,
     PROGRAM,
     WEIGHTS,
-    check_place,
-    digests,
+    check_output,
+    compute_digests,
+    describe_program,
+    flatten_weights,
     lower,
-    named_weights,
-    signature,
     to_safetensors,
     write,
 )
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.io.files import json_text
-from jaxclf.models.summary import count
-from jaxclf.reporting.model_card import measured, model_card
-from jaxclf.runs.environment import versions
+from jaxclf.io.files import format_json
+from jaxclf.models.summary import count_parameters
+from jaxclf.reporting.model_card import collect_results, format_model_card
+from jaxclf.runs.environment import get_versions
 
 
 def run(options: ExportOptions) -> int:
-    """Load the run, lower its network, write what makes an export, and print the sizes."""
+    """Load the run, export its network and print the sizes of the files; return the exit code."""
     output = options.output or options.run / "export"
-    check_place(output)
+    check_output(output)
     run = load_run(options)
-    files = export_files(run, options.weights if run.config.ema_decay else "raw")
+    files = build_files(run, options.weights if run.config.ema_decay else "raw")
     write(output, files)
-    print(f"step {run.step:,}, {count(run.variables):,} parameters")
+    print(f"step {run.step:,}, {count_parameters(run.variables):,} parameters")
     for name, content in files.items():
         print(f"wrote {output / name}: {len(content):,} bytes")
     return 0
 
 
-def export_files(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[str, bytes]:
-    """The files of an export by name; raises UserError where the network has no program for all platforms."""
-    named = named_weights(run.variables)
-    program = lower(run.model, named, run.image_shape)
-    metadata, config = describe(run, weights) | signature(program), to_json(run.config)
+def build_files(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[str, bytes]:
+    """Return the contents of the exported files by name.
+
+    Args:
+        run: The trained model.
+        weights: Which of its parameters it was loaded with; noted in the metadata.
+
+    Raises:
+        UserError: If the network cannot be lowered for all platforms.
+    """
+    flat = flatten_weights(run.variables)
+    program = lower(run.model, flat, run.image_shape)
+    metadata, config = _describe_model(run, weights) | describe_program(program), to_json(run.config)
     files = {
         PROGRAM: program,
-        WEIGHTS: to_safetensors(named),
-        CONFIG: json_text(config).encode(),
-        METADATA: json_text(metadata).encode(),
-        CARD: model_card(metadata, config).encode(errors="replace"),  # a class may be named by bytes that are no text
+        WEIGHTS: to_safetensors(flat),
+        CONFIG: format_json(config).encode(),
+        METADATA: format_json(metadata).encode(),
+        CARD: format_model_card(metadata, config).encode(),
     }
-    return files | {DIGESTS: digests(files)}
+    return files | {DIGESTS: compute_digests(files)}
 
 
-def describe(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[str, Any]:
-    """What `metadata.json` holds beside the signature: what the network is, and what was measured of it."""
+def _describe_model(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[str, Any]:
+    """Return the part of `metadata.json` that describes the network and its results."""
     return {
         "name": run.directory.path.resolve().name,
         "step": run.step,
         "weights": weights,
-        "parameters": count(run.variables),
+        "parameters": count_parameters(run.variables),
         "image_shape": run.image_shape,
         "image_range": [0, 1],
         "class_names": run.class_names,
-        "versions": versions(),
-        "results": measured(run, weights),
+        "versions": get_versions(),
+        "results": collect_results(run, weights),
     }

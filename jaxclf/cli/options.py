@@ -15,7 +15,7 @@ import tyro
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 CompilationCache = Annotated[
     Path | None,
-    tyro.conf.arg(metavar="DIR", help="Directory of compiled programs, read and written (default: none is kept)."),
+    tyro.conf.arg(metavar="DIR", help="Directory of compiled programs to read and write; without it none are kept."),
 ]
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE …")]
 SplitName = Literal["train", "validation", "test"]
@@ -45,7 +45,7 @@ class EvalOptions(RunOptions):
     split: SplitName = "test"
     """Split to evaluate."""
     batch_size: int | None = None
-    """Images per batch; the result does not depend on it (default: the config's eval_batch_size)."""
+    """Images per batch, which does not change the result; without it, the config's eval_batch_size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class ExplainOptions(RunOptions):
     """
 
     methods: tuple[str, ...] = ()
-    """Names of saliency methods, or all (default: a few fast methods that suit the network)."""
+    """Names of saliency methods, or all; without any, a few fast methods that suit the network."""
     split: SplitName = "test"
     """Split to explain."""
     limit: int = 10
@@ -87,7 +87,7 @@ class PredictOptions(RunOptions):
     explain: Annotated[str | None, tyro.conf.arg(metavar="METHOD")] = None
     """Draw a saliency map of each prediction with this method, such as integrated-gradients."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Directory of these drawings (default: predictions/ in the run)."""
+    """Directory of these drawings; without it, predictions/ in the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class ExportOptions(RunOptions):
     """Export the network as files that do not need jaxclf: StableHLO, safetensors, config, checksums, model card."""
 
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """A new directory, an empty one, or that of an earlier export (default: export/ in the run)."""
+    """A new or empty directory, or that of an earlier export; without it, export/ in the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class DataOptions:
     config: Annotated[str, tyro.conf.Positional]
     """A Python file with get_config(), or the name of a built-in config."""
     output: Path | None = None
-    """Directory of the figures (default: runs/NAME/dataset)."""
+    """Directory of the figures; without it, runs/NAME/dataset."""
     seed: int = 0
     """Seed of the random choice of images."""
     debug: Flag = False

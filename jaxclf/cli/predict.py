@@ -1,4 +1,4 @@
-"""Predict the classes of pictures in files: `python predict.py runs/mnist_cnn digits/*.png`."""
+"""`jaxclf predict`: predict the classes of image files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,134 +16,128 @@ from PIL import Image
 from jaxclf import saliency
 from jaxclf.cli.load_run import load_run
 from jaxclf.cli.options import PredictOptions
-from jaxclf.datasets.scan import printable
+from jaxclf.datasets.scan import to_printable
 from jaxclf.errors import UserError, require
-from jaxclf.inference.explain import refusal
-from jaxclf.inference.files import Named, find_pictures
-from jaxclf.inference.predict import Predicted, Unread, predict_files
-from jaxclf.inference.preprocess import Preparation
+from jaxclf.inference.explain import find_error
+from jaxclf.inference.files import FoundImages, find_images
+from jaxclf.inference.predict import Prediction, UnreadableImage, predict_files
+from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.io.files import finite, whole
-from jaxclf.io.progress import shown
-from jaxclf.reporting.figures.overlay import overlay
+from jaxclf.io.files import atomic_write, replace_non_finite
+from jaxclf.io.progress import track_progress
+from jaxclf.reporting.figures.overlay import overlay_map
 from jaxclf.saliency.names import METHODS, check_name
 
-SOME_FAILED = 4  # the exit code where some pictures could not be predicted; the others were
+SOME_FAILED = 4  # exit code if some images could not be predicted; the others were
 
 
 def run(options: PredictOptions) -> int:
-    """Find the pictures, load the run, write a row for each picture; what goes wrong is said on standard error."""
-    check_drawing(options)
-    named = found(options.paths)
+    """Run `jaxclf predict`; return the exit code."""
+    require(options.explain is not None or options.output is None, "--output is for drawings; add --explain METHOD")
+    if options.explain is not None:
+        check_name(options.explain)
+    found = _find_images(options.paths)
     run = load_run(options)
     classes = len(run.class_names)
     require(1 <= options.top <= classes, f"top={options.top}: expected 1 to {classes}, the number of classes")
-    preparation = Preparation(run.image_shape, options.invert, options.center)
-    method = fitting_method(options.explain, run)
-    answers = predict_files(run, named.files, preparation, method)
-    unread = write_answers(answers, len(named.files), run, options)
-    return SOME_FAILED if named.missing or unread else 0
+    preprocess = Preprocessor(run.image_shape, options.invert, options.center)
+    method = None if options.explain is None else _make_method(options.explain, run)
+    predictions = predict_files(run, found.files, preprocess, method)
+    unread = _write_predictions(predictions, len(found.files), run, options)
+    return SOME_FAILED if found.missing or unread else 0
 
 
-def check_drawing(options: PredictOptions) -> None:
-    """Raise UserError for a method that does not exist, and for a place of drawings without one."""
-    name = options.explain
-    require(name is not None or options.output is None, "--output is for drawings; add --explain METHOD")
-    if name is not None:
-        check_name(name)
+def _find_images(arguments: Sequence[str]) -> FoundImages:
+    """Return the images that arguments name; print what was not found, and raise UserError if nothing was."""
+    found = find_images(arguments)
+    if not found.files:
+        raise UserError("no images found; name image files, folders or patterns that match them", found.missing)
+    for line in found.missing:
+        print(line, file=sys.stderr)
+    if found.left_out:
+        print(f"files in folders that are not images by their suffix, left out: {found.left_out:,}", file=sys.stderr)
+    return found
 
 
-def fitting_method(name: str | None, run: TrainedModel) -> saliency.Method | None:
-    """The method of that name with its defaults; raises UserError where it does not fit the network."""
-    if name is None:
-        return None
+def _make_method(name: str, run: TrainedModel) -> saliency.Method:
+    """Return the saliency method of a name, with its defaults; raise UserError if it does not suit the network."""
     method = METHODS[name]()
-    reason = refusal(run, method)
+    reason = find_error(run, method)
     if reason is not None:
         raise UserError(f"{name}: {reason}") from reason
     return method
 
 
-def found(words: Sequence[str]) -> Named:
-    """The pictures that words name; what leads to none is said, and is a UserError where nothing leads to any."""
-    named = find_pictures(words)
-    if not named.files:
-        raise UserError("no pictures to predict: name files, folders or patterns that match them", named.missing)
-    for line in named.missing:
-        print(line, file=sys.stderr)
-    if named.left_out:
-        print(f"files in folders whose names do not end as a picture's, left out: {named.left_out:,}", file=sys.stderr)
-    return named
-
-
-def write_answers(answers: Iterator[Predicted | Unread], total: int, run: TrainedModel, options: PredictOptions) -> int:
-    """Write a row for each prediction as it comes; returns how many pictures could not be read."""
-    write = row_writer(options)
-    draw = Drawings(options.output or options.run / "predictions", options.explain) if options.explain else None
+def _write_predictions(
+    predictions: Iterator[Prediction | UnreadableImage], total: int, run: TrainedModel, options: PredictOptions
+) -> int:
+    """Write a row for each prediction as it comes; return the number of images that could not be read."""
+    write = _open_writer(options)
+    draw = OverlayWriter(options.output or options.run / "predictions", options.explain) if options.explain else None
     unread, inverted = 0, 0
-    # A bar among the rows of a terminal would be in their way.
-    for answer in answers if sys.stdout.isatty() else shown(answers, total, "pictures to predict"):
-        if isinstance(answer, Unread):
-            print(f"{printable(answer.path)}: {answer.reason}", file=sys.stderr)
+    # No progress bar if the rows go to the terminal too.
+    for one in predictions if sys.stdout.isatty() else track_progress(predictions, total, "predicting images"):
+        if isinstance(one, UnreadableImage):
+            print(f"{to_printable(one.path)}: {one.reason}", file=sys.stderr)
             unread += 1
             continue
-        inverted += answer.prepared.inverted
-        drawn = {"overlay": str(draw(answer))} if draw else {}
-        write(row_of(answer, run.class_names, options.top) | drawn)
+        inverted += one.prepared.inverted
+        drawn = {"overlay": str(draw(one))} if draw else {}
+        write(_make_row(one, run.class_names, options.top) | drawn)
     if inverted and options.invert == "auto":
-        print(f"dark on light, so inverted: {inverted:,} of {total:,} (--invert no leaves them)", file=sys.stderr)
+        print(f"inverted, since dark on light: {inverted:,} of {total:,} (--invert no turns this off)", file=sys.stderr)
     if unread:
         print(f"not predicted: {unread:,} of {total:,}", file=sys.stderr)
     return unread
 
 
-def columns(top: int) -> list[tuple[str, str]]:
-    """The names of the columns of the label and the confidence of each place: those of the first have no number."""
+def _list_columns(top: int) -> list[tuple[str, str]]:
+    """Return the names of the label and confidence columns, by rank; those of the first have no number."""
     return [("label", "confidence"), *((f"label_{n}", f"confidence_{n}") for n in range(2, top + 1))]
 
 
-def row_of(answer: Predicted, class_names: Sequence[str], top: int) -> dict[str, Any]:
-    """What is written of a prediction, by column."""
-    best = np.argsort(-answer.probabilities, stable=True)
-    row: dict[str, Any] = {"path": answer.path}
-    for (label, confidence), i in zip(columns(top), best, strict=False):
-        row |= {label: class_names[i], confidence: float(answer.probabilities[i])}
+def _make_row(prediction: Prediction, class_names: Sequence[str], top: int) -> dict[str, str | float]:
+    """Return a prediction by column."""
+    best = np.argsort(-prediction.probabilities, stable=True)
+    row: dict[str, str | float] = {"path": prediction.path}
+    for (label, confidence), i in zip(_list_columns(top), best, strict=False):
+        row[label], row[confidence] = class_names[int(i)], float(prediction.probabilities[i])
     return row
 
 
-def row_writer(options: PredictOptions) -> Callable[[dict[str, Any]], None]:
-    """What writes a row on standard output, as UTF-8 with the bytes of file names as they are; writes the header."""
-    out = sys.stdout  # asked for once: while a bar is shown, it leads to standard error
+def _open_writer(options: PredictOptions) -> Callable[[dict[str, str | float]], None]:
+    """Write the header to standard output; return a function that writes a row."""
+    out = sys.stdout  # bound once: a progress bar redirects sys.stdout to standard error
     if isinstance(out, io.TextIOWrapper):
-        out.reconfigure(encoding="utf-8", errors="surrogateescape")
+        out.reconfigure(encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
     if options.format == "jsonl":
-        return lambda row: print(json.dumps(finite(row), allow_nan=False), file=out, flush=True)
-    names = [name for pair in columns(options.top) for name in pair]
+        return lambda row: print(json.dumps(replace_non_finite(row), allow_nan=False), file=out, flush=True)
+    names = [name for pair in _list_columns(options.top) for name in pair]
     table = csv.DictWriter(out, ["path", *names, *(["overlay"] if options.explain else [])], lineterminator="\n")
     table.writeheader()
 
-    def write(row: dict[str, Any]) -> None:
+    def write(row: dict[str, str | float]) -> None:
         table.writerow({name: f"{x:.6f}" if isinstance(x, float) else x for name, x in row.items()})
         out.flush()
 
     return write
 
 
-class Drawings:
-    """Overlays in a directory, `<picture>-<method>.png`; pictures of one name get numbers."""
+class OverlayWriter:
+    """Writes overlays to a directory as `<image>-<method>.png`; images of the same name are numbered."""
 
     def __init__(self, directory: Path, method: str):
         self.directory, self.method = directory, method
         self._names: Counter[str] = Counter()
 
-    def __call__(self, answer: Predicted) -> Path:
-        """Draw one, and return where."""
-        assert answer.values is not None
-        name = f"{Path(answer.path).stem}-{self.method}"
+    def __call__(self, prediction: Prediction) -> Path:
+        """Draw the saliency map of a prediction; return the path of the file."""
+        assert prediction.values is not None
+        name = f"{Path(prediction.path).stem}-{self.method}"
         self._names[name] += 1
         number = f"-{self._names[name]}" if self._names[name] > 1 else ""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{name}{number}.png"
-        with whole(path) as partial:
-            Image.fromarray(overlay(answer.prepared.image, answer.values)).save(partial)
+        with atomic_write(path) as partial:
+            Image.fromarray(overlay_map(prediction.prepared.image, prediction.values)).save(partial)
         return path

@@ -1,4 +1,4 @@
-"""What the user should know about a dataset before it is used."""
+"""Remarks of a dataset for its user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxclf.types import Splits
 
 
 def print_remarks(splits: Splits) -> None:
-    """Print the remarks of a dataset; files that cannot be used are listed on standard error."""
+    """Print the remarks of a dataset, and list the files it skipped on standard error."""
     for remark in splits.remarks:
         print(remark)
     if splits.skipped:

@@ -27,18 +27,22 @@ class TrainOptions:
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: str | None = None
-    """Directory of the run (default: runs/ and the name of the config)."""
+    """Directory of the run; without it, runs/ and the name of the config."""
     parallel: Parallel = "jit"
-    """Compile the step with jit over a mesh of all devices, or with pmap. Results are the same, except that batch
-    statistics are per device under pmap."""
+    """Compile the step with jit over a mesh of all devices, or with pmap. Batch statistics are per device under pmap;
+    everything else is the same."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
     imports: Imports = ()
     """Your own modules that define classes of the config."""
     resume: Literal["auto", "force"] = "auto"
     """auto: refuse to resume with a changed config; force: resume with it anyway."""
+    writers: tuple[str, ...] = ("jsonl", "tensorboard")
+    """Where metrics go: jsonl (always), tensorboard, mlflow, wandb, or the class name of your own writer."""
     profile: Annotated[str | None, tyro.conf.arg(metavar="START:STOP")] = None
     """Trace these steps into profile/ of the run, for TensorBoard or ui.perfetto.dev."""
     compilation_cache: CompilationCache = None
+    fast_convolutions: bool = True
+    """Rewrite convolutions into the forms that XLA compiles best on CPUs; --no-fast-convolutions leaves them as is."""
     print_config: Flag = False
     """Print the config as JSON and exit."""
     dry_run: Flag = False
@@ -77,12 +81,12 @@ def suggest_flag(argument: str, options: TrainOptions) -> str:
 
 def find_similar(wanted: str, names: list[str]) -> str:
     """Suggest one of some names: by initials (`lr`), by the last part of a dotted name, or by spelling."""
-    aliases = {alias: name for name in names for alias in (initials(name), name.rpartition(".")[2], name)}
+    aliases = {alias: name for name in names for alias in (get_initials(name), name.rpartition(".")[2], name)}
     word = next((word for word in (wanted.rpartition(".")[2], wanted) if word in aliases), None)
     close: list[Any] = [word] if word else difflib.get_close_matches(wanted, aliases, n=1)
     return f"; did you mean --{aliases[close[0]].replace('_', '-')}?" if close else ""
 
 
-def initials(name: str) -> str:
+def get_initials(name: str) -> str:
     """Return the initials of a field: `lr` for `optimizer.learning_rate`."""
     return "".join(word[0] for word in name.rpartition(".")[2].split("_"))

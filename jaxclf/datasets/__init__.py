@@ -1,7 +1,8 @@
-"""Datasets. One is a frozen dataclass whose `load()` returns `Splits` of images [n, h, w, c] and labels [n]."""
+"""Datasets: frozen dataclasses whose `load()` returns `Splits` of images [n, h, w, c] and labels [n]."""
 
 from typing import Protocol, runtime_checkable
 
+from jaxclf.datasets.arrays import Arrays
 from jaxclf.datasets.cartoons import Cartoons
 from jaxclf.datasets.idx import Idx
 from jaxclf.datasets.image_folder import ImageFolder
@@ -12,11 +13,11 @@ from jaxclf.types import Splits
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What a config's `dataset` is: a frozen dataclass that knows how to load itself."""
+    """A dataset of a config: a frozen dataclass that loads its data."""
 
     def load(self) -> Splits:
-        """Read the data, or leave it to be read by index. The same splits every time."""
+        """Return the splits, the same ones in every call. Images may be read later, by index."""
         ...
 
 
-__all__ = ["Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist", "Tfds"]
+__all__ = ["Arrays", "Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist", "Tfds"]

@@ -1,7 +1,8 @@
-"""Picture files of any common format and mode as RGB pixels of one size, decoded on demand by several threads."""
+"""Image files of any common format and mode as RGB arrays of one size, decoded on demand by several threads."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,76 +15,92 @@ from PIL import Image, ImageOps
 
 from jaxclf.errors import UserError
 
-# Only these decoders are tried: others of Pillow's start programs or read formats nobody trains on.
+# Only these decoders are tried: others of Pillow start programs, or read formats that hold no photographs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 PIXEL_LIMIT = 80_000_000  # of one file; checked before its pixels are decoded
 WHITE = (255, 255, 255, 255)
 
+File = Path | io.BytesIO
 
-def read_picture(path: Path, image_size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """The first frame of a picture file, upright, in RGB, resized to (height, width).
 
-    What is transparent becomes white; 16-bit grey is scaled to 8. Raises OSError, ValueError and others on damage.
+def read_image(file: File, image_size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """Read the first frame of an image file, upright by its EXIF orientation, in RGB.
+
+    Transparent pixels become white, and 16-bit grayscale is scaled to 8 bits.
+
+    Args:
+        file: The file.
+        image_size: Height and width to resize to (bilinear).
+
+    Raises:
+        OSError, ValueError and others: If the file is damaged.
     """
     height, width = image_size
-    return np.asarray(open_picture(path, 2 * max(image_size)).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(open_image(file, 2 * max(image_size)).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def open_picture(path: Path, side: int) -> Image.Image:
-    """What `read_picture` resizes: of its own size, or of a part of it where a JPEG is much larger than `side`."""
-    with Image.open(path, formats=FORMATS) as image:
+def open_image(file: File, side: int) -> Image.Image:
+    """Open an image file as `read_image` does, without resizing; a JPEG much larger than `side` is reduced."""
+    with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {PIXEL_LIMIT:,}")
-        image.draft(None, (side, side))  # a large JPEG is decoded to about what is needed
-        return _rgb(_upright(image))
+        image.draft(None, (side, side))  # decodes a JPEG at a half, a quarter or an eighth of its size, which is faster
+        return _to_rgb(_apply_orientation(image))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # what is wrong with the pixels is no matter of EXIF
+def _apply_orientation(image: Image.Image) -> Image.Image:
+    image.load()  # outside of `try`: damaged pixels are an error
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # of EXIF that is damaged; the picture is not
+    except Exception:  # the EXIF data is damaged, the image is not
         return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
+        # Pillow clips 16 bits to 8 rather than scaling them.
         values = np.asarray(image)
         eight_bits = np.round(values / 257).clip(0, 255)
         eight_bits[values == image.info.get("transparency", -1)] = WHITE[0]
         image = Image.fromarray(eight_bits.astype(np.uint8))
     if image.has_transparency_data:
-        colour = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", colour.size, WHITE), colour)
+        color = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", color.size, WHITE), color)
     return image.convert("RGB")
 
 
-def fault(path: Path) -> str | None:
-    """Why a picture file cannot be read, or None; raises OSError where the system, not the file, is at fault."""
+def find_fault(path: Path) -> str | None:
+    """Return why an image file cannot be read, or None; raise OSError for errors of the system, not of the file."""
     try:
-        read_picture(path, (1, 1))
-    except Exception as error:  # decoders of damaged files raise whatever comes
+        read_image(path, (1, 1))
+    except Exception as error:  # decoders raise exceptions of many types on damaged files
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise
-        return in_words(path, error)
+        return describe_fault(path, error)
     return None
 
 
-def in_words(path: Path, error: Exception) -> str:
-    """What is wrong with a picture file, by the error that reading it raised."""
-    if path.stat().st_size == 0:
+def describe_fault(file: File, error: Exception) -> str:
+    """Return the message for an image file that could not be read."""
+    if isinstance(file, Path) and file.stat().st_size == 0:
         return "the file is empty"
-    return str(error).replace(str(path), "it").replace("\n", " ") or type(error).__name__
+    return str(error).replace(str(file), "it").replace("\n", " ") or type(error).__name__
 
 
 @cache
-def decoders() -> ThreadPoolExecutor:
-    """The threads that decode, one a core: Pillow lets go of Python while it works."""
+def get_decoders() -> ThreadPoolExecutor:
+    """Return the decoding threads, one per core: Pillow releases Python's lock while it decodes."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
 
 
-class Pictures:
-    """Picture files as images [n, height, width, 3] by index. `keep` holds on to what was decoded once."""
+class ImageFiles:
+    """Image files as images [n, height, width, 3] by index.
+
+    Args:
+        paths: The files.
+        image_size: Height and width to resize to.
+        keep: Keep decoded images in memory.
+    """
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], keep: bool):
         self.paths = tuple(paths)
@@ -92,27 +109,26 @@ class Pictures:
         self._ready = np.zeros(len(self.paths), bool)
 
     def __getitem__(self, indices: slice | np.ndarray) -> UInt8[np.ndarray, "b h w 3"]:
-        """The images at a slice or an array of indices; raises UserError that names a file no longer readable."""
+        """Return the images at a slice or an array of indices; raise UserError for a file that became unreadable."""
         chosen = np.arange(len(self.paths))[indices]
         if self._kept is None:
             return self._decode(chosen)
         missing = np.unique(chosen[~self._ready[chosen]])
         if len(missing):
             self._kept[missing] = self._decode(missing)
-            self._ready[missing] = True  # last: other threads read what is ready
+            self._ready[missing] = True  # last: other threads use what is ready
         return self._kept[chosen]
 
     def _decode(self, indices: np.ndarray) -> np.ndarray:
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
-        for i, image in enumerate(
-            decoders().map(partial(_read_again, image_size=self.shape[1:3]), map(self.paths.__getitem__, indices))
-        ):
+        read = partial(_read_again, image_size=self.shape[1:3])
+        for i, image in enumerate(get_decoders().map(read, map(self.paths.__getitem__, indices))):
             images[i] = image
         return images
 
 
 def _read_again(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     try:
-        return read_picture(path, image_size)
+        return read_image(path, image_size)
     except Exception as error:
-        raise UserError(f"{path} was readable and no longer is: {error}") from error
+        raise UserError(f"{path} was readable before and is not now: {error}") from error

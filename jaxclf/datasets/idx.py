@@ -16,26 +16,33 @@ import numpy as np
 from jaxclf.errors import UserError, require
 from jaxclf.types import Split, Splits
 
-DEFLATE_LIMIT = 1032  # bytes out of one byte in, at most
+DEFLATE_LIMIT = 1032  # the most bytes that one compressed byte can expand to
 PARTS = {"train": ("train",), "test": ("t10k", "test")}
 
 
 @dataclass(frozen=True)
 class Idx:
-    """A directory with the four IDX files of a dataset, gzip-compressed or not."""
+    """The four IDX files of a dataset in one directory, gzip-compressed or not."""
 
     directory: str
-    """Holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and the same for `t10k` or `test`."""
+    """Directory of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and the same for `t10k` or `test`."""
     prefix: str = ""
-    """What the file names begin with, where one directory holds several sets (`emnist-letters-`)."""
+    """Prefix of the file names, for directories with several datasets (`emnist-letters-`)."""
     validation: int = 0
-    """How many of the first training images are held out for validation."""
+    """Number of the first training images to hold out for validation."""
     transposed: bool = False
-    """Images are stored column by column, as EMNIST's are."""
+    """Set if images are stored column by column, as in EMNIST."""
 
     def load(self) -> Splits:
-        """Read the training and test images; raises UserError where a file is missing or damaged."""
-        return as_splits(self._read("train"), self._read("test"), self.validation)
+        """Read the training and test images.
+
+        Returns:
+            The splits: images [n, h, w, 1], uint8. Classes are named by their numbers.
+
+        Raises:
+            UserError: If a file is missing or damaged.
+        """
+        return make_splits(self._read("train"), self._read("test"), self.validation)
 
     def _read(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         images_file, labels_file = self._find(part, "images-idx3"), self._find(part, "labels-idx1")
@@ -56,11 +63,8 @@ class Idx:
         raise UserError(f"no IDX file in {directory.absolute()}: looked for {', '.join(names)}")
 
 
-def as_splits(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], validation: int) -> Splits:
-    """Grey images [n, h, w] and labels [n] as splits whose classes are named by their numbers.
-
-    The first `validation` training images are held out, as the classic MNIST reader does.
-    """
+def make_splits(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], validation: int) -> Splits:
+    """Return images [n, h, w] and labels [n] as splits, with the first `validation` training images held out."""
     most = len(train[1]) - 1
     require(0 <= validation <= most, f"validation={validation}: expected 0 to {most} of the training images")
     class_names = tuple(map(str, range(1 + max(int(labels.max(initial=0)) for _, labels in (train, test)))))
@@ -74,37 +78,42 @@ def as_splits(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.n
 
 
 def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, compressed or not; raises UserError that names a damaged one.
+    """Read an IDX file of unsigned bytes, compressed or not.
 
-    `sha256` is what the digest of the decompressed content must be.
+    Args:
+        path: The file.
+        sha256: Expected digest of the decompressed content; None for no check.
+
+    Raises:
+        UserError: If the file is damaged.
     """
     try:
         with path.open("rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if compressed else path.open("rb") as file:
             header, shape = _read_header(path, file)
-            # Nothing unpacks to more than DEFLATE's limit: a header that says so is not believed.
+            # A damaged header may name terabytes: read only as many bytes as the file can expand to.
             most = path.stat().st_size * (DEFLATE_LIMIT if compressed else 1)
             size = math.prod(shape)
             content = file.read(size + 1) if size <= most else b""
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}; fetch it again") from error
+        raise UserError(f"cannot read {path}: {error}; download it again") from error
     if len(content) != size:
         found = "more" if len(content) > size else f"{len(content)}" if size <= most else "fewer"
-        raise UserError(f"{path} holds {found} bytes where its header says {size}; fetch it again")
+        raise UserError(f"{path} holds {found} bytes where its header says {size}; download it again")
     if sha256 not in (None, hashlib.sha256(header + content).hexdigest()):
         raise UserError(f"{path} is damaged: its SHA-256 is not {sha256}; install jaxclf again")
     try:
         return np.frombuffer(content, np.uint8).reshape(shape)
-    except ValueError as error:  # no bytes, but sides too long for an array
+    except ValueError as error:  # zero bytes, but axes too long for an array
         raise UserError(f"{path} has a header of shape {list(shape)}: {error}") from error
 
 
 def _read_header(path: Path, file: BufferedIOBase) -> tuple[bytes, tuple[int, ...]]:
     magic = file.read(4)
     if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4:
-        raise UserError(f"{path} is no IDX file of unsigned bytes: it begins with 0x{magic.hex()}")
+        raise UserError(f"{path} is not an IDX file of unsigned bytes: it starts with 0x{magic.hex()}")
     sizes = file.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
-        raise UserError(f"{path} ends within its header; fetch it again")
+        raise UserError(f"{path} ends within its header; download it again")
     return magic + sizes, struct.unpack(f">{magic[3]}I", sizes)

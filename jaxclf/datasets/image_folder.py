@@ -1,4 +1,4 @@
-"""A folder of pictures, a folder a class: `<root>/<class>/<picture>`."""
+"""Images in one folder per class: `<root>/<class>/<image>`."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from typing import Literal
 
 import numpy as np
 
-from jaxclf.datasets.decoding import Pictures
-from jaxclf.datasets.scan import Scan, holds_files, scan, subfolders
+from jaxclf.datasets.decoding import ImageFiles
+from jaxclf.datasets.scan import Scan, has_files, list_subfolders, scan
 from jaxclf.errors import UserError, require
 from jaxclf.types import Split, Splits
 
 PARTS = ("train", "validation", "test")
-WRAPPERS = 3  # folders around the classes, at most: links may go in circles
+WRAPPERS = 3  # the most folders around the classes that are skipped: links may be circular
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures in a folder a class, split into training, validation and test by class, the same way every time."""
+    """Image files in one folder per class, split by class and reproducibly into training, validation and test."""
 
     root: str
-    """Holds a folder a class; a folder around it, as unpacking an archive makes, is seen through."""
+    """Directory with one folder per class; a single folder around it, as archives often have, is skipped."""
     image_size: tuple[int, int] = (64, 64)
-    """Height and width pictures are resized to, in pixels."""
+    """Height and width to resize to, in pixels."""
     min_images: int = 1
-    """Classes with fewer readable pictures are left out."""
+    """Classes with fewer readable images are left out."""
     train_fraction: float = 0.95
-    """Share of every class to train with; what neither this nor test_fraction takes is validation."""
+    """Fraction of every class for training; what this and test_fraction leave is for validation."""
     test_fraction: float = 0.0
-    """Share of every class to test with."""
+    """Fraction of every class for testing."""
     subset: float = 1.0
-    """Share of the training pictures that is used; validation and test stay whole."""
+    """Fraction of the training images to use; validation and test are not reduced."""
     seed: int = 0
-    """Which pictures go where."""
+    """Seed of the split."""
     keep_mib: int = 1024
-    """Decoded pictures stay in memory if all of them fit in so many MiB; otherwise each epoch decodes again."""
+    """Memory limit in MiB: if all decoded images fit, they stay in memory; otherwise every epoch decodes them."""
     unreadable: Literal["error", "skip"] = "error"
-    """Files that are no readable pictures: end with a list of them all, or leave them out."""
+    """For files that cannot be decoded: raise an error that lists them, or skip them."""
     page: str = ""
-    """Where the pictures can be fetched, named when they are not there."""
+    """Web page where the images can be downloaded, for the error message if they are missing."""
 
     def __post_init__(self):
         require(
@@ -61,22 +61,27 @@ class ImageFolder:
         )
 
     def load(self) -> Splits:
-        """Scan the folder and split it; pictures are decoded when they are used.
+        """Scan the folder and split it. Images are decoded when they are used.
 
-        Raises UserError, with a list, where files are no readable pictures, unless they are to be left out.
+        Returns:
+            The splits: images [n, *image_size, 3], uint8.
+
+        Raises:
+            UserError: If the folder is missing or has no images, or, unless `unreadable` is "skip", if files cannot be
+                decoded; they are its `items`.
         """
         root = self._find_root()
         found = scan(root)
         if found.skipped and self.unreadable == "error":
             raise UserError(
-                f"{len(found.skipped):,} files under {root.absolute()} are no readable pictures; mend or remove them, "
-                "or leave them out by unreadable='skip' (--dataset.unreadable skip):",
+                f"{len(found.skipped):,} files in {root.absolute()} could not be decoded; fix or delete them, "
+                "or set unreadable='skip' (--dataset.unreadable skip):",
                 found.skipped,
             )
         classes = {name: paths for name, paths in found.classes.items() if len(paths) >= self.min_images}
         if not classes:
             raise UserError(
-                f"no class under {root.absolute()} has {self.min_images} readable pictures\n{self._layout()}",
+                f"no class in {root.absolute()} has {self.min_images} readable images\n{self._describe_layout()}",
                 found.skipped,
             )
         parts = [self._split(name, paths) for name, paths in classes.items()]
@@ -84,7 +89,7 @@ class ImageFolder:
         keep = total * prod(self.image_size) * 3 <= self.keep_mib * 2**20
         splits = {name: self._gather(classes, [part[name] for part in parts], keep) for name in PARTS}
         assert splits["train"] is not None
-        return Splits(splits["train"], splits["validation"], splits["test"], self._remarks(found), found.skipped)
+        return Splits(splits["train"], splits["validation"], splits["test"], self._list_remarks(found), found.skipped)
 
     def _find_root(self) -> Path:
         try:
@@ -92,24 +97,22 @@ class ImageFolder:
         except RuntimeError as error:
             raise UserError(f"root={self.root}: {error}") from error
         if not root.is_dir():
-            raise UserError(f"no folder at {root.absolute()}\n{self._layout()}")
+            raise UserError(f"no folder at {root.absolute()}\n{self._describe_layout()}")
         for _ in range(WRAPPERS):
-            root = folder_of_classes(root) or root
+            root = _find_class_folder(root) or root
         return root
 
-    def _layout(self) -> str:
-        fetch = f"fetch the pictures from {self.page}\n" if self.page else ""
-        return f"{fetch}expected <root>/<class>/<picture>; root is in the config, or train.py takes --dataset.root"
+    def _describe_layout(self) -> str:
+        download = f"download the images from {self.page}\n" if self.page else ""
+        return f"{download}expected <root>/<class>/<image>; set root in the config or with --dataset.root"
 
     def _split(self, name: str, paths: list[Path]) -> dict[str, list[Path]]:
-        """The pictures of one class, ordered by chance and cut in three. Training gets at least one.
-
-        The order is that of a digest of each name, so a picture more or less moves few others to another part.
-        """
+        """Return the images of one class by split. Training gets at least one."""
 
         def digest(path: Path) -> bytes:
             return hashlib.sha256(os.fsencode(f"{self.seed}/{name}/{path.name}")).digest()
 
+        # A random order that depends on each name alone, so adding or removing an image moves few others.
         order = sorted(paths, key=digest)
         train = max(1, round(len(paths) * self.train_fraction))
         test = min(round(len(paths) * self.test_fraction), len(paths) - train)
@@ -118,26 +121,26 @@ class ImageFolder:
         return {"train": sorted(order[:used]), "validation": sorted(order[train:rest]), "test": sorted(order[rest:])}
 
     def _gather(self, classes: dict[str, list[Path]], parts: list[list[Path]], keep: bool) -> Split | None:
-        """One part of every class as a split."""
+        """Return the images of one split, of which `parts` has those of each class."""
         paths = [path for part in parts for path in part]
         labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-        return Split(Pictures(paths, self.image_size, keep), labels, tuple(classes)) if paths else None
+        return Split(ImageFiles(paths, self.image_size, keep), labels, tuple(classes)) if paths else None
 
-    def _remarks(self, found: Scan) -> tuple[str, ...]:
+    def _list_remarks(self, found: Scan) -> tuple[str, ...]:
         few = {name: len(paths) for name, paths in found.classes.items() if len(paths) < self.min_images}
         if not few:
             return ()
         names = ", ".join(f"{name} ({count})" for name, count in few.items())
-        return (f"left out, with fewer than {self.min_images} pictures: {names}",)
+        return (f"left out, with fewer than {self.min_images} images: {names}",)
 
 
-def folder_of_classes(root: Path) -> Path | None:
-    """The folder within root that holds the classes, where root only wraps it or holds the same classes beside it."""
-    folders = subfolders(root)
+def _find_class_folder(root: Path) -> Path | None:
+    """Return the folder in `root` that holds the classes, if `root` only wraps it or holds the same classes too."""
+    folders = list_subfolders(root)
     for inner in folders:
         beside = {folder.name for folder in folders} - {inner.name}
-        classes = {folder.name for folder in subfolders(inner)}
+        classes = {folder.name for folder in list_subfolders(inner)}
         copy = inner.name == root.name and beside <= classes
-        if classes and not holds_files(inner) and (copy or not beside):
+        if classes and not has_files(inner) and (copy or not beside):
             return inner
     return None

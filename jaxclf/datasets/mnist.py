@@ -1,4 +1,4 @@
-"""MNIST, which comes with the package. Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database" (1998)."""
+"""MNIST, which is part of the package. Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database" (1998)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxclf.datasets.idx import as_splits, read_idx
+from jaxclf.datasets.idx import make_splits, read_idx
 from jaxclf.types import Splits
 
 # SHA-256 of the decompressed files, which are the published ones.
@@ -21,14 +21,18 @@ SHA256 = {
 
 @dataclass(frozen=True)
 class Mnist:
-    """70,000 handwritten digits, 28x28 grey, ten classes: 60,000 to train with and 10,000 to test."""
+    """70,000 handwritten digits in ten classes, 28x28, grayscale: 60,000 for training and 10,000 for testing."""
 
     validation: int = 5_000
-    """How many of the first training images are held out: 55,000 / 5,000 / 10,000. With 0, 60,000 / 0 / 10,000."""
+    """Number of the first training images to hold out: 55,000 / 5,000 / 10,000, or 60,000 / 0 / 10,000 with 0."""
 
     def load(self) -> Splits:
-        """Read the bundled files, each checked against its published SHA-256."""
-        return as_splits(self._read("train"), self._read("t10k"), self.validation)
+        """Read the bundled files and check each against its published SHA-256.
+
+        Returns:
+            The splits: images [n, 28, 28, 1], uint8.
+        """
+        return make_splits(self._read("train"), self._read("t10k"), self.validation)
 
     def _read(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         images, labels = (

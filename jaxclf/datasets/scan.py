@@ -1,4 +1,4 @@
-"""Which files of a folder of classes are readable pictures. What was found is kept, so a second scan only looks."""
+"""Scan of a folder of classes for readable images. Results are cached, so a second scan decodes only new files."""
 
 from __future__ import annotations
 
@@ -10,78 +10,70 @@ from pathlib import Path
 
 import PIL
 
-from jaxclf.datasets.decoding import decoders, fault
+from jaxclf.datasets.decoding import find_fault, get_decoders
 from jaxclf.errors import UserError
-from jaxclf.io.files import cache_directory, read_json, write_json
-from jaxclf.io.progress import shown
+from jaxclf.io.files import get_cache_directory, read_json, write_json
+from jaxclf.io.progress import track_progress
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"}
-LITTER = {"thumbs.db", "desktop.ini"}  # what systems leave in folders, beside hidden files
-AT_ONCE = 1_000  # files given to the threads together
-VERSION = 1  # of the verdicts; they also depend on Pillow
+SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # ignored, as hidden files are
+AT_ONCE = 1_000  # files that are given to the threads together
+VERSION = 1  # of the cached results, which also depend on Pillow
 
 
 @dataclass(frozen=True)
 class Scan:
-    """The readable pictures of each class, by name, and a line for each file that is left out."""
+    """The readable images of each class, by name, and one line for each file that is skipped."""
 
     classes: dict[str, list[Path]]
     skipped: tuple[str, ...]
 
 
 def scan(root: Path) -> Scan:
-    """Decode every picture under `root/<class>/` once, unless its size and time are those of an earlier scan."""
-    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    known_file = cache_directory() / "scans" / f"{place}-{VERSION}-{PIL.__version__}.json"
-    files = {folder: sorted(files_under(folder)) for folder in subfolders(root)}
+    """Decode every image in `root/<class>/`, except those whose size and time an earlier scan has seen."""
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    cache_file = get_cache_directory() / "scans" / f"{name}-{VERSION}-{PIL.__version__}.json"
+    files = {folder: sorted(find_files(folder)) for folder in list_subfolders(root)}
     every = [path for paths in files.values() for path in paths]
-    stamps = {path: [str(path.relative_to(root)), *stamp(path)] for path in every}
-    known = read_known(known_file)
-    faults: dict[Path, str | None] = {path: known[str(stamps[path])] for path in every if str(stamps[path]) in known}
+    keys = {path: str([str(path.relative_to(root)), *_get_stamp(path)]) for path in every}
+    cached = _read_cache(cache_file)
+    faults: dict[Path, str | None] = {path: cached[keys[path]] for path in every if keys[path] in cached}
     new = [path for path in every if path not in faults]
-    passing = {}  # verdicts on the system, which another time may be others
+    temporary = {}
     try:
-        for path, (verdict, lasts) in shown(verdicts(new), len(new), f"checking the pictures of {root}") if new else ():
-            (faults if lasts else passing)[path] = verdict
-    finally:
+        checked = track_progress(_check_files(new), len(new), f"checking the images in {root}") if new else ()
+        for path, (fault, lasts) in checked:
+            (faults if lasts else temporary)[path] = fault
+    finally:  # an interrupted scan keeps what it has found
         if new:
-            write_known(known_file, {str(stamps[path]): verdict for path, verdict in faults.items()})
-    faults |= passing
-    readable = {printable(folder.name): [path for path in paths if not faults[path]] for folder, paths in files.items()}
-    return Scan(readable, tuple(f"{printable(path)}: {faults[path]}" for path in every if faults[path]))
+            _write_cache(cache_file, {keys[path]: fault for path, fault in faults.items()})
+    faults |= temporary
+    readable = {
+        to_printable(folder.name): [path for path in paths if not faults[path]] for folder, paths in files.items()
+    }
+    return Scan(readable, tuple(f"{to_printable(path)}: {faults[path]}" for path in every if faults[path]))
 
 
-def verdicts(paths: list[Path]) -> Iterator[tuple[Path, tuple[str | None, bool]]]:
-    """Every file, why it is left out or None, and whether that lasts as long as the file is what it is."""
-    for start in range(0, len(paths), AT_ONCE):
-        part = paths[start : start + AT_ONCE]
-        yield from zip(part, decoders().map(reason, part), strict=True)
-
-
-def printable(name: str | Path) -> str:
-    """A name as text: bytes that are no UTF-8, which the system allows, become question marks."""
+def to_printable(name: str | Path) -> str:
+    """Return a file name as text; bytes that are not UTF-8, which the system allows, are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder by name, hidden ones apart."""
+def list_subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def holds_files(folder: Path) -> bool:
-    """Whether there are files in a folder itself, hidden ones and litter apart."""
-    return any(path.is_file() and is_wanted(path.name) for path in folder.iterdir())
+def has_files(folder: Path) -> bool:
+    """Return True if there are files in a folder itself, apart from hidden and system files."""
+    return any(path.is_file() and _is_wanted(path.name) for path in folder.iterdir())
 
 
-def is_wanted(name: str) -> bool:
-    """Whether a file of that name could be meant as a picture."""
-    return not name.startswith(".") and name.lower() not in LITTER
+def find_files(folder: Path) -> Iterator[Path]:
+    """Yield every file in a folder and its subfolders, without hidden and system files.
 
-
-def files_under(folder: Path) -> Iterator[Path]:
-    """Every file under a folder, links followed, but each folder once and not the one it is in: they may go round.
-
-    A folder that cannot be listed is given itself.
+    Links are followed, but no folder is entered twice, nor the parent: links may be circular. A folder that cannot be
+    listed is yielded itself.
     """
     entered, errors = {folder.parent.resolve()}, []
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=errors.append):
@@ -90,12 +82,16 @@ def files_under(folder: Path) -> Iterator[Path]:
             continue
         entered.add(Path(parent).resolve())
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in names if is_wanted(name))
+        yield from (Path(parent, name) for name in names if _is_wanted(name))
     yield from (Path(error.filename) for error in errors)
 
 
-def stamp(path: Path) -> list[int]:
-    """Size in bytes and time of the last change in nanoseconds; zeros where the system does not tell."""
+def _is_wanted(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in SYSTEM_FILES
+
+
+def _get_stamp(path: Path) -> list[int]:
+    """Return the size in bytes and the time of modification in nanoseconds, or zeros if they are unknown."""
     try:
         status = path.stat()
     except OSError:
@@ -103,34 +99,40 @@ def stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def reason(path: Path) -> tuple[str | None, bool]:
-    """Why a file is left out, or None, and whether that lasts as long as the file is what it is."""
+def _check_files(paths: list[Path]) -> Iterator[tuple[Path, tuple[str | None, bool]]]:
+    """Yield every path with the result of `_check_file`."""
+    for start in range(0, len(paths), AT_ONCE):
+        part = paths[start : start + AT_ONCE]
+        yield from zip(part, get_decoders().map(_check_file, part), strict=True)
+
+
+def _check_file(path: Path) -> tuple[str | None, bool]:
+    """Return why a file is skipped, or None, and True if that holds until the file changes."""
     try:
         if not path.exists():
-            return "a link that leads nowhere", False
+            return "broken link", False
         if not path.is_file():
             return "a folder that cannot be read" if path.is_dir() else "not a file", False
         if path.suffix.lower() not in SUFFIXES:
-            return f"its name does not end as a picture's ({', '.join(sorted(SUFFIXES))})", True
-        return fault(path), True
+            return f"not an image by its suffix (expected {', '.join(sorted(SUFFIXES))})", True
+        return find_fault(path), True
     except (OSError, MemoryError) as error:
         return getattr(error, "strerror", None) or type(error).__name__, False
 
 
-def read_known(file: Path) -> dict[str, str | None]:
-    """What an earlier scan found, by path, size and time. Nothing where that is not readable."""
+def _read_cache(file: Path) -> dict[str, str | None]:
+    """Return the results of an earlier scan by path, size and time; nothing if the file is missing or damaged."""
     try:
-        known = read_json(file)
+        cached = read_json(file)
     except UserError:
         return {}
-    entries = known.items() if isinstance(known, dict) else ()
-    return {key: verdict for key, verdict in entries if verdict is None or isinstance(verdict, str)}
+    entries = cached.items() if isinstance(cached, dict) else ()
+    return {key: fault for key, fault in entries if fault is None or isinstance(fault, str)}
 
 
-def write_known(file: Path, known: dict[str, str | None]) -> None:
-    """Keep what was found; a cache that cannot be written only makes the next scan slower."""
+def _write_cache(file: Path, faults: dict[str, str | None]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, known)
+        write_json(file, faults)
     except (OSError, UnicodeError):
-        return
+        return  # the next scan is slower, nothing else

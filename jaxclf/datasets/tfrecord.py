@@ -1,4 +1,4 @@
-"""Encoded pictures in records, decoded by index: what tfds.py reads of the files TensorFlow Datasets prepares."""
+"""Encoded images in records, decoded by index: the part of tfds.py that reads the files of TensorFlow Datasets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -18,54 +18,63 @@ from jaxclf.errors import UserError, require
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
 
+Record: TypeAlias = bytes | memoryview
+
 
 @dataclass(frozen=True, eq=False)
-class EncodedPictures:
-    """Images [n, h, w, c] of the rows of a split, decoded when asked for. Threads may share them."""
+class EncodedImages:
+    """Images [n, h, w, c] of some rows of a split, decoded on access. Threads may share it."""
 
     title: str
-    records: Sequence[Any]
+    """Name of the split, for error messages."""
+    records: Sequence[Record]
+    """The serialized examples of the whole split."""
     rows: np.ndarray
-    parse: Callable[[Any], tuple[bytes, int]]
+    """Indices [n] of the records to use."""
+    parse: Callable[[Record], tuple[bytes, int]]
+    """Returns the encoded image and the label of a record."""
     image_shape: tuple[int, int, int]
+    """Height, width and channels."""
     resize: bool
+    """Resize images to `image_shape`; otherwise another size is an error."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Number, height, width and channels of the images."""
         return len(self.rows), *self.image_shape
 
-    def __getitem__(self, indices: Any) -> np.ndarray:
+    def __getitem__(self, indices) -> np.ndarray:
         rows = np.asarray(self.rows[indices])
         images = np.empty((*rows.shape, *self.image_shape), np.uint8)
-        for place, row in np.ndenumerate(rows):
-            with explained(f"cannot read example {row} {self.title}"):
-                images[place] = decode(self.parse(self.records[row])[0], self.image_shape, self.resize)
+        for position, row in np.ndenumerate(rows):
+            with wrap_errors(f"cannot read example {row} {self.title}"):
+                images[position] = _decode(self.parse(self.records[row])[0], self.image_shape, self.resize)
         return images
 
-    def labels(self) -> np.ndarray:
-        """The label of every row, as integers [n]."""
+    def read_labels(self) -> np.ndarray:
+        """Return the labels [n] of the rows."""
         labels = np.empty(len(self.rows), np.int32)
-        for place, row in enumerate(self.rows):
-            with explained(f"cannot read example {row} {self.title}"):
-                labels[place] = self.parse(self.records[row])[1]
+        for position, row in enumerate(self.rows):
+            with wrap_errors(f"cannot read example {row} {self.title}"):
+                labels[position] = self.parse(self.records[row])[1]
         return labels
 
 
-def decode(encoded: bytes, shape: tuple[int, int, int], resize: bool) -> np.ndarray:
-    """A PNG, JPEG or other picture as bytes [h, w, c], resized (bilinear) or checked to be of that size."""
+def _decode(encoded: bytes, shape: tuple[int, int, int], resize: bool) -> np.ndarray:
+    """Decode a PNG, JPEG or other image to uint8 [h, w, c], and resize it (bilinear) or check its size."""
     height, width, channels = shape
-    with Image.open(io.BytesIO(encoded)) as picture:
-        require(picture.mode[0] not in "IF", f"its mode is {picture.mode}, expected 8 bits a channel")
-        pixels = picture.convert(MODES[channels])
+    with Image.open(io.BytesIO(encoded)) as image:
+        require(image.mode[0] not in "IF", f"its mode is {image.mode}, expected 8 bits per channel")
+        pixels = image.convert(MODES[channels])
     if resize:
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     require(pixels.size == (width, height), f"it is {pixels.height}x{pixels.width}, expected {height}x{width}")
     return np.asarray(pixels).reshape(shape)
 
 
-def tfrecords(path: Path) -> list[memoryview]:
-    """The records of a TFRecord file, left on disk. Their checksums, CRC-32C, are not checked: Python has none."""
+def read_tfrecords(path: Path) -> list[memoryview]:
+    """Return the records of a TFRecord file, which stay on disk until they are used."""
+    # Their checksums, CRC-32C, are not verified: Python's standard library cannot compute them.
     if path.stat().st_size == 0:
         return []
     with path.open("rb") as file:
@@ -80,10 +89,10 @@ def tfrecords(path: Path) -> list[memoryview]:
 
 
 @contextmanager
-def explained(what: str, fix: str = "; prepare it again") -> Iterator[None]:
-    """Make any error of the block a UserError of one line that begins with what was wanted."""
+def wrap_errors(message: str, fix: str = "; prepare it again") -> Iterator[None]:
+    """Turn any error of the block into a UserError of one line that starts with a message."""
     try:
         yield
-    except Exception as error:  # Pillow, protobuf, array_record and TFDS raise errors of many kinds
+    except Exception as error:  # Pillow, protobuf, array_record and TFDS raise errors of many types
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        raise UserError(f"{what}: {kind}{str(error).strip().partition(chr(10))[0]}{fix}") from error
+        raise UserError(f"{message}: {kind}{str(error).strip().partition(chr(10))[0]}{fix}") from error

@@ -1,4 +1,4 @@
-"""Saliency methods asked about the images of a split, a batch at a time, and what is kept of their answers."""
+"""Saliency methods applied to the images of a split in batches, with metrics on request."""
 
 from __future__ import annotations
 
@@ -10,120 +10,124 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Num
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.io.npz import growing_npz
-from jaxclf.io.progress import shown
-from jaxclf.random import stream
-from jaxclf.saliency.metrics.robustness import OF_MEASURE
-from jaxclf.saliency.query import DEFAULT_ROWS
-from jaxclf.saliency.sampling import sample_keys
+from jaxclf.io.npz import open_npz_writer
+from jaxclf.io.progress import track_progress
+from jaxclf.random import make_example_keys
 from jaxclf.training.devices import Devices
-from jaxclf.types import Split
+from jaxclf.types import Split, Variables
 
-DRAWN = 10  # images whose maps are kept for pictures
-REFERENCES = 20  # training images that are the baselines of expected gradients
-CHANGES = 30  # random changes of an image behind its infidelity
-AFFORDABLE = 100  # most evaluations of a method that is asked ten times more, for its sensitivity
-
-
-class Asked(NamedTuple):
-    """A batch on the devices, padded to a number that divides into them by its last image."""
-
-    images: Any
-    predictions: Any
-    keys: Any
-    rows: int  # that are no padding
+MAX_MAPS = 10  # images whose maps are kept for figures
+BASELINE_IMAGES = 20  # training images in the baseline distribution of expected gradients
+INFIDELITY_SAMPLES = 30  # random perturbations per image
+MAX_EVALUATIONS = 100  # of methods whose sensitivity is measured, which costs ten times as much as the method
 
 
-class Answer(NamedTuple):
-    """What a method says of some consecutive images, as NumPy arrays."""
+class DeviceBatch(NamedTuple):
+    """A batch on the devices, padded with its last image to a multiple of their number."""
+
+    images: jax.Array
+    predictions: jax.Array
+    keys: jax.Array
+    rows: int
+    """The number of rows without padding."""
+
+
+class BatchResult(NamedTuple):
+    """The attributions of one method for consecutive images, as NumPy arrays."""
 
     method: str
-    start: int  # the first of them
-    predictions: np.ndarray
+    start: int
+    """The position of the first image."""
+    predictions: Int[np.ndarray, " b"]
     attribution: saliency.Attribution
-    measures: dict[str, np.ndarray]  # [b] each
-    seconds: float  # of the call; the measures are not in it
+    measures: dict[str, Float[np.ndarray, " b"]]
+    seconds: float
+    """The duration of the method call, without the measures."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    """Methods by name, and the run they are asked about."""
+    """Saliency methods by name, and the run whose predictions they explain."""
 
     run: TrainedModel
     methods: dict[str, saliency.Method]
     devices: Devices
     measured: bool = False
-    """Whether every answer is measured."""
+    """Compute metrics of every attribution."""
 
     @cached_property
-    def variables(self) -> Any:
-        """The weights, on every device."""
+    def variables(self) -> Variables:
+        """The variables of the model on every device."""
         return jax.device_put(self.run.variables, self.devices.replicated)
 
     @cached_property
-    def references(self) -> Any:
-        """Some training images, the same every time, for methods whose baseline is many images."""
-        train = self.run.splits.train
-        return jax.device_put(train.images[train.some(REFERENCES)], self.devices.replicated)
+    def baselines(self) -> dict[str, jax.Array | None]:
+        """The baseline of each method."""
+        return {name: select_baseline(self.run, method, self.devices) for name, method in self.methods.items()}
 
-    def batch_size(self, images: int) -> int:
-        """How many of so many images are asked about together: a number that divides into the devices."""
-        size = min(images, self.run.config.eval_batch_size, DEFAULT_ROWS)
+    def compute_batch_size(self, images: int) -> int:
+        """Return the batch size for a number of images, a multiple of the number of devices."""
+        size = min(images, self.run.config.eval_batch_size, saliency.DEFAULT_MAX_ROWS)
         return -(-size // self.devices.mesh.size) * self.devices.mesh.size
 
-    def calls(self, images: int) -> int:
-        """How many answers there are about so many images."""
-        return -(-images // self.batch_size(images)) * len(self.methods)
+    def count_calls(self, images: int) -> int:
+        """Return the number of results of `explain_batches` for a number of images."""
+        return -(-images // self.compute_batch_size(images)) * len(self.methods)
 
-    def answers(self, split: Split, indices: np.ndarray) -> Iterator[Answer]:
-        """What each method says, batch by batch, of the images at these indices, about their predicted classes.
+    def explain_batches(self, split: Split, indices: Int[np.ndarray, " n"]) -> Iterator[BatchResult]:
+        """Explain the predicted classes of images with each method.
 
-        What is drawn depends on the seed of the run and the index of the image: batches change rounding only.
+        Random numbers depend on the seed of the run and the index of the image; the batch size affects rounding only.
+
+        Args:
+            split: The split.
+            indices: The indices of its images to explain.
+
+        Yields:
+            The results of each method for each batch.
         """
-        size = self.batch_size(len(indices))
+        size = self.compute_batch_size(len(indices))
         cheap = {}
         for start in range(0, len(indices), size):
-            batch = self._batch(split, indices[start : start + size], size)
-            for name, method in self.methods.items():
-                attribution, seconds = self._ask(method, batch)
-                # The first batch decides for all: adaptive methods take more for some images than for others.
-                cheap.setdefault(name, bool(attribution.evaluations.max() <= AFFORDABLE))
-                measures = self._measures(method, batch, attribution, cheap[name]) if self.measured else {}
+            batch = self._load_batch(split, indices[start : start + size], size)
+            for name in self.methods:
+                attribution, seconds = self._run_method(name, batch)
+                # Decided by the first batch, so that all images have the same measures: the evaluations of adaptive
+                # methods differ between images.
+                cheap.setdefault(name, bool(attribution.evaluations.max() <= MAX_EVALUATIONS))
+                measures = self._measure(name, batch, attribution, cheap[name]) if self.measured else {}
                 parts = (np.asarray(batch.predictions), attribution, measures)
-                yield Answer(name, start, *jax.tree.map(lambda x, rows=batch.rows: x[:rows], parts), seconds=seconds)
+                parts = jax.tree.map(lambda x, rows=batch.rows: x[:rows], parts)
+                yield BatchResult(name, start, *parts, seconds=seconds)
 
-    def _batch(self, split: Split, indices: np.ndarray, size: int) -> Asked:
+    def _load_batch(self, split: Split, indices: Int[np.ndarray, " n"], size: int) -> DeviceBatch:
         images = split.images[indices]
         predictions = self.run.predict(images).argmax(axis=1)
-        root = stream(self.run.config.seed, "saliency")
-        keys = jax.vmap(partial(jax.random.fold_in, root))(indices)
+        keys = make_example_keys(self.run.config.seed, indices)
         padded = np.minimum(np.arange(size), len(indices) - 1)
         arrays = (images[padded], predictions[padded], keys[padded])
-        return Asked(*jax.device_put(arrays, self.devices.sharded), rows=len(indices))
+        return DeviceBatch(*jax.device_put(arrays, self.devices.sharded), rows=len(indices))
 
-    def _ask(self, method: saliency.Method, batch: Asked) -> tuple[saliency.Attribution, float]:
-        """What a method says of a batch, padding included, as NumPy arrays, and the seconds it took."""
+    def _run_method(self, name: str, batch: DeviceBatch) -> tuple[saliency.Attribution, float]:
+        """Return the attributions of a batch with its padding, as NumPy arrays, and the seconds they took."""
         began = time.perf_counter()
-        asked = (self.run.model, self.variables, batch.images, batch.predictions)
-        attribution = jax.device_get(method(*asked, key=batch.keys, baseline=self.baseline(method)))
+        inputs = (self.run.model, self.variables, batch.images, batch.predictions)
+        attribution = jax.device_get(self.methods[name](*inputs, key=batch.keys, baseline=self.baselines[name]))
         return attribution, time.perf_counter() - began
 
-    def baseline(self, method: saliency.Method) -> Any:
-        """What a method that compares with many images compares with; None for others."""
-        return self.references if method.references else None
-
-    def _measures(
-        self, method: saliency.Method, batch: Asked, attribution: saliency.Attribution, cheap: bool
-    ) -> dict[str, np.ndarray]:
-        """What is measured, [b] each, of what a method says of the predicted classes."""
+    def _measure(
+        self, name: str, batch: DeviceBatch, attribution: saliency.Attribution, cheap: bool
+    ) -> dict[str, Float[np.ndarray, " b"]]:
+        """Compute metrics of the attributions of the predicted classes."""
+        method = self.methods[name]
         if isinstance(method, saliency.AllClasses):
-            method, attribution = method.method, of_classes(attribution, np.asarray(batch.predictions))
+            method, attribution = method.method, select_classes(attribution, np.asarray(batch.predictions))
         a = jax.device_put(attribution, self.devices.sharded)
         calls: dict[str, Callable[[], Any]] = {
             "gini": partial(saliency.gini, a),
@@ -131,75 +135,111 @@ class Explainer:
         }
         if a.delta is not None:
             calls["completeness"] = partial(saliency.completeness, a)
-        asked, targets = (self.run.model, self.variables, batch.images), batch.predictions
+        inputs, targets = (self.run.model, self.variables, batch.images), batch.predictions
         pixels = a._replace(values=jax.image.resize(a.values, (*batch.images.shape[:3], a.values.shape[3]), "bilinear"))
         options = {"targets": targets, "max_rows": method.max_rows}
-        calls["insertion"] = lambda: saliency.insertion(*asked, pixels, **options).auc
-        calls["deletion"] = lambda: saliency.deletion(*asked, pixels, **options).auc
-        key = jax.device_put(sample_keys(batch.keys, jnp.int32(OF_MEASURE)), self.devices.sharded)
+        calls["insertion"] = lambda: saliency.insertion(*inputs, pixels, **options).auc
+        calls["deletion"] = lambda: saliency.deletion(*inputs, pixels, **options).auc
+        key = jax.device_put(saliency.make_metric_keys(batch.keys), self.devices.sharded)
         calls["infidelity"] = partial(
-            saliency.infidelity, *asked, pixels, key=key, samples=CHANGES, normalize=True, score=method.score, **options
-        )
+            saliency.infidelity, *inputs, pixels,
+            key=key, samples=INFIDELITY_SAMPLES, normalize=True, score=method.score, **options,
+        )  # fmt: skip
         if cheap and not method.host:
             calls["sensitivity_max"] = partial(
-                saliency.sensitivity_max, method, *asked,
-                key=batch.keys, targets=targets, baseline=self.baseline(method),
+                saliency.sensitivity_max, method, *inputs,
+                key=batch.keys, targets=targets, baseline=self.baselines[name],
             )  # fmt: skip
-        # One after the other: on several virtual CPU devices programs that overlap can wait for each other for ever.
+        # One after the other: overlapping programs on several virtual CPU devices can deadlock.
         return {name: jax.device_get(call()) for name, call in calls.items()}
 
 
-def of_classes(attribution: saliency.Attribution, classes: np.ndarray) -> saliency.Attribution:
-    """Of an attribution of all classes, as NumPy arrays, that of one class for each example."""
+def select_baseline(run: TrainedModel, method: saliency.Method, devices: Devices | None = None) -> jax.Array | None:
+    """Return the baseline of a method for a run.
+
+    Args:
+        run: The run, whose training images are loaded if they are needed.
+        method: The saliency method.
+        devices: The devices that hold the baseline; by default all.
+
+    Returns:
+        Training images [k, h, w, c], the same in every call, for a method with a baseline distribution; None for
+        others.
+    """
+    if not method.references:
+        return None
+    train = run.splits.train
+    images = train.images[train.sample_indices(BASELINE_IMAGES)]
+    return jax.device_put(images, (devices or Devices.all()).replicated)
+
+
+def select_classes(attribution: saliency.Attribution, classes: Int[np.ndarray, " b"]) -> saliency.Attribution:
+    """Select one class per example from an attribution of all classes, as NumPy arrays."""
     return jax.tree.map(lambda x: x[np.arange(len(classes)), classes], attribution)
 
 
 @dataclass
-class Findings:
-    """What is kept of the answers of one method."""
+class MethodResults:
+    """The results of one method for a split that are kept in memory."""
 
     seconds: float = 0.0
-    """Of its calls, compilation included."""
+    """The duration of its calls, compilation included."""
     evaluations: list[np.ndarray] = field(default_factory=list)
     measures: dict[str, list[np.ndarray]] = field(default_factory=dict)
     maps: list[np.ndarray] = field(default_factory=list)
     """Values of the first images, for their predicted classes."""
 
-    def add(self, answer: Answer, every_class: bool) -> None:
-        """Keep what is needed of another answer."""
-        a = of_classes(answer.attribution, answer.predictions) if every_class else answer.attribution
-        self.seconds += answer.seconds
-        self.evaluations.append(a.evaluations)
-        for name, values in answer.measures.items():
+    def add(self, result: BatchResult, every_class: bool) -> None:
+        """Add the results for another batch."""
+        a = select_classes(result.attribution, result.predictions) if every_class else result.attribution
+        self.seconds += result.seconds
+        self.evaluations.append(np.asarray(a.evaluations))
+        for name, values in result.measures.items():
             self.measures.setdefault(name, []).append(values)
-        self.maps.extend(a.values[: DRAWN - len(self.maps)])
+        self.maps.extend(a.values[: MAX_MAPS - len(self.maps)])
 
 
 class Explanation(NamedTuple):
-    """What the methods said of a split."""
+    """The predictions for a split, and the results of each method."""
 
-    predictions: np.ndarray
-    findings: dict[str, Findings]
+    predictions: Int[np.ndarray, " n"]
+    results: dict[str, MethodResults]
 
 
-def explain(explainer: Explainer, split: Split, indices: np.ndarray, path: Path) -> Explanation:
-    """Ask about the images at these indices of a split; the answers go into a .npz file as they come."""
-    findings = {name: Findings() for name in explainer.methods}
+def explain_split(explainer: Explainer, split: Split, indices: Int[np.ndarray, " n"], path: Path) -> Explanation:
+    """Explain images of a split and write the attributions to a .npz file as they are computed.
+
+    Args:
+        explainer: The run and the methods.
+        split: The split.
+        indices: The indices of its images to explain.
+        path: The file, with arrays such as `gradient.values` for each method.
+
+    Returns:
+        Predictions, and the results without most attributions.
+    """
+    results = {name: MethodResults() for name in explainer.methods}
     predictions = np.empty(len(indices), np.int32)
-    what = f"images to explain: {len(indices):,}, methods: {len(findings)}; calls"
-    with growing_npz(path, len(indices)) as append:
+    what = f"images to explain: {len(indices):,}, methods: {len(results)}; calls"
+    with open_npz_writer(path, len(indices)) as append:
         append({"indices": indices, "labels": split.labels[indices]})
-        for answer in shown(explainer.answers(split, indices), explainer.calls(len(indices)), what):
-            parts = answer.attribution._asdict()
-            append({f"{answer.method}.{part}": x for part, x in parts.items() if x is not None})
-            findings[answer.method].add(answer, explainer.methods[answer.method].every_class)
-            predictions[answer.start : answer.start + len(answer.predictions)] = answer.predictions
+        batches = explainer.explain_batches(split, indices)
+        for result in track_progress(batches, explainer.count_calls(len(indices)), what):
+            parts = result.attribution._asdict()
+            append({f"{result.method}.{part}": x for part, x in parts.items() if x is not None})
+            results[result.method].add(result, explainer.methods[result.method].every_class)
+            predictions[result.start : result.start + len(result.predictions)] = result.predictions
         append({"predictions": predictions})
-    return Explanation(predictions, findings)
+    return Explanation(predictions, results)
 
 
-def refusal(run: TrainedModel, method: saliency.Method) -> UserError | None:
-    """Why a method does not fit the network of a run, or cannot work here; None where it does."""
+def find_error(run: TrainedModel, method: saliency.Method) -> UserError | None:
+    """Return the error that a method raises for the network of a run, or None. Only traced, unless it runs on the host.
+
+    Args:
+        run: The run.
+        method: The saliency method.
+    """
     images, key = jax.ShapeDtypeStruct((1, *run.image_shape), np.uint8), jax.random.key(0)
     try:
         if method.host:
@@ -213,8 +253,19 @@ def refusal(run: TrainedModel, method: saliency.Method) -> UserError | None:
     return None
 
 
-def class_gradients(run: TrainedModel, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Gradients of the highest probability and of those of some classes, by the pixels: [n, 1 + classes, h, w, c]."""
+def compute_class_gradients(
+    run: TrainedModel, images: Num[np.ndarray, "n h w c"], classes: Sequence[int]
+) -> Float[np.ndarray, "n maps h w c"]:
+    """Compute the gradients of class probabilities with respect to the pixels.
+
+    Args:
+        run: The run.
+        images: The images.
+        classes: The classes.
+
+    Returns:
+        The gradient of the largest probability, and of the probability of each class, [n, 1 + classes, h, w, c].
+    """
     method = saliency.Gradient(score="probability")
     targets = (None, *classes)
     gradients = [jax.device_get(method(run.model, run.variables, images, target).values) for target in targets]

@@ -1,7 +1,7 @@
-"""A trained network as files that need no jaxclf: a program in StableHLO, its weights, and what the two mean.
+"""Export of a trained network to files that can be used without jaxclf: StableHLO, safetensors and metadata.
 
-The weights are an argument of the program, by their names in the file of weights. So they are kept once, where
-constants would be in the program and again in its gradient; others can be put in their place, and trained.
+The weights are arguments of the program, not constants: they are stored once instead of in the program and again in its
+gradient, and they can be replaced or trained further.
 """
 
 from __future__ import annotations
@@ -21,51 +21,61 @@ from jax import export
 from safetensors.numpy import save
 
 from jaxclf.errors import UserError, require
-from jaxclf.io.files import partial_name, sync
-from jaxclf.training.step import predict
+from jaxclf.io.files import make_partial_path, sync
+from jaxclf.training.step import compute_logits
 from jaxclf.types import Variables
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, WEIGHTS, CONFIG, METADATA, CARD, DIGESTS = FILES = (
     "model.stablehlo", "weights.safetensors", "config.json", "metadata.json", "README.md", "SHA256SUMS",
 )  # fmt: skip
-LOCATIONS = "jax_traceback_in_locations_limit"  # frames behind an operation whose files and lines a program names
+LOCATIONS = "jax_traceback_in_locations_limit"  # number of stack frames that a program records for each operation
 
 
-def named_weights(variables: Variables) -> dict[str, np.ndarray]:
-    """The arrays of a model by their paths, such as `params/conv1/kernel`."""
+def flatten_weights(variables: Variables) -> dict[str, np.ndarray]:
+    """Return the arrays of a model by path, such as `params/conv1/kernel`."""
     flat = flatten_dict(jax.device_get(variables), sep="/")
     return {name: np.asarray(array, order="C") for name, array in flat.items()}
 
 
 def lower(model: nn.Module, weights: Mapping[str, np.ndarray], image_shape: Sequence[int]) -> bytes:
-    """A model as a program (weights, images) -> logits [b, classes], which `jax.export.deserialize` reads.
+    """Lower a model to a serialized program `(weights, images) -> logits`.
 
-    It is one for all PLATFORMS and any number of images, float32 [b, h, w, c] in [0, 1], and is differentiable once.
-    Products are those of float32 on every platform, where JAX would take fewer digits on some. Raises UserError for a
-    model that has no such program.
+    The program runs on all PLATFORMS, takes any number of images and can be differentiated once. Matrix products and
+    convolutions have float32 precision on every platform, also where JAX uses less by default.
+
+    Args:
+        model: The network.
+        weights: Its arrays by path, from `flatten_weights`.
+        image_shape: Height, width and channels. Images are float32 [b, h, w, c] in [0, 1].
+
+    Returns:
+        The bytes to pass to `jax.export.deserialize`; logits are [b, classes].
+
+    Raises:
+        UserError: If the model cannot be lowered for a symbolic batch size, or not be differentiated.
     """
 
     def network(weights, images):
-        return predict(model, unflatten_dict(weights, sep="/"), images)
+        return compute_logits(model, unflatten_dict(weights, sep="/"), images)
 
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     images = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), *image_shape), np.float32)
     try:
-        with jax.default_matmul_precision("float32"), without_locations():
+        with jax.default_matmul_precision("float32"), omit_locations():
             exported = export.export(jax.jit(network), platforms=PLATFORMS)(shapes, images)
             return bytes(exported.serialize(vjp_order=1))
     except (jax.errors.InconclusiveDimensionOperation, NotImplementedError, TypeError, ValueError) as error:
         raise UserError(
             f"{type(model).__name__} cannot be exported: {str(error).partition(chr(10))[0]}\n"
-            f"expected one program for any batch size b, which {', '.join(PLATFORMS)} can run and differentiate"
+            f"expected a program for any batch size b that can be run and differentiated on {', '.join(PLATFORMS)}"
         ) from error
 
 
-def signature(program: bytes) -> dict[str, Any]:
-    """What a program says of itself: platforms, version of jax.export's convention, what it takes and gives."""
+def describe_program(program: bytes) -> dict[str, Any]:
+    """Return the platforms, the calling-convention version and the types of images and logits of a program."""
     exported = export.deserialize(bytearray(program))
-    *_, images = exported.in_avals  # behind the weights
+    *_, images = exported.in_avals  # weights come first
     (logits,) = exported.out_avals
     return {
         "platforms": exported.platforms,
@@ -76,8 +86,8 @@ def signature(program: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def without_locations() -> Iterator[None]:
-    """Inside the block, programs do not name the files they come from: those are paths of the author's machine."""
+def omit_locations() -> Iterator[None]:
+    """Omit source locations, which contain paths of this machine, from programs that are lowered in the block."""
     limit = getattr(jax.config, LOCATIONS)
     jax.config.update(LOCATIONS, 0)
     try:
@@ -87,30 +97,30 @@ def without_locations() -> Iterator[None]:
 
 
 def to_safetensors(weights: Mapping[str, np.ndarray]) -> bytes:
-    """The weights as a safetensors file."""
+    """Return the weights as the content of a safetensors file."""
     return save(dict(weights))
 
 
-def digests(files: Mapping[str, bytes]) -> bytes:
-    """The SHA-256 of files, as `sha256sum -c` reads them."""
+def compute_digests(files: Mapping[str, bytes]) -> bytes:
+    """Compute the SHA-256 digests of files, in the format of `sha256sum`."""
     return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
 
 
-def check_place(path: Path) -> None:
-    """Raise UserError unless an export can be written to a path: nothing is there, or only an earlier export."""
+def check_output(path: Path) -> None:
+    """Raise UserError unless a path is free, an empty directory or an earlier export."""
     require(not path.exists() or path.is_dir(), f"{path} is a file; name a directory with --output")
     found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     require(
         found in (set(), set(FILES)), f"{path} is neither empty nor an export; name another directory with --output"
     )
-    # A shell would stay in the directory that is replaced, and see nothing.
+    # The directory is replaced: a shell in it would be left in a deleted directory.
     require(path.resolve() != Path.cwd(), f"{path.resolve()} is the current directory; name another with --output")
 
 
 def write(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write files to a directory that is there whole or not at all, in the place of an earlier one."""
-    path = path.resolve()  # or a link would be replaced, and not what it leads to
-    partial, replaced = partial_name(path), partial_name(path)
+    """Write files to a directory atomically, replacing an earlier export."""
+    path = path.resolve()  # replace the target of a symbolic link, not the link
+    partial, replaced = make_partial_path(path), make_partial_path(path)
     try:
         partial.mkdir(parents=True)
         for name, content in files.items():

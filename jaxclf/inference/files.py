@@ -1,4 +1,4 @@
-"""The picture files that words of a command line name: files, folders, patterns, or `-` for a list of such words."""
+"""Search for the image files that command-line arguments name: files, folders, patterns, or `-` for standard input."""
 
 from __future__ import annotations
 
@@ -9,54 +9,55 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxclf.datasets.scan import SUFFIXES, files_under, printable
+from jaxclf.datasets.scan import SUFFIXES, find_files, to_printable
 
-LIST = "-"
+STANDARD_INPUT = "-"
 
 
 @dataclass
-class Named:
-    """What was found."""
+class FoundImages:
+    """The result of a search for image files."""
 
     files: list[str] = field(default_factory=list)
-    """In the order of the words, and as these have them."""
+    """The files, in the order of the arguments."""
     missing: list[str] = field(default_factory=list)
-    """A line for each word that leads to no picture."""
+    """A line for each argument that matches no image."""
     left_out: int = 0
-    """Files in folders whose names do not end as a picture's."""
+    """Number of files in folders that are not images by their suffix."""
 
-    def add(self, word: str) -> None:
-        """Find what one word names. A file that is named itself is taken whatever its name."""
+    def add(self, argument: str) -> None:
+        """Add the files that an argument names. A file that is named itself is added whatever its suffix."""
         try:
-            matches = [word] if Path(word).exists() else sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - of any root
-            files = [file for match in matches for file in self._within(match)]
+            # `Path.glob` cannot match absolute patterns.
+            matches = [argument] if Path(argument).exists() else sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
+            files = [file for match in matches for file in self._list_images(match)]
         except OSError as error:
-            self.missing.append(f"{printable(word)}: {error.strerror}")
+            self.missing.append(f"{to_printable(argument)}: {error.strerror}")
             return
-        self.files.extend(dict.fromkeys(files))  # `**` matches folders and what is in them
+        self.files.extend(dict.fromkeys(files))  # `**` matches folders and also the files in them
         if not files:
-            reason = "no pictures are in it" if matches else "no file or folder has this name or matches it"
-            self.missing.append(f"{printable(word)}: {reason}")
+            reason = "no images in it" if matches else "no file or folder has this name or matches it"
+            self.missing.append(f"{to_printable(argument)}: {reason}")
 
-    def _within(self, word: str) -> list[str]:
-        if not Path(word).is_dir():
-            return [word]
-        root = Path(word).resolve()  # what is above `.` cannot be told from its name
-        files = sorted(files_under(root))
-        pictures = [path for path in files if path.suffix.lower() in SUFFIXES or path.is_dir()]
-        self.left_out += len(files) - len(pictures)
-        return [str(Path(word) / path.relative_to(root)) for path in pictures]
-
-
-def find_pictures(words: Sequence[str]) -> Named:
-    """The picture files that words name; hidden files and litter in folders are passed over."""
-    named = Named()
-    for word in words:
-        for each in listed() if word == LIST else (word,):
-            named.add(each)
-    return named
+    def _list_images(self, path: str) -> list[str]:
+        if not Path(path).is_dir():
+            return [path]
+        root = Path(path).resolve()  # `find_files` needs the parent's name, which `.` does not have
+        files = sorted(find_files(root))
+        images = [file for file in files if file.suffix.lower() in SUFFIXES or file.is_dir()]
+        self.left_out += len(files) - len(images)
+        return [str(Path(path) / file.relative_to(root)) for file in images]
 
 
-def listed() -> Iterator[str]:
-    """The words on standard input, one a line; their bytes need not be text."""
+def find_images(arguments: Sequence[str]) -> FoundImages:
+    """Return the image files that command-line arguments name. In folders, hidden and system files are ignored."""
+    found = FoundImages()
+    for argument in arguments:
+        for each in _read_list() if argument == STANDARD_INPUT else (argument,):
+            found.add(each)
+    return found
+
+
+def _read_list() -> Iterator[str]:
+    """Yield the arguments on standard input, one per line, which need not be valid text."""
     return (os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line)

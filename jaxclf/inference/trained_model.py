@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import Float, PyTree
 
 from jaxclf.config import Config
 from jaxclf.config_io import from_json, import_modules
@@ -18,52 +19,73 @@ from jaxclf.io.files import read_json
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.checkpoint import Checkpoints
 from jaxclf.training.devices import Devices
-from jaxclf.training.recipe import recipe_of
-from jaxclf.training.step import create_state, predict, variables_of
+from jaxclf.training.state import create_state, get_variables
+from jaxclf.training.step import compute_logits
+from jaxclf.training.step_config import build_step_config
 from jaxclf.types import Batch, Split, Splits, Variables
+
+Model = TypeVar("Model", bound="TrainedModel")
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A trained run, for notebooks and scripts."""
+    """The weights of a run at one step, with its config and data."""
 
-    directory: RunDirectory
     config: Config
     step: int
-    """Optimiser updates behind the weights."""
+    """Optimizer updates done."""
     class_names: tuple[str, ...]
     """A name for each logit."""
     image_shape: tuple[int, int, int]
     """Height, width and channels of the images."""
     variables: Variables
-    """What the model is applied with: `run.model.apply(run.variables, images)`."""
+    """Variables of the model: `run.model.apply(run.variables, images)`."""
+    path: Path | None = None
+    """The run directory; None if the run has none."""
+    given_splits: Splits | None = None
+    """The data, where it was given and is not loaded by the dataset of the config."""
 
     @property
     def model(self) -> nn.Module:
         """The network, a Linen module."""
         return self.config.model
 
+    @property
+    def directory(self) -> RunDirectory:
+        """The files of the run.
+
+        Raises:
+            UserError: If the run has no directory.
+        """
+        if self.path is None:
+            raise UserError("this run has no directory; train it with fit(..., workdir=...)")
+        return RunDirectory(self.path)
+
     @cached_property
     def splits(self) -> Splits:
-        """The data the run was made with, read on first use; raises UserError where its classes are others now."""
-        splits = self.config.dataset.load()
+        """The data of the run, loaded on first use.
+
+        Raises:
+            UserError: If its classes or image size are not those the run was trained with.
+        """
+        splits = self.config.dataset.load() if self.given_splits is None else self.given_splits
         if splits.train.class_names != self.class_names or splits.train.image_shape != self.image_shape:
 
-            def described(made_of: TrainedModel | Split) -> str:
-                size, names = list(made_of.image_shape), made_of.class_names
+            def describe(source: TrainedModel | Split) -> str:
+                size, names = list(source.image_shape), source.class_names
                 return f"{len(names)} classes of images {size}: {', '.join(names)}"
 
             raise UserError(
-                f"the data is not what the run was made with:\nthen {described(self)}\nnow {described(splits.train)}"
+                f"the data is not what the run was trained with:\nthen {describe(self)}\nnow {describe(splits.train)}"
             )
         return splits
 
     @cached_property
     def _probabilities(self):
-        return jax.jit(lambda variables, images: jax.nn.softmax(predict(self.model, variables, images)))
+        return jax.jit(lambda variables, images: jax.nn.softmax(compute_logits(self.model, variables, images)))
 
-    def predict(self, images: Any) -> np.ndarray:
-        """Probabilities [b, classes] of images [b, h, w, c], integers in 0..255 or floats in [0, 1]."""
+    def predict(self, images: Any) -> Float[np.ndarray, "b classes"]:
+        """Return the probabilities [b, classes] of images [b, h, w, c]: integers in 0..255 or floats in [0, 1]."""
         images = np.asarray(images)
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
@@ -73,43 +95,53 @@ class TrainedModel:
         classes = len(self.class_names)
         return np.concatenate(jax.device_get(parts)) if parts else np.zeros((0, classes), np.float32)
 
+    @classmethod
+    def load(
+        cls: type[Model],
+        path: str | Path,
+        checkpoint: str = "last",
+        weights: Literal["ema", "raw"] = "ema",
+        imports: tuple[str, ...] = (),
+        splits: Splits | None = None,
+    ) -> Model:
+        """Load a run. No code found in the directory is executed.
 
-def load(
-    path: str | Path,
-    checkpoint: str = "last",
-    weights: Literal["ema", "raw"] = "ema",
-    imports: tuple[str, ...] = (),
-) -> TrainedModel:
-    """The run kept at `path`, with the weights of a checkpoint: `last`, `best` or a step.
+        Args:
+            path: The run directory.
+            checkpoint: "last", "best" (by validation) or a step.
+            weights: "ema" for the exponential moving average of the parameters, where the run keeps one; "raw" for the
+                parameters themselves.
+            imports: Your own modules that define classes of the config.
+            splits: The data, for runs whose dataset cannot be loaded again, such as arrays in memory.
 
-    `weights="raw"` takes the parameters themselves where a run keeps their running mean. `imports` names modules of
-    your own that the config uses. Raises UserError where something is missing; runs no code found in the directory.
-    """
-    directory = RunDirectory(path)
-    if not directory.config.is_file():
-        raise UserError(f"no run at {directory.path.absolute()}: it has no config.json")
-    import_modules(imports)
-    config = from_json(read_json(directory.config), imports)
-    if not isinstance(config, Config):
-        raise UserError(f"{directory.config} holds no config")
-    if not directory.checkpoints.is_dir():
-        raise UserError(f"no checkpoint under {directory.checkpoints}; train first")
-    checkpoints = Checkpoints(directory.checkpoints)
-    try:
-        saved = checkpoints.find(checkpoint)
-        image_shape = tuple(saved.notes["image_shape"])
-        state = checkpoints.restore(saved, _abstract_state(config, image_shape))
-    finally:
-        checkpoints.close()
-    return TrainedModel(
-        directory, config, saved.step, tuple(saved.notes["class_names"]), image_shape, variables_of(state, weights)
-    )
+        Raises:
+            UserError: If the run, the checkpoint or one of its classes is missing or damaged.
+        """
+        directory = RunDirectory(path)
+        if not directory.config.is_file():
+            raise UserError(f"no run at {directory.path.absolute()}: it has no config.json")
+        import_modules(imports)
+        config = from_json(read_json(directory.config), imports)
+        if not isinstance(config, Config):
+            raise UserError(f"{directory.config} holds no config")
+        if not directory.checkpoints.is_dir():
+            raise UserError(f"no checkpoint under {directory.checkpoints}; train first")
+        checkpoints = Checkpoints(directory.checkpoints)
+        try:
+            saved = checkpoints.find(checkpoint)
+            image_shape = tuple(saved.notes["image_shape"])
+            state = checkpoints.restore(saved, _build_abstract_state(config, image_shape))
+        finally:
+            checkpoints.close()
+        variables, class_names = get_variables(state, weights), tuple(saved.notes["class_names"])
+        return cls(config, saved.step, class_names, image_shape, variables, Path(path), splits)
 
 
-def _abstract_state(config: Config, image_shape: tuple[int, ...]) -> Any:
+def _build_abstract_state(config: Config, image_shape: tuple[int, ...]) -> PyTree:
+    """Return the shapes, dtypes and shardings of the training state."""
     images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
     batch = Batch(images, jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((1,), np.bool_))
     # The number of steps changes the learning rate, not the shape of the state.
-    shapes = jax.eval_shape(partial(create_state, recipe_of(config, 1), batch))
+    shapes = jax.eval_shape(partial(create_state, build_step_config(config, 1), batch))
     sharding = Devices.all().replicated
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)

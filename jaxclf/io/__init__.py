@@ -1,1 +1,1 @@
-"""Files: atomic writes, locks, manifests, growing .npz files, progress bars."""
+"""Files and progress: atomic writes, locks, manifests, growing .npz files, progress bars."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes, JSON files and the cache directory."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxclf.errors import UserError
 
+Json: TypeAlias = Any
+"""Data that JSON can hold: None, booleans, numbers, strings, lists, and dictionaries with string keys."""
 
-def cache_directory() -> Path:
-    """Where jaxclf keeps what it can make again: `$XDG_CACHE_HOME/jaxclf` or `~/.cache/jaxclf`."""
+
+def get_cache_directory() -> Path:
+    """Return the directory of files that can be made again: `$XDG_CACHE_HOME/jaxclf` or `~/.cache/jaxclf`."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxclf"
     except RuntimeError as error:
-        raise UserError(f"there is no place for a cache: {error}; set XDG_CACHE_HOME to a directory") from error
+        raise UserError(f"no cache directory: {error}; set XDG_CACHE_HOME to a directory") from error
 
 
-def partial_name(path: Path) -> Path:
-    """A name beside `path` for what is not whole yet; no process of any machine that shares the disk has the same."""
+def make_partial_path(path: Path) -> Path:
+    """Return a path beside `path` for an unfinished file or directory, different in every call and process."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, in the same directory, that takes the name `path` when the block ends without an error."""
-    partial = partial_name(path)
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a path in the same directory to write to; it is renamed to `path` if the block ends without an error."""
+    partial = make_partial_path(path)
     try:
         yield partial
         sync(partial)
@@ -41,8 +44,11 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Make a file, or the names in a directory, outlive a loss of power."""
-    opened = os.open(path, os.O_RDONLY)
+    """Flush a file, or the entries of a directory, to disk, so that they survive a power failure."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows can open no directory
+    # Windows flushes only files that are open for writing.
+    opened = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:
@@ -50,37 +56,37 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
-    with whole(path) as partial:
+    """Write a text file atomically."""
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON, indented, whole."""
-    write_text(path, json_text(data))
+def write_json(path: Path, data: Json) -> None:
+    """Write an indented JSON file atomically."""
+    write_text(path, format_json(data))
 
 
-def json_text(data: Any) -> str:
-    """JSON, indented."""
-    return json.dumps(finite(data), indent=2, allow_nan=False) + "\n"
+def format_json(data: Json) -> str:
+    """Return data as indented JSON."""
+    return json.dumps(replace_non_finite(data), indent=2, allow_nan=False) + "\n"
 
 
-def finite(data: Any) -> Any:
-    """JSON data with null for the numbers that JSON does not have: infinite ones and NaN."""
+def replace_non_finite(data: Json) -> Json:
+    """Replace infinite numbers and NaN, which JSON cannot hold, with None."""
     if isinstance(data, dict):
-        return {name: finite(value) for name, value in data.items()}
+        return {name: replace_non_finite(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
-        return [finite(value) for value in data]
+        return [replace_non_finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def digest(data: Any) -> str:
-    """The SHA-256 of JSON data, whatever the order of its names."""
+def hash_json(data: Json) -> str:
+    """Return the SHA-256 of JSON data, regardless of the order of keys."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; raises UserError that names the file when it is missing or damaged."""
+def read_json(path: Path) -> Json:
+    """Read a JSON file; raise UserError with its path if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

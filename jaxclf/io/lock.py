@@ -1,43 +1,54 @@
-"""One process at a time in a directory. The system lets go of the lock of a process that ends, however it ends."""
+"""Directories that one process at a time works in."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from jaxclf.errors import UserError
 
 NAME = ".lock"
 
 
-def check_free(directory: Path, who: str, instead: str) -> None:
-    """Raise UserError where another process holds a directory; makes nothing."""
+def check_free(directory: Path, user: str, fix: str) -> None:
+    """Raise UserError if another process has locked a directory. Nothing is created."""
     if (directory / NAME).exists():
-        with locked(directory, who, instead):
+        with lock_directory(directory, user, fix):
             pass
 
 
 @contextmanager
-def locked(directory: Path, who: str, instead: str) -> Iterator[int]:
-    """Hold a directory, which is made where it is not there; gives the open lock, which other processes may keep too.
+def lock_directory(directory: Path, user: str, fix: str) -> Iterator[int]:
+    """Lock a directory, which is created if it does not exist, while the block runs.
 
-    Raises UserError, with its process and host, where another holds it. `who` is what the directory is held for, and
-    `instead` what the user can do about it.
+    The operating system releases the lock when its last holder ends, however it ends: no lock is ever stale.
+
+    Args:
+        directory: The directory to lock.
+        user: What uses the directory, for the error message.
+        fix: What the user can do if it is locked, for the error message.
+
+    Yields:
+        The file descriptor of the lock. A child process that inherits it holds the lock too.
+
+    Raises:
+        UserError: If another process holds the lock; the message names the process and its host.
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = os.open(directory / NAME, os.O_RDWR | os.O_CREAT)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        # The holder is written behind the first byte, which Windows locks against reading.
+        if not lock_descriptor(lock, blocking=False):
+            os.lseek(lock, 1, os.SEEK_SET)
             holder = os.read(lock, 1_000).decode(errors="replace").strip()
-            raise UserError(f"{who} is at work in {directory} ({holder}); {instead}") from error
+            raise UserError(f"{directory} is in use by {user} ({holder}); {fix}")
         os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        os.write(lock, f"\nprocess {os.getpid()} on {socket.gethostname()}\n".encode())
         yield lock
     finally:
-        os.close(lock)
+        os.close(lock)  # without unlocking first, which would also end the hold of child processes

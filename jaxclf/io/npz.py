@@ -1,4 +1,4 @@
-"""Arrays in one .npz file, written a few rows at a time: memory does not grow with their length."""
+"""Writer of .npz files whose arrays are computed a few rows at a time, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from jaxclf.io.files import whole
+from jaxclf.io.files import atomic_write
 
 
 @contextmanager
-def growing_npz(path: Path, rows: int) -> Iterator[Callable[[Mapping[str, np.ndarray]], None]]:
-    """A function that takes the next rows of some arrays, by name; after the block they are in the file at `path`.
+def open_npz_writer(path: Path, rows: int) -> Iterator[Callable[[Mapping[str, np.ndarray]], None]]:
+    """Yield a function that appends rows to arrays; they are in the .npz file once the block ends without an error.
 
-    Each array must have had `rows` rows by then. `np.load` reads the file. It appears whole, or not at all.
+    Args:
+        path: The file, which `np.load` reads. It is written atomically.
+        rows: The number of rows of every array in the end.
+
+    Yields:
+        A function that takes the next rows [n, ...] of each array, by name.
     """
-    # A zip takes one entry at a time and arrays grow side by side, so each has a file of its own until the end.
-    with whole(path) as partial, TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as directory:
+    # A zip file is written one entry after the other but the arrays grow together: each has its own file until the
+    # end. Not np.lib.format.open_memmap: a full disk would kill the process (SIGBUS), and mapped pages count as memory.
+    with atomic_write(path) as partial, TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as directory:
         files = {}
         with ExitStack() as opened:
 
             def append(arrays: Mapping[str, np.ndarray]) -> None:
                 for name, array in arrays.items():
+                    array = np.ascontiguousarray(array)
                     if name not in files:
                         files[name] = opened.enter_context((Path(directory) / f"{name}.npy").open("wb"))
-                        _write_header(files[name], array, rows)
-                    files[name].write(np.ascontiguousarray(array).data)
+                        header = np.lib.format.header_data_from_array_1_0(array)
+                        np.lib.format.write_array_header_1_0(files[name], header | {"shape": (rows, *array.shape[1:])})
+                    files[name].write(array.data)
 
             yield append
         with ZipFile(partial, "w") as archive:
             for name in files:
                 archive.write(Path(directory) / f"{name}.npy", f"{name}.npy")
-
-
-def _write_header(file, array: np.ndarray, rows: int) -> None:
-    """What stands before the numbers of an array of so many rows, each like those of `array`."""
-    header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(array[:1]))
-    np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *array.shape[1:])})

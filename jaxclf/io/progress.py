@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, elsewhere one line, both on standard error."""
+"""Progress of long work on standard error: a bar in a terminal, one line elsewhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.progress import track
 T = TypeVar("T")
 
 
-def shown(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """The items, with their progress shown while they are taken."""
+def track_progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Yield the items, with a progress bar in a terminal."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         print(f"{description} ({total:,})", file=sys.stderr)
@@ -25,8 +25,8 @@ def shown(items: Iterable[T], total: int, description: str) -> Iterator[T]:
 
 
 @contextmanager
-def working(description: str) -> Iterator[None]:
-    """Something moves on a terminal while the block, whose steps are not counted, is at work."""
+def show_status(description: str) -> Iterator[None]:
+    """Show a spinner in a terminal while the block runs."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield

@@ -1,4 +1,4 @@
-"""Models. One is a Linen module called as `model(images, train=False) -> logits`; layers worth a look are named."""
+"""Models: Linen modules called as `model(images, train=False) -> logits`, with named layers."""
 
 from jaxclf.models.cnn import Cnn, SimpsonsCnn
 from jaxclf.models.maxout import MaxoutCnn

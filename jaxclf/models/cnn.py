@@ -1,4 +1,4 @@
-"""Convolution, ReLU and pooling, then dense layers: the network of the MNIST and Simpsons studies."""
+"""Convolutional networks: convolution, ReLU and pooling, then dense layers."""
 
 from __future__ import annotations
 
@@ -8,31 +8,41 @@ import flax.linen as nn
 from jaxtyping import Float, Num
 
 from jaxclf.errors import require
-from jaxclf.models.layers import Dropout, Dtype, Flatten, MaxPool, as_images, check_dropout, check_sizes, conv, dense
-from jaxclf.types import Array, unit_range
+from jaxclf.models.layers import (
+    Dropout,
+    Dtype,
+    Flatten,
+    MaxPool,
+    check_dropout,
+    check_sizes,
+    make_conv,
+    make_dense,
+    reshape_to_images,
+)
+from jaxclf.types import Array, to_unit_range
 
 
 class Cnn(nn.Module):
-    """Stages of convolution, ReLU and max-pooling, then dense layers with ReLU, then the logits."""
+    """Stages of convolution, ReLU and max-pooling, then dense layers with ReLU, then a linear layer."""
 
     features: tuple[int, ...]
-    """Filters of each convolution."""
+    """Number of filters of each convolution."""
     dense: tuple[int, ...]
-    """Width of each dense layer before the logits."""
+    """Units of each dense layer before the logits."""
     classes: int
-    """Number of logits."""
+    """Number of classes."""
     kernel_size: int = 3
-    """Side K of the square filters."""
+    """Side K of the filters, in pixels."""
     strides: int = 1
-    """Step S of the filters: a side W becomes (W - K + 2P)/S + 1."""
+    """Stride S of the convolutions. A side W becomes (W - K + 2P)/S + 1."""
     padding: Literal["SAME", "VALID"] | int = "SAME"
-    """Zeros around the image: a number P a side, SAME (a stride of 1 keeps the side) or VALID (none)."""
+    """Zero padding: SAME, VALID (none), or the number P of pixels on each side."""
     pool: int = 2
-    """Side of the pooled squares."""
+    """Window and stride of the max-pooling, in pixels."""
     dropout: float = 0.0
-    """Share dropped in training before each dense layer and before the logits."""
+    """Dropout rate before each dense layer and before the logits."""
     dtype: Dtype = "float32"
-    """What activations are computed in; parameters and logits are float32."""
+    """Type of the activations. Parameters and logits are float32."""
 
     def __post_init__(self):
         check_sizes(kernel_size=self.kernel_size, strides=self.strides, pool=self.pool, classes=self.classes)
@@ -44,28 +54,37 @@ class Cnn(nn.Module):
 
     @nn.compact
     def __call__(self, images: Num[Array, "b ..."], train: bool = False) -> Float[Array, "b classes"]:
-        """Logits of images [b, h, w, c] or [b, h·w·c], integers in 0..255 or floats in [0, 1]."""
-        x = as_images(unit_range(images))
+        """Compute logits.
+
+        Args:
+            images: Images [b, h, w, c] or [b, h·w·c]: integers from 0 to 255, or floats in [0, 1].
+            train: Apply dropout; this needs the random stream "dropout".
+
+        Returns:
+            Logits [b, classes], float32.
+
+        Raises:
+            UserError: If the images have another shape, or are too small for the number of stages.
+        """
+        x = reshape_to_images(to_unit_range(images))
         for i, filters in enumerate(self.features, start=1):
-            x = nn.relu(conv(filters, self.kernel_size, self.strides, self.padding, self.dtype, f"conv{i}")(x))
+            x = nn.relu(make_conv(filters, self.kernel_size, self.strides, self.padding, self.dtype, f"conv{i}")(x))
             x = MaxPool(self.pool, name=f"pool{i}")(x)
-            require(
-                min(x.shape[1:3]) > 0, f"nothing is left of the image after pool{i}; give fewer features, pool less"
-            )
+            require(min(x.shape[1:3]) > 0, f"feature map is empty after pool{i}; use fewer stages or a smaller pool")
         x = Flatten(name="flatten")(x)
         for i, width in enumerate(self.dense, start=1):
-            x = nn.relu(dense(width, self.dtype, f"dense{i}")(self._drop(x, i, train)))
+            x = nn.relu(make_dense(width, self.dtype, f"dense{i}")(self._drop(x, i, train)))
         x = self._drop(x, len(self.dense) + 1, train)
-        return dense(self.classes, "float32", "logits")(x)
+        return make_dense(self.classes, "float32", "logits")(x)
 
     def _drop(self, x: Float[Array, "b n"], i: int, train: bool) -> Float[Array, "b n"]:
         return Dropout(self.dropout, name=f"dropout{i}")(x, train) if self.dropout else x
 
 
 class SimpsonsCnn(Cnn, kw_only=True):
-    """The network of the Simpsons study: four small convolutions, then four wide dense layers behind dropout.
+    """The network of the Simpsons study: four convolutions, then four dense layers with dropout.
 
-    At 64x64x3 it has 1,337,296 parameters and 513 a class.
+    For images [64, 64, 3] it has 1,337,296 parameters and 513 per class.
     """
 
     features: tuple[int, ...] = (8, 16, 32, 64)

@@ -1,43 +1,50 @@
-"""The operations of a network and what flows between them, each under the names of the modules it is in."""
+"""The computation graph of a model, for TensorBoard."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal, Var
 
-from jaxclf.xla.interpreter import INLINED, body_of, closed
+from jaxclf.xla.interpreter import INLINED, close_jaxpr, get_body
 
 ENTERED = (*INLINED, "custom_jvp_call", "custom_vjp_call")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation, parameter or input."""
+    """An operation, a parameter or the input of a graph."""
 
     name: str
-    """Names of modules from the outside in and then of the operation, joined with slashes; no other node's."""
+    """Unique path of the enclosing modules and the operation, such as "Cnn/conv1/add"."""
     operation: str
     inputs: tuple[str, ...]
-    """Names of the nodes whose outputs it takes."""
+    """Names of the nodes whose outputs are its inputs."""
     shape: tuple[int, ...]
-    """Of its first output, for one image."""
+    """Shape of its first output for one image."""
 
 
-def graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Node, ...]:
-    """The nodes of a model in the order they run, parameters and the input first. Nothing is computed."""
+def trace_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Node, ...]:
+    """Trace the computation graph of a model, without computing anything.
+
+    Args:
+        model: A Linen module.
+        image_shape: Height, width and channels of an image.
+
+    Returns:
+        The nodes: parameters, the input, the operations in the order in which they run, and the output.
+    """
     images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     program = jax.make_jaxpr(lambda variables, images: model.apply(variables, images))(variables, images)
     tracing = _Tracing()
     inputs = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        _, *modules = (entry.key for entry in path)  # the collection is no module
+        _, *modules = (entry.key for entry in path)  # the first is the collection
         inputs.append(tracing.add("/".join([type(model).__name__, *modules]), "parameter", (), leaf.shape))
     inputs.append(tracing.add("images", "input", (), images.shape))
     outputs = tracing.walk(program, inputs, ())
@@ -51,37 +58,37 @@ class _Tracing:
         self._taken = Counter[str]()
 
     def add(self, name: str, operation: str, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
-        """A node; gives its name, numbered where others have it already."""
+        """Add a node; return its name, which gets a number if it is taken."""
         self._taken[name] += 1
         if self._taken[name] > 1:
             name = f"{name}_{self._taken[name]}"
         self.nodes.append(Node(name, operation, inputs, tuple(shape)))
         return name
 
-    def walk(self, program: Any, inputs: list[str], scope: tuple[str, ...]) -> list[str]:
-        """The nodes of a closed jaxpr within a scope; gives the names of those that make its outputs."""
+    def walk(self, program: ClosedJaxpr, inputs: list[str], scope: tuple[str, ...]) -> list[str]:
+        """Add the nodes of a closed jaxpr in a scope; return the names of the nodes of its outputs."""
         made = dict(zip(program.jaxpr.invars, inputs, strict=True))
         for eqn in program.jaxpr.eqns:
-            names = [name for atom in eqn.invars if (name := named(made, atom))]
-            within = modules(scope, str(eqn.source_info.name_stack))
+            names = [name for atom in eqn.invars if (name := _find_node(made, atom))]
+            within = _extend_scope(scope, str(eqn.source_info.name_stack))
             if eqn.primitive.name in ENTERED:
-                outputs = self.walk(closed(body_of(eqn)), [named(made, atom) for atom in eqn.invars], within)
+                outputs = self.walk(close_jaxpr(get_body(eqn)), [_find_node(made, atom) for atom in eqn.invars], within)
             else:
                 operation = eqn.primitive.name
                 name = self.add("/".join([*within, operation]), operation, tuple(names), eqn.outvars[0].aval.shape)
                 outputs = [name] * len(eqn.outvars)
             made |= zip(eqn.outvars, outputs, strict=True)
-        return [named(made, atom) for atom in program.jaxpr.outvars]
+        return [_find_node(made, atom) for atom in program.jaxpr.outvars]
 
 
-def modules(scope: tuple[str, ...], names: str) -> tuple[str, ...]:
-    """A scope and the modules in it; a method of a module, which Flax names `module.method`, is none of its own."""
-    for name in filter(None, names.split("/")):
+def _extend_scope(scope: tuple[str, ...], name_stack: str) -> tuple[str, ...]:
+    """Return a scope extended by the modules of a name stack, in which Flax names methods `module.method`."""
+    for name in filter(None, name_stack.split("/")):
         module = name.partition(".")[0]
         scope = scope if scope and scope[-1] == module else (*scope, module)
     return scope
 
 
-def named(made: dict[Any, str], atom: Any) -> str:
-    """The node that makes a value; empty for a constant."""
+def _find_node(made: dict[Var, str], atom: Var | Literal) -> str:
+    """Return the name of the node that computes a value, or an empty string for a constant."""
     return "" if isinstance(atom, Literal) else made.get(atom, "")

@@ -1,4 +1,4 @@
-"""The layers models are made of: initialisers, dtypes and named modules that are worth seeing in a summary."""
+"""Layers of the models."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ _positions: ContextVar[Array | None] = ContextVar("positions", default=None)
 
 
 @contextmanager
-def example_positions(positions: Int[Array, " b"]) -> Iterator[None]:
-    """While tracing inside, row i of a batch is example `positions[i]` of the whole batch.
+def use_example_positions(positions: Int[Array, " b"]) -> Iterator[None]:
+    """Set the positions of the examples in the whole batch, for the dropout masks of models applied in this context.
 
-    A device, or a part of an accumulated gradient, sees only some rows; by their positions they draw the
-    masks that they would draw in the whole batch.
+    A device, or a part of an accumulated gradient, has only some rows of a batch. With their positions, they draw the
+    masks of the whole batch.
+
+    Args:
+        positions: The position of each row in the whole batch.
     """
     token = _positions.set(positions)
     try:
@@ -43,16 +46,16 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_dropout(rate: float) -> None:
-    """Raise UserError unless the rate leaves something."""
+    """Raise UserError unless the dropout rate is at least 0 and below 1."""
     require(0 <= rate < 1, f"dropout={rate}: expected at least 0 and below 1")
 
 
-def dense(features: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
-    """A fully connected layer: Glorot-uniform kernel, zero bias, float32 parameters."""
+def make_dense(features: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
+    """Return a dense layer with a Glorot-uniform kernel and a bias of zeros, both float32."""
     return nn.Dense(features, use_bias, dtype, kernel_init=nn.initializers.glorot_uniform(), name=name)
 
 
-def conv(
+def make_conv(
     features: int,
     kernel_size: int,
     strides: int,
@@ -61,7 +64,7 @@ def conv(
     name: str,
     use_bias: bool = True,
 ) -> nn.Conv:
-    """A square convolution: Glorot-uniform kernel, zero bias. A side W becomes (W - K + 2P)/S + 1, rounded down."""
+    """Return a 2D convolution with a Glorot-uniform kernel and a bias of zeros, both float32."""
     return nn.Conv(
         features,
         (kernel_size, kernel_size),
@@ -74,8 +77,8 @@ def conv(
     )
 
 
-def as_images(images: Float[Array, "b ..."]) -> Float[Array, "b h w c"]:
-    """Flat images [b, h·w·c] as [b, h, w, c]: a square number is grey, three times one is colour."""
+def reshape_to_images(images: Float[Array, "b ..."]) -> Float[Array, "b h w c"]:
+    """Reshape flat images [b, h·w·c] of squares to [b, h, w, c], with 1 or 3 channels; return others unchanged."""
     if images.ndim == 4:
         return images
     if images.ndim == 2:
@@ -84,70 +87,82 @@ def as_images(images: Float[Array, "b ..."]) -> Float[Array, "b h w c"]:
             if side * side * channels == images.shape[1]:
                 return images.reshape(-1, side, side, channels)
     raise UserError(
-        f"images of shape {list(images.shape)}: expected [b, h, w, c], or [b, n] with n a square or three times one"
+        f"images of shape {list(images.shape)}: expected [b, h, w, c], or [b, n] where n or n / 3 is a square"
     )
 
 
 class Flatten(nn.Module):
-    """[b, ...] to [b, n]."""
+    """Flattens all axes but the first."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b n"]:
-        """Keep the first axis, join the others in row-major order."""
+        """Reshape [b, ...] to [b, n], in row-major order."""
         return x.reshape(x.shape[0], -1)
 
 
 class MaxPool(nn.Module):
-    """The largest of every `window` x `window` square, squares side by side; a rest at the edge is left out."""
+    """Max-pooling over windows of `window` x `window` pixels that do not overlap.
+
+    Rows and columns that do not fill a window are dropped, as with VALID padding.
+    """
 
     window: int = 2
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        """Pool. Gradients go to the first of equal maxima, as those of `flax.linen.max_pool` do."""
-        return _max_pool(x, self.window)
+        """Reduce [b, h, w, c] to [b, h // window, w // window, c].
+
+        The gradient of a window goes to the first of equal maxima, as with `flax.linen.max_pool`.
+        """
+        return _pool_windows(x, self.window)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max_pool(x: Float[Array, "b h w c"], window: int) -> Float[Array, "b h2 w2 c"]:
-    return reduce(jnp.maximum, _places(x, window))
+def _pool_windows(x: Float[Array, "b h w c"], window: int) -> Float[Array, "b h2 w2 c"]:
+    return reduce(jnp.maximum, _split_windows(x, window))
 
 
-@_max_pool.defjvp
-def _max_pool_jvp(window: int, primals: tuple, tangents: tuple):
-    """Chosen by comparison: the gradient of a window reduction is a slow scatter on CPU, half a CNN's step."""
-    places = _places(primals[0], window)
-    largest = jax.lax.stop_gradient(reduce(jnp.maximum, places))
+@_pool_windows.defjvp
+def _differentiate_pooling(window: int, primals: tuple, tangents: tuple):
+    # The maxima are found by comparison: XLA's gradient of a window reduction is a scatter, which took half the step of
+    # a CNN on CPUs.
+    pixels = _split_windows(primals[0], window)
+    largest = jax.lax.stop_gradient(reduce(jnp.maximum, pixels))
 
-    def at_largest(values):
+    def select_largest(values):
         *others, chosen = values
-        for place, value in zip(places[-2::-1], others[::-1], strict=True):
-            chosen = jnp.where(place == largest, value, chosen)
+        for pixel, value in zip(pixels[-2::-1], others[::-1], strict=True):
+            chosen = jnp.where(pixel == largest, value, chosen)
         return chosen
 
-    last = jnp.where(jnp.isnan(largest), largest, places[-1])  # a NaN equals nothing, and must not be lost
-    return at_largest([*places[:-1], last]), at_largest(_places(tangents[0], window))
+    last = jnp.where(jnp.isnan(largest), largest, pixels[-1])  # NaN == NaN is false, and NaNs must propagate
+    return select_largest([*pixels[:-1], last]), select_largest(_split_windows(tangents[0], window))
 
 
-def _places(x: Float[Array, "b h w c"], k: int) -> list[Float[Array, "b h2 w2 c"]]:
-    """What is at each place of a k x k square."""
+def _split_windows(x: Float[Array, "b h w c"], k: int) -> list[Float[Array, "b h2 w2 c"]]:
+    """Return the pixels of k x k windows, one array for each place in a window."""
     b, h, w, c = x.shape
     squares = x[:, : h // k * k, : w // k * k].reshape(b, h // k, k, w // k, k, c)
     return [squares[:, :, i, :, j] for i in range(k) for j in range(k)]
 
 
 class Dropout(nn.Module):
-    """Zero a share `rate` of the activations in training, and scale the others up to the same expectation.
+    """Dropout whose masks do not depend on how a batch is split over devices or accumulation steps.
 
-    Masks are keyed by the position of an example in the batch (`example_positions`), so they do not depend on
-    how the batch is spread over devices. N. Srivastava et al., "Dropout" (2014).
+    Masks are keyed by the position of an example in the batch, see `use_example_positions`.
+    N. Srivastava et al., "Dropout" (2014).
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "b ..."], train: bool) -> Float[Array, "b ..."]:
-        """Drop in training, needing the random stream `dropout`; otherwise give x as it is."""
+        """Zero a fraction `rate` of the activations and scale the others by 1 / (1 - rate).
+
+        Args:
+            x: Activations.
+            train: If False, x is returned unchanged. If True, the random stream "dropout" is needed.
+        """
         if not train or self.rate == 0:
             return x
         positions = _positions.get()

@@ -1,4 +1,4 @@
-"""Maxout networks: little work an image for what they reach, so they hold the time to 99 % (configs/mnist_fast.py)."""
+"""Maxout networks with batch normalization."""
 
 from __future__ import annotations
 
@@ -10,41 +10,51 @@ import jax.numpy as jnp
 from jaxtyping import Float, Num
 
 from jaxclf.errors import require
-from jaxclf.models.layers import Dropout, Dtype, Flatten, as_images, check_dropout, check_sizes, conv, dense
-from jaxclf.types import Array, unit_range
-from jaxclf.xla.convolutions import stack_blocks
+from jaxclf.models.layers import (
+    Dropout,
+    Dtype,
+    Flatten,
+    check_dropout,
+    check_sizes,
+    make_conv,
+    make_dense,
+    reshape_to_images,
+)
+from jaxclf.types import Array, to_unit_range
+from jaxclf.xla.space_to_depth import space_to_depth
 
 
 class MaxoutCnn(nn.Module):
-    """Stages of convolution, maxout and batch normalisation, then dense layers with ReLU, then the logits.
+    """Stages of convolution, maxout and batch normalization, then dense layers with ReLU, then a linear layer.
 
-    A stage may begin by stacking blocks of pixels as channels: a convolution of few places and many channels is the
-    faster one. I. Goodfellow et al., "Maxout Networks" (2013), arXiv:1302.4389.
+    A stage can begin with space-to-depth: convolutions with few positions and many channels are faster.
+    I. Goodfellow et al., "Maxout Networks" (2013), arXiv:1302.4389.
     """
 
     features: tuple[int, ...]
-    """Channels of each stage, behind its maxout."""
+    """Number of channels of each stage, after its maxout."""
     kernel_sizes: tuple[int, ...]
-    """Side of each stage's filters, in blocks."""
+    """Side of the filters of each stage, in blocks."""
     blocks: tuple[int, ...]
-    """Side in pixels of the blocks that each stage stacks first; 1 stacks none. A rest at the edge is left out."""
+    """Block size of the space-to-depth at the beginning of each stage, in pixels (1: none)."""
     dense: tuple[int, ...]
-    """Width of each dense layer before the logits."""
+    """Units of each dense layer before the logits."""
     classes: int
-    """Number of logits."""
+    """Number of classes."""
     pieces: int = 2
-    """Filters of which a channel is the largest."""
+    """Number of filters over which each channel is the maximum."""
     padding: Literal["SAME", "VALID"] = "VALID"
-    """Zeros around the image: SAME keeps the side, VALID has none."""
+    """Zero padding of the convolutions: SAME, or VALID (none)."""
     dropout: float = 0.0
-    """Share dropped in training before each dense layer and before the logits."""
+    """Dropout rate before each dense layer and before the logits."""
     dtype: Dtype = "float32"
-    """What activations are computed in; parameters and logits are float32."""
+    """Type of the activations. Parameters and logits are float32."""
 
     def __post_init__(self):
         lengths = [len(values) for values in (self.features, self.kernel_sizes, self.blocks)]
         require(
-            len(set(lengths)) == 1, f"features, kernel_sizes and blocks have {lengths} stages: expected as many of each"
+            len(set(lengths)) == 1,
+            f"features, kernel_sizes and blocks have {lengths} stages: expected the same number for each",
         )
         check_sizes(pieces=self.pieces, classes=self.classes)
         for name in ("features", "kernel_sizes", "blocks", "dense"):
@@ -54,25 +64,41 @@ class MaxoutCnn(nn.Module):
 
     @nn.compact
     def __call__(self, images: Num[Array, "b ..."], train: bool = False) -> Float[Array, "b classes"]:
-        """Logits of images [b, h, w, c] or [b, h·w·c], integers in 0..255 or floats in [0, 1]."""
-        x = as_images(unit_range(images))
+        """Compute logits.
+
+        Args:
+            images: Images [b, h, w, c] or [b, h·w·c]: integers from 0 to 255, or floats in [0, 1].
+            train: Normalize with the statistics of the batch, update the running ones in the collection
+                "batch_stats", and apply dropout, which needs the random stream "dropout".
+
+        Returns:
+            Logits [b, classes], float32.
+
+        Raises:
+            UserError: If the images have another shape, or are too small for the stages.
+        """
+        x = reshape_to_images(to_unit_range(images))
         for i, stage in enumerate(zip(self.features, self.kernel_sizes, self.blocks, strict=True), start=1):
-            x = self._stage(x, i, *stage, train)
-            require(min(x.shape[1:3]) > 0, f"nothing is left of the image after conv{i}; give fewer or smaller stages")
+            x = self._apply_stage(x, i, *stage, train)
+            require(min(x.shape[1:3]) > 0, f"feature map is empty after conv{i}; use fewer or smaller stages")
         x = Flatten(name="flatten")(x)
         for i, width in enumerate(self.dense, start=1):
-            # No bias here, nor in convolutions: the normalisation would take it off again.
-            x = dense(width, self.dtype, f"dense{i}", use_bias=False)(self._drop(x, i, train))
+            # No bias here or in convolutions: the normalization would subtract it.
+            x = make_dense(width, self.dtype, f"dense{i}", use_bias=False)(self._drop(x, i, train))
             x = nn.relu(self._normalize(x, f"dense{i}_norm", train))
-        return dense(self.classes, "float32", "logits")(self._drop(x, len(self.dense) + 1, train))
+        return make_dense(self.classes, "float32", "logits")(self._drop(x, len(self.dense) + 1, train))
 
-    def _stage(self, x: Float[Array, "b h w c"], i: int, features: int, kernel_size: int, block: int, train: bool):
+    def _apply_stage(
+        self, x: Float[Array, "b h w c"], i: int, features: int, kernel_size: int, block: int, train: bool
+    ):
         filters = features * self.pieces
-        x = conv(filters, kernel_size, 1, self.padding, self.dtype, f"conv{i}", use_bias=False)(stack_blocks(x, block))
+        x = make_conv(filters, kernel_size, 1, self.padding, self.dtype, f"conv{i}", use_bias=False)(
+            space_to_depth(x, block)
+        )
         return self._normalize(Maxout(self.pieces, name=f"maxout{i}")(x), f"norm{i}", train)
 
     def _normalize(self, x: Float[Array, "b ..."], name: str, train: bool) -> Float[Array, "b ..."]:
-        # Runs are short: a longer memory than 10 steps would remember networks long gone.
+        # Runs are short, so the running statistics average over about 10 steps only.
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype, name=name)(x)
 
     def _drop(self, x: Float[Array, "b n"], i: int, train: bool) -> Float[Array, "b n"]:
@@ -80,11 +106,11 @@ class MaxoutCnn(nn.Module):
 
 
 class Maxout(nn.Module):
-    """The largest of `pieces` channels, those a `pieces`-th of all channels apart."""
+    """The maximum of each group of `pieces` channels. The channels are split into `pieces` equal parts."""
 
     pieces: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
-        """Channels to a `pieces`-th of them."""
+        """Reduce [b, h, w, c] to [b, h, w, c / pieces]."""
         return reduce(jnp.maximum, jnp.split(x, self.pieces, axis=-1))

@@ -1,25 +1,25 @@
-"""Fully connected networks, the linear classifier among them."""
+"""Fully connected networks, including the linear classifier."""
 
 from __future__ import annotations
 
 import flax.linen as nn
 from jaxtyping import Float, Num
 
-from jaxclf.models.layers import Dropout, Dtype, Flatten, check_dropout, check_sizes, dense
-from jaxclf.types import Array, unit_range
+from jaxclf.models.layers import Dropout, Dtype, Flatten, check_dropout, check_sizes, make_dense
+from jaxclf.types import Array, to_unit_range
 
 
 class Mlp(nn.Module):
-    """Dense layers with ReLU between them. With no hidden layers it is the linear (softmax) classifier."""
+    """Dense layers with ReLU and dropout. Without hidden layers it is a linear (softmax) classifier."""
 
     features: tuple[int, ...]
-    """Width of each hidden layer."""
+    """Units of each hidden layer."""
     classes: int
-    """Number of logits."""
+    """Number of classes."""
     dropout: float = 0.0
-    """Share of each hidden layer that is dropped in training."""
+    """Dropout rate after each hidden layer."""
     dtype: Dtype = "float32"
-    """What activations are computed in; parameters and logits are float32."""
+    """Type of the activations. Parameters and logits are float32."""
 
     def __post_init__(self):
         check_sizes(classes=self.classes, **{f"features[{i}]": width for i, width in enumerate(self.features)})
@@ -28,10 +28,18 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, images: Num[Array, "b ..."], train: bool = False) -> Float[Array, "b classes"]:
-        """Logits of images [b, h, w, c] or [b, h·w·c], integers in 0..255 or floats in [0, 1]."""
-        x = Flatten(name="flatten")(unit_range(images))
+        """Compute logits.
+
+        Args:
+            images: Images [b, h, w, c] or [b, h·w·c]: integers from 0 to 255, or floats in [0, 1].
+            train: Apply dropout; this needs the random stream "dropout".
+
+        Returns:
+            Logits [b, classes], float32.
+        """
+        x = Flatten(name="flatten")(to_unit_range(images))
         for i, width in enumerate(self.features, start=1):
-            x = nn.relu(dense(width, self.dtype, f"dense{i}")(x))
+            x = nn.relu(make_dense(width, self.dtype, f"dense{i}")(x))
             if self.dropout:
                 x = Dropout(self.dropout, name=f"dropout{i}")(x, train)
-        return dense(self.classes, "float32", "logits")(x)
+        return make_dense(self.classes, "float32", "logits")(x)

@@ -1,4 +1,4 @@
-"""Tables: full numbers for programs (CSV), short ones for people (terminal, Markdown, LaTeX)."""
+"""Tables as CSV, with all digits, and as text for terminals, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 from jaxclf.reporting.stats import Estimate
 
 Value = str | int | float | Estimate | None
-WIDE = 1_000  # columns; cut to a terminal's, a table would lose digits
+WIDE = 1_000  # characters: at the width of a terminal, rich would cut off digits
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -32,32 +32,37 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values by column. A row need not have every column; the first names the row."""
+    """Rows of values by column name. The first column names the row; a row may lack some of the others."""
 
     name: str
-    """One word: that of its CSV file."""
+    """One word, the stem of its CSV file."""
     title: str
-    """What it shows, and how the numbers are to be read."""
+    """Caption."""
     rows: Sequence[Mapping[str, Value]]
     show: Callable[[str, Value], str]
-    """The text of a value, by its column."""
+    """Formats a value, given the name of its column."""
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns, in the order in which the rows have them."""
+        """Names of the columns, in order of appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     @property
     def texts(self) -> list[list[str]]:
-        """The rows as people read them; what a row does not have is empty."""
+        """Formatted rows; a missing value is empty."""
         return [[self.show(name, row[name]) if name in row else "" for name in self.columns] for row in self.rows]
 
 
 def to_csv(table: Table) -> str:
-    """The values in full. An estimate takes four columns: mean, std, and where its interval begins and ends."""
-    rows = [
-        {name: value for part in map(in_csv, row, row.values()) for name, value in part.items()} for row in table.rows
-    ]
+    """Convert a table to CSV with all digits.
+
+    Args:
+        table: The table. An estimate becomes four columns: mean, std, and the ends of its interval, low and high.
+
+    Returns:
+        The text of the file, with a header.
+    """
+    rows = [dict(part for name, value in row.items() for part in _expand_value(name, value)) for row in table.rows]
     file = io.StringIO()
     writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
     writer.writeheader()
@@ -65,16 +70,16 @@ def to_csv(table: Table) -> str:
     return file.getvalue()
 
 
-def in_csv(column: str, value: Value) -> dict[str, Any]:
-    """A value by the names of its columns in CSV, which have no spaces."""
+def _expand_value(column: str, value: Value) -> list[tuple[str, Any]]:
+    """Return the columns of a value in CSV, whose names have no spaces."""
     name = re.sub(r"\W+", "_", column)
     if not isinstance(value, Estimate):
-        return {name: value}
-    return {f"{name}_{part}": getattr(value, part) for part in ("mean", "std", "low", "high")}
+        return [(name, value)]
+    return [(f"{name}_{part}", getattr(value, part)) for part in ("mean", "std", "low", "high")]
 
 
 def to_markdown(table: Table) -> str:
-    """The texts as a Markdown table under its title."""
+    """Convert a table to Markdown, under its title."""
     rows = [table.columns, *table.texts]
     rows = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in rows]
     rows.insert(1, ["---", *["---:"] * (len(table.columns) - 1)])
@@ -82,12 +87,12 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """The texts as a LaTeX table under its title; it needs the package booktabs."""
-    head, *rows = (" & ".join(map(escaped, row)) + r" \\" for row in (table.columns, *table.texts))
+    """Convert a table to LaTeX with its title as the caption. It needs the package booktabs."""
+    head, *rows = (" & ".join(map(escape_latex, row)) + r" \\" for row in (table.columns, *table.texts))
     return "\n".join(
         [
             r"\begin{table}",
-            rf"\caption{{{escaped(table.title)}}}",
+            rf"\caption{{{escape_latex(table.title)}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
             *(r"\toprule", head, r"\midrule", *rows, r"\bottomrule"),
             *(r"\end{tabular}", r"\end{table}", ""),
@@ -95,16 +100,21 @@ def to_latex(table: Table) -> str:
     )
 
 
-def escaped(text: str) -> str:
-    """Text as LaTeX sets it."""
+def escape_latex(text: str) -> str:
+    """Escape the special characters of LaTeX."""
     return "".join(LATEX.get(character, character) for character in text)
 
 
 def print_table(table: Table) -> None:
-    """Print the texts under the title, on standard output."""
-    shown = RichTable(title=Text(table.title), title_justify="left", box=None, padding=(0, 1))
-    for place, name in enumerate(table.columns):
-        shown.add_column(Text(name), justify="right" if place else "left")
-    for row in table.texts:
-        shown.add_row(*map(Text, row))
+    """Print a table under its title on standard output."""
+    print_rows(table.columns, table.texts, table.title)
+
+
+def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], title: str = "") -> None:
+    """Print rows of text on standard output, the first column left-aligned and the others right-aligned."""
+    shown = RichTable(title=Text(title), title_justify="left", box=None, padding=(0, 1))
+    for i, heading in enumerate(headings):
+        shown.add_column(Text(heading), justify="right" if i else "left")
+    for row in rows:
+        shown.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     Console(file=sys.stdout, width=WIDE).print(shown)

@@ -1,72 +1,80 @@
-"""What a run shows beside its numbers: images, the network, predictions and choices in TensorBoard; a report."""
+"""Records of a run besides its metrics: sample images, the network, predictions and hyperparameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxclf.config_io import flatten, to_json
-from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.models.graph import graph
+from jaxclf.metrics import Accuracy
+from jaxclf.models.graph import trace_graph
 from jaxclf.models.summary import Summary
-from jaxclf.reporting.figures import confusion_figure, pixels, prediction_grid, tile
-from jaxclf.reporting.figures.confusion import MOST
-from jaxclf.reporting.report import Evaluated, write_report
+from jaxclf.reporting.figures import plot_confusion_matrix, plot_prediction_grid, tile, to_pixels
+from jaxclf.reporting.figures.confusion import MAX_CLASSES, count_confusions
 from jaxclf.reporting.run_figures import GRID
-from jaxclf.runs.directory import RunDirectory, read_metrics
+from jaxclf.training.callbacks import Callback
+from jaxclf.training.distributed import is_main_process
 from jaxclf.training.evaluation import Evaluation
-from jaxclf.training.step import TrainState, variables_of
 from jaxclf.training.trainer import Trainer
-from jaxclf.training.writers import Graph, HyperParameters, Image, Record, Text
+from jaxclf.training.writers import Graph, HyperParameters, Image, Record, Text, select_scalars
 
-SOME = 25  # images of what a network is to learn
-
-
-def show_inputs(trainer: Trainer) -> None:
-    """Some images of training and validation."""
-    for name, split in trainer.splits.items():
-        if split is not None and name != "test":
-            picture = tile(split.images[split.some(SOME)])
-            trainer.write(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
+SAMPLES = 25  # images of each split
 
 
-def show_network(trainer: Trainer, summary: Summary) -> None:
-    """The network, untrained: its operations and its parameters."""
-    nodes = graph(trainer.config.model, trainer.splits.train.image_shape)
-    values = {"graph": Graph(nodes), "network": Text(summary.markdown())}
-    trainer.write(Record(0, 0, "train", "epoch", values))
+class OverviewRecorder(Callback):
+    """Records sample images, the operations of the network and its parameter table when a run starts."""
+
+    def __init__(self, summary: Summary):
+        self.summary = summary
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Record them once: not when the run resumes."""
+        if trainer.resumed is not None:
+            return
+        for name, split in trainer.splits.items():
+            if split is not None and name != "test":
+                picture = tile(split.images[split.sample_indices(SAMPLES)])
+                trainer.record(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
+        nodes = trace_graph(trainer.config.model, trainer.splits.train.image_shape)
+        values = {"graph": Graph(nodes), "network": Text(self.summary.to_markdown())}
+        trainer.record(Record(0, 0, "train", "epoch", values))
 
 
-def show_predictions(trainer: Trainer, name: str, predictions: np.ndarray) -> None:
-    """Some predictions on a split and, of not too many classes, the confusion matrix."""
-    split = trainer.splits[name]
-    some, names = split.some(GRID), split.class_names
-    grid = prediction_grid(split.images[some], split.labels[some], predictions[some], names)
-    pictures = {"predictions": Image(pixels(grid))}
-    if len(names) <= MOST:
-        matrix = np.zeros((len(names), len(names)), np.int64)
-        np.add.at(matrix, (split.labels, predictions), 1)
-        pictures["confusion"] = Image(pixels(confusion_figure(matrix, names)))
-    trainer.write(Record(trainer.progress.steps_done, trainer.progress.epochs_done, name, "epoch", pictures))
+def evaluate_held_out(trainer: Trainer) -> dict[str, Evaluation]:
+    """Evaluate the final weights on validation and test images, where there are such."""
+    held_out = {name: split for name, split in trainer.splits.items() if split is not None and name != "train"}
+    return {name: trainer.evaluate(split, keep_logits=True) for name, split in held_out.items()}
 
 
-def show_choices(trainer: Trainer, test: dict[str, float] | None) -> None:
-    """What the run was made with beside what came of it."""
+def record_test(trainer: Trainer, evaluations: Mapping[str, Evaluation]) -> dict[str, float] | None:
+    """Record predictions, metrics and hyper-parameters; return loss, metrics, mistakes and examples of the test set."""
+    test, progress = None, trainer.progress
+    if "test" in evaluations:
+        values, logits = evaluations["test"]
+        split = trainer.splits["test"]
+        stats = jax.jit(Accuracy().stats)(logits, split.labels, np.ones(len(split), bool))
+        mistakes = len(split) - int(stats["sum"])
+        test = select_scalars(values) | Accuracy().compute(stats) | {"mistakes": mistakes, "examples": len(split)}
+        if is_main_process():
+            _record_predictions(trainer, "test", np.argmax(logits, axis=1))
+        if trainer.curve_split != "test":  # where it is, the last epoch has recorded it
+            trainer.record(Record(progress.steps_done, progress.epochs_done, "test", "epoch", test))
     results = {f"test_{name}": test[name] for name in ("accuracy", "loss") if name in test} if test else {}
-    values = {"choices": HyperParameters(flatten(to_json(trainer.config)), results)}
-    trainer.write(Record(trainer.progress.steps_done, trainer.progress.epochs_done, "", "epoch", values))
+    choices = HyperParameters(flatten(to_json(trainer.config)), results)
+    trainer.record(Record(progress.steps_done, progress.epochs_done, "", "epoch", {"choices": choices}))
+    return test
 
 
-def show_report(
-    trainer: Trainer, directory: RunDirectory, state: TrainState, evaluations: Mapping[str, Evaluation]
-) -> Path:
-    """The report of a run at its end: of its test images or, where there are none, of validation; returns the file."""
-    train, name = trainer.splits.train, "test" if "test" in evaluations else "validation"
-    step, variables = trainer.progress.steps_done, jax.device_get(variables_of(state))
-    run = TrainedModel(directory, trainer.config, step, train.class_names, train.image_shape, variables)
-    logits = {name: evaluation.logits for name, evaluation in evaluations.items()}
-    evaluated = Evaluated(trainer.splits, name, logits[name], logits.get("validation"))
-    return write_report(run, read_metrics(directory), evaluated)
+def _record_predictions(trainer: Trainer, name: str, predictions: np.ndarray) -> None:
+    """Record some predictions and, for not too many classes, the confusion matrix."""
+    split = trainer.splits[name]
+    some, names = split.sample_indices(GRID), split.class_names
+    grid = plot_prediction_grid(split.images[some], split.labels[some], predictions[some], names)
+    pictures: dict[str, Any] = {"predictions": Image(to_pixels(grid))}
+    if len(names) <= MAX_CLASSES:
+        matrix = count_confusions(split.labels, predictions, len(names))
+        pictures["confusion"] = Image(to_pixels(plot_confusion_matrix(matrix, names)))
+    trainer.record(Record(trainer.progress.steps_done, trainer.progress.epochs_done, name, "epoch", pictures))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxclf.config_io import differences
+from jaxclf.config_io import find_differences
 from jaxclf.errors import UserError, require
 from jaxclf.io.files import read_json, write_json
-from jaxclf.io.lock import check_free, locked
-from jaxclf.runs.environment import environment
-from jaxclf.training.distributed import is_main_process
+from jaxclf.io.lock import check_free, lock_directory
+from jaxclf.runs.environment import describe_environment
+from jaxclf.training.distributed import all_processes_agree, is_main_process
 
-BUSY = ("another training", "wait for it to end, or name another --workdir")  # what is said of a directory in use
+DISK_DELAY = 60.0  # seconds until a file of one machine is seen by another
+BUSY = ("another training run", "wait for it to end, or name another --workdir")  # for the error message
 
 
 class RunDirectory:
@@ -32,40 +34,55 @@ class RunDirectory:
         self.profile = self.path / "profile"
 
     def check(self, config: Any, force: bool = False) -> bool:
-        """Whether the directory holds a finished run of this config (as JSON).
+        """Return whether the directory holds a finished run of a config.
 
-        Raises UserError where it holds a run of another config, unless by `force`, or is at work, or is a file.
+        Args:
+            config: The config as JSON data.
+            force: Accept a run of another config, which is then resumed with this one.
+
+        Raises:
+            UserError: If it holds a run of another config, is in use by another process, or is a file.
         """
         require(not self.path.exists() or self.path.is_dir(), f"{self.path} is a file; name a directory with --workdir")
         if is_main_process():
             check_free(self.path, *BUSY)
-        changed = differences(read_json(self.config), config) if self.config.exists() else []
+        changed = find_differences(read_json(self.config), config) if self.config.exists() else []
         if changed and not force:
             raise UserError(
-                f"{self.path} holds a run of another config; name another --workdir, undo the difference, or go on "
-                "with it by --resume force:",
+                f"{self.path} holds a run of another config; name another --workdir, undo the difference, or resume it "
+                "with --resume force:",
                 changed,
             )
         return self.summary.exists() and not changed
 
     @contextmanager
-    def begun(self, config: Any) -> Iterator[None]:
-        """Hold the directory, which is made where it is not there, and write down what runs in it and on what."""
-        with locked(self.path, *BUSY):
-            self.summary.unlink(missing_ok=True)  # that of another config, with which it is not finished
-            write_json(self.environment, environment())
+    def hold(self, config: Any) -> Iterator[None]:
+        """Lock the directory, which is created if it is missing, and write the config and the environment."""
+        with lock_directory(self.path, *BUSY):
+            self.summary.unlink(missing_ok=True)  # with another config the run is not finished
+            write_json(self.environment, describe_environment())
             write_json(self.config, config)
             yield
 
+    def check_shared(self, step: int) -> None:
+        """Raise UserError, in every process, unless all processes see the same files."""
+        until = time.monotonic() + DISK_DELAY
+        while not self.config.exists() and time.monotonic() < until:
+            time.sleep(1)
+        require(
+            all_processes_agree(step if self.config.exists() else -1),
+            f"the processes see different files in {self.path}; name a --workdir on a disk that all of them share",
+        )
+
 
 def read_metrics(directory: RunDirectory) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, as far as they can be read."""
+    """Return the readable rows of metrics.jsonl."""
     rows = []
     for line in directory.metrics.read_bytes().splitlines() if directory.metrics.exists() else ():
         try:
             row = json.loads(line)
         except ValueError:
-            continue  # cut by whatever stopped the run
+            continue  # an interrupted run may leave a partial line
         if isinstance(row, dict) and {"split", "period", "epoch"} <= row.keys():
             rows.append(row)
     return rows

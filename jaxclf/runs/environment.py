@@ -18,44 +18,44 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def environment() -> dict[str, Any]:
-    """What a run ran on: versions, devices, flags, git revision."""
+def describe_environment() -> dict[str, Any]:
+    """Return what environment.json holds: versions, devices, flags, git revision."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "versions": versions(),
+        "versions": get_versions(),
         "processes": jax.process_count(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
         "flags": {name: os.environ[name] for name in ("XLA_FLAGS", "JAX_PLATFORMS") if name in os.environ},
-        "git_revision": git_revision(),
+        "git_revision": get_git_revision(),
         "command": sys.argv,
     }
 
 
-def versions() -> dict[str, str]:
-    """The versions of the packages a run's result may depend on, those that are installed."""
-    return {name: found for name in PACKAGES if (found := installed(name))}
+def get_versions() -> dict[str, str]:
+    """Return the versions of installed packages that results may depend on."""
+    return {name: found for name in PACKAGES if (found := get_version(name))}
 
 
-def installed(package: str) -> str | None:
-    """The version of a package, or None."""
+def get_version(package: str) -> str | None:
+    """Return the version of a package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def git_revision() -> str | None:
-    """The revision of the checkout this package is part of, `+` behind it where files changed, or None."""
+def get_git_revision() -> str | None:
+    """Return the git revision of this checkout, followed by `+` if files have changed; None without one."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # or it is installed inside somebody else's checkout
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # it may be installed inside another project's checkout
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

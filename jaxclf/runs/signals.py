@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what has nothing to save ends by the first; a run is asked to stop, and ends by the second."""
+"""SIGINT and SIGTERM: a run saves and stops at the first, and ends at the second."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from jaxclf.training.callbacks import Callback
+from jaxclf.training.distributed import share_signal
+
+if TYPE_CHECKING:
+    from jaxclf.training.trainer import Trainer
 
 SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, with an exit code of its own."""
+def handle_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, with exit code 143."""
     came = []
 
     def interrupt(*_: object) -> None:
         came.append(True)
-        raise KeyboardInterrupt  # Ray would change the code of a SystemExit
+        raise KeyboardInterrupt  # Ray would change the exit code of a SystemExit
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -33,16 +40,30 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class StopSignals:
-    """Notes a signal inside its block, which looks where it can save and stop. A second one ends the process at once.
+class StopOnSignal(Callback):
+    """Interrupts training when SIGINT or SIGTERM arrives inside its block; a second one ends the process at once.
 
-    A thread hears of them: Python's own handlers wait until what the main thread calls has returned.
+    A thread receives them: Python's own handlers wait until the call of the main thread returns, and that may be a
+    compilation, or a read that hangs.
     """
 
     def __init__(self):
-        self.came = 0  # the number of the signal
+        self.signal = 0  # its number
+        self._poll = share_signal(lambda: self.signal)
 
-    def __enter__(self) -> StopSignals:
+    def on_ready(self, trainer: Trainer) -> None:
+        """Look for a signal before the first step."""
+        trainer.interrupted = self._poll()
+
+    def on_step_end(self, trainer: Trainer, steps: range) -> None:
+        """Look for a signal between two executions."""
+        trainer.interrupted = self._poll()
+
+    def on_batch_evaluated(self, trainer: Trainer) -> None:
+        """Look for a signal between two batches of an evaluation."""
+        trainer.interrupted = self._poll()
+
+    def __enter__(self) -> StopOnSignal:
         self._heard, self._told = socket.socketpair()
         self._told.setblocking(False)
         self._before = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -54,7 +75,7 @@ class StopSignals:
         signal.set_wakeup_fd(-1)
         for each, handler in self._before.items():
             signal.signal(each, handler)
-        self._told.close()  # which ends the thread
+        self._told.close()  # ends the thread
 
     def _listen(self) -> None:
         with self._heard:
@@ -62,11 +83,11 @@ class StopSignals:
                 number = heard[0]
                 if number not in self._before:
                     continue
-                if self.came:
+                if self.signal:
                     if sys.stdout.isatty():
                         os.write(1, SHOW_CURSOR.encode())
                     os._exit(128 + number)
-                self.came = number
-                # Not printed: the main thread may be inside a print, and wait for this one to see the signal.
+                self.signal = number
+                # Not `print`: the main thread may hold its lock while it waits for this signal.
                 name = signal.Signals(number).name
-                os.write(2, f"{name}: stopping where it can be saved; once more ends at once\n".encode())
+                os.write(2, f"{name}: saving a checkpoint, then exiting; Ctrl-C again to force quit\n".encode())

@@ -1,10 +1,10 @@
-"""Attribution: what a score owes to each pixel. Methods are frozen dataclasses, pure and compiled.
+"""Saliency methods, which attribute a class score to the input pixels, and metrics to evaluate them.
 
-It stands alone: all it needs is a model, its variables and images. docs/saliency.md shows each method.
+A method is a frozen dataclass, called as `method(model, variables, images, targets, key=, baseline=)`. All it needs is
+a model, its variables and images. docs/saliency.md describes each method and metric.
 """
 
 from jaxclf.saliency.all_classes import AllClasses, all_classes
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import Method
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
 from jaxclf.saliency.methods.deep_lift import DeepLift
@@ -27,8 +27,11 @@ from jaxclf.saliency.metrics.measures import completeness, entropy, gini, pointi
 from jaxclf.saliency.metrics.road import road
 from jaxclf.saliency.metrics.robustness import local_lipschitz, sensitivity_max
 from jaxclf.saliency.metrics.sanity import Randomization, input_invariance, parameter_randomization
+from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution
+from jaxclf.saliency.sampling import make_metric_keys
 
 __all__ = [
+    "DEFAULT_MAX_ROWS",
     "AllClasses",
     "Attribution",
     "BlurIntegratedGradients",
@@ -66,6 +69,7 @@ __all__ = [
     "input_invariance",
     "insertion",
     "local_lipschitz",
+    "make_metric_keys",
     "parameter_randomization",
     "pointing_game",
     "road",

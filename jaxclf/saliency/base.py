@@ -1,4 +1,4 @@
-"""The contract of a saliency method, and what is the same for all of them."""
+"""Base classes of saliency methods, and `map_over_batch`, which passes a batch of examples to them."""
 
 from __future__ import annotations
 
@@ -10,42 +10,51 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Key, Num, UInt32
+from jaxtyping import Float, Int, Key, Num, PyTree, UInt32
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.batching import map_batch
-from jaxclf.saliency.compiler import Options, compiler_options, require_hashable, with_exact_products
-from jaxclf.saliency.query import DEFAULT_ROWS, Query, Score
-from jaxclf.types import Array, unit_range
+from jaxclf.saliency.compiler import CompilerOptions, require_hashable, select_compiler_options, use_full_precision
+from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution, Model, Query, Score
+from jaxclf.types import Array, to_unit_range
+
+Keys = Key[Array, "..."] | UInt32[Array, "..."]
+"""One random key or [b], typed or as uint32 data."""
 
 
 class Method(ABC):
-    """Says what a score owes to each pixel. A subclass is a frozen dataclass that answers one question: `explain`."""
+    """A method that attributes a class score to the input pixels. A subclass is a frozen dataclass with `explain`."""
 
+    # Fields in some subclasses and properties in others, which no narrower annotation admits.
     score: Any
     max_rows: Any
     sampled: Any = False
-    """Whether it draws, and so needs a key."""
+    """True if the method is random and needs a key."""
     references: Any = False
-    """Whether its baseline is [k, ...] references for all examples rather than one for each."""
+    """True if the baseline is a distribution: images [k, ...] shared by all examples, not one image per example."""
     every_class: Any = False
-    """Whether it explains the scores of all classes."""
+    """True if the scores of all classes are explained."""
     host: Any = False
-    """Whether it works on the host, and so neither under jit nor inside a wrapper."""
+    """True if the method runs on the host, and so neither under jit nor inside a wrapper."""
 
     @abstractmethod
     def explain(self, query: Query) -> Attribution:
-        """Answer for the examples of a query, pure: values [b, heads, ...], score, delta, evaluations [b, heads]."""
+        """Explain the examples of a query. Pure and traceable.
+
+        Args:
+            query: Examples, the scores to explain and the model.
+
+        Returns:
+            Values [b, targets, ...]; score, delta and evaluations [b, targets].
+        """
 
     def __call__(
         self,
-        model: Any,
-        variables: Any,
+        model: Model,
+        variables: PyTree,
         images: Num[Array, "b ..."],
         targets: Int[Array, ...] | int | None = None,
         *,
-        key: Key[Array, ...] | UInt32[Array, ...] | None = None,
+        key: Keys | None = None,
         baseline: Num[Array, ...] | float | None = None,
     ) -> Attribution:
         """Explain scores of a model at images.
@@ -53,77 +62,87 @@ class Method(ABC):
         Args:
             model: A Linen module, applied as `model.apply(variables, images, train=False)`, or a callable
                 (variables, images) -> logits [b, classes]. Hashable: it is static under jit.
-            variables: What the model is applied with. Other weights do not compile anew.
+            variables: The variables of the model. Other values of the same shapes do not recompile.
             images: [b, ...], integers in 0..255 (explained as images / 255) or floats in [0, 1].
-            targets: [b] classes, one class for all, or None for the predicted class.
-            key: One random key (folded with the row number) or [b], one an example. Methods that draw need it.
-            baseline: Where a score is nothing, in [0, 1] units: None is zeros; a number, an image, or [b, ...].
-                For expected gradients [k, ...] references. Methods without a baseline leave it unused.
+            targets: Classes [b], one class for all examples, or None for the predicted classes.
+            key: One random key, which is folded with the row number, or one per example [b]. Required by methods that
+                sample.
+            baseline: The input without information, in [0, 1]: a number, an image [...] or images [b, ...]; None:
+                zeros. For expected gradients a baseline distribution [k, ...]. Ignored by methods without a baseline.
 
-        Raises UserError for shapes that do not fit, for a model that is not hashable, and where a method that draws
-        has no key.
+        Returns:
+            The attribution. Its values are shaped like the images.
+
+        Raises:
+            UserError: If shapes do not fit, the model is not hashable, or a method that samples gets no key.
         """
         require_hashable(method=self, model=model)
-        program = _program(compiler_options(model, variables, images, targets, key, baseline))
-        return program(self, model, variables, images, targets, key, baseline)
+        explain = _compile_explain(select_compiler_options(model, variables, images, targets, key, baseline))
+        return explain(self, model, variables, images, targets, key, baseline)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseMethod(Method):
-    """A method with its own choice of score."""
+    """A method that chooses its own score."""
 
     score: Score = "logit"
-    """What is explained: the target's logit, its probability, its logarithm, or the logit minus the largest other."""
+    """The explained score: the target's logit, probability, log probability, or logit minus the largest other logit."""
     max_rows: int | None = None
-    """Most rows in one model call; changes values by rounding only. None: the batch, and small batches a few times."""
+    """Largest number of images per model call; affects values by rounding only. None: the batch size, at least 256."""
 
 
 class Wrapper(Method):
-    """A method about another one, its field `method`, whose score, rows and kind of baseline it takes over."""
+    """A method based on another one, its field `method`, with the score, rows and kind of baseline of that one."""
 
-    method: Any
+    method: Method
 
     @property
     def score(self) -> Score:
-        """That of the wrapped method."""
+        """The score of the wrapped method."""
         return self.method.score
 
     @property
     def max_rows(self) -> int | None:
-        """Those of the wrapped method."""
+        """The largest number of images per model call."""
         return self.method.max_rows
 
     @property
     def sampled(self) -> bool:
-        """Whether the wrapped method draws."""
+        """True if the wrapped method needs a key."""
         return self.method.sampled
 
     @property
     def references(self) -> bool:
-        """Whether the wrapped method takes references."""
+        """True if the wrapped method has a baseline distribution."""
         return self.method.references
 
     @property
     def every_class(self) -> bool:
-        """Whether the wrapped method explains all classes."""
+        """True if the wrapped method explains all classes."""
         return self.method.every_class
+
+
+@cache
+def _compile_explain(options: CompilerOptions) -> Callable[..., Attribution]:
+    return jax.jit(use_full_precision(_explain), static_argnums=(0, 1), compiler_options=dict(options) or None)
 
 
 def _explain(
     method: Method,
-    model: Any,
-    variables: Any,
+    model: Model,
+    variables: PyTree,
     images: Num[Array, "b ..."],
     targets: Int[Array, ...] | None,
-    key: Any,
+    key: Keys | None,
     baseline: Num[Array, ...] | None,
 ) -> Attribution:
-    """What a call of a method compiles."""
-    return ask(lambda query, _: method.explain(query), method, model, variables, images, targets, key, baseline)
+    return map_over_batch(
+        lambda query, _: method.explain(query), method, model, variables, images, targets, key, baseline
+    )
 
 
-class Terms(NamedTuple):
-    """How a model is asked, as a method says it: what needs no method gives these in the place of one."""
+class ScoreSpec(NamedTuple):
+    """The attributes of a method that `map_over_batch` reads, for metrics that have no method."""
 
     score: Score
     max_rows: int | None
@@ -132,72 +151,96 @@ class Terms(NamedTuple):
     every_class: bool = False
 
 
-def ask(
-    question: Callable[[Query, Any], Any],
-    terms: Method | Terms,
-    model: Any,
-    variables: Any,
+def map_over_batch(
+    function: Callable[[Query, PyTree], PyTree],
+    spec: Method | ScoreSpec,
+    model: Model,
+    variables: PyTree,
     images: Num[Array, "b ..."],
     targets: Int[Array, ...] | int | None,
-    key: Any = None,
+    key: Keys | None = None,
     baseline: Num[Array, ...] | float | None = None,
-    given: Any = None,
-) -> Any:
-    """What a question answers for a batch, asked of a few examples at a time; see `Method.__call__`.
+    extras: PyTree[Array] = None,
+) -> PyTree:
+    """Apply a function of a query to a batch, at most `max_rows` examples at a time.
 
-    It takes a query and what is `given` of its examples, a tree of arrays [b, ...]. Its answer is a tree of
-    [b, heads, ...], which loses the axis of heads where it is about one class.
+    Args:
+        function: Maps a query, and the `extras` of its examples, to a tree of arrays [b, targets, ...].
+        spec: A method, or the same attributes of a metric.
+        model: As in `Method.__call__`, like the following arguments.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        targets: Classes to explain.
+        key: One random key or [b].
+        baseline: The baseline of the examples.
+        extras: A tree of arrays [b, ...].
+
+    Returns:
+        The outputs of the function for the whole batch, without the targets axis if one class is explained.
     """
-    require(terms.max_rows is None or terms.max_rows >= 1, f"max_rows={terms.max_rows}: expected at least 1")
-    require(key is not None or not terms.sampled, f"{type(terms).__name__} draws at random: give it a key")
-    images = jnp.asarray(unit_range(images))
+    require(spec.max_rows is None or spec.max_rows >= 1, f"max_rows={spec.max_rows}: expected at least 1")
+    require(key is not None or not spec.sampled, f"{type(spec).__name__} draws random samples: pass key=")
+    images = jnp.asarray(to_unit_range(images))
     b, shape = images.shape[0], images.shape
     if targets is not None:
         targets = jnp.asarray(targets)
         require(targets.shape in ((), (b,)), f"targets of shape {list(targets.shape)}: expected [{b}] or one class")
         require(jnp.issubdtype(targets.dtype, jnp.integer), f"targets are {targets.dtype}: expected integers")
         targets = jnp.broadcast_to(targets, (b,))
-    keys = None if key is None else example_keys(key, b)
-    baseline = _baseline(terms, baseline, images)
-    rows = terms.max_rows or max(b, DEFAULT_ROWS)
+    keys = None if key is None else expand_keys(key, b)
+    baseline = _prepare_baseline(spec, baseline, images)
+    rows = spec.max_rows or max(b, DEFAULT_MAX_ROWS)
 
-    def some(examples):
-        images, targets, keys, own, given = examples
+    def apply(examples):
+        images, targets, keys, own_baseline, extras = examples
         query = Query(
-            model, variables, images, targets, terms.every_class, terms.score, keys,
-            baseline if terms.references else own, rows,
+            model, variables, images, targets, spec.every_class, spec.score, keys,
+            baseline if spec.references else own_baseline, rows,
         )  # fmt: skip
-        return question(query, given)
+        return function(query, extras)
 
-    examples = (images, targets, keys, None if terms.references else jnp.broadcast_to(baseline, shape), given)
-    answer = map_batch(some, examples, rows)
-    return answer if terms.every_class else jax.tree.map(lambda x: x.squeeze(1), answer)
+    own_baseline = None if spec.references else jnp.broadcast_to(baseline, shape)
+    outputs = _map_chunks(apply, (images, targets, keys, own_baseline, extras), rows)
+    return outputs if spec.every_class else jax.tree.map(lambda x: x.squeeze(1), outputs)
 
 
-def example_keys(key: Any, b: int) -> Key[Array, " b"]:
-    """A key for each of b examples: as given, or one key folded with the row number."""
+def _map_chunks(function: Callable[[PyTree], PyTree], examples: PyTree[Array], size: int) -> PyTree:
+    """Apply a function to a tree of arrays [b, ...], at most `size` examples at a time."""
+    b = jax.tree.leaves(examples)[0].shape[0]
+    chunks = b // size
+    if b <= size:
+        return function(examples)
+    # A chunk has every chunks-th example, so that each device has examples of every chunk and none have to move.
+    whole = jax.tree.map(lambda x: x[: chunks * size].reshape(size, chunks, *x.shape[1:]).swapaxes(0, 1), examples)
+    done = jax.lax.map(function, whole)
+    done = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(chunks * size, *x.shape[2:]), done)
+    if chunks * size == b:
+        return done
+    rest = function(jax.tree.map(lambda x: x[chunks * size :], examples))
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), done, rest)
+
+
+def expand_keys(key: Keys, b: int) -> Key[Array, " b"]:
+    """Return one key per example: the given ones, or one key folded with the row number."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+        key = jax.random.wrap_key_data(jnp.asarray(key))
     require(key.shape in ((), (b,)), f"keys of shape {list(key.shape)}: expected one, or [{b}]")
     return key if key.shape else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(b))
 
 
-def _baseline(terms: Method | Terms, baseline: Any, images: Float[Array, "b ..."]) -> Float[Array, ...]:
-    """The baseline in the units of the images, [1 or b, ...], or [k, ...] references."""
+def _prepare_baseline(
+    spec: Method | ScoreSpec, baseline: Num[Array, ...] | float | None, images: Float[Array, "b ..."]
+) -> Float[Array, ...]:
+    """Return the baseline in the units of the images, [1 or b, ...], or a baseline distribution [k, ...]."""
     baseline = jnp.asarray(0.0 if baseline is None else baseline)
     if baseline.ndim:
-        baseline = unit_range(baseline)
+        baseline = to_unit_range(baseline)
     baseline = baseline.astype(images.dtype)
     shape = images.shape
     if baseline.ndim < images.ndim:
         fits = baseline.shape in ((), shape[1:])
         baseline = jnp.broadcast_to(baseline, (1, *shape[1:])) if fits else baseline
     else:
-        fits = baseline.shape[1:] == shape[1:] and (terms.references or baseline.shape[0] in (1, shape[0]))
+        fits = baseline.shape[1:] == shape[1:] and (spec.references or baseline.shape[0] in (1, shape[0]))
     require(fits, f"a baseline of shape {list(baseline.shape)}: expected a number, {list(shape[1:])} or {list(shape)}")
     return baseline
-
-
-@cache
-def _program(options: Options) -> Any:
-    return jax.jit(with_exact_products(_explain), static_argnums=(0, 1), compiler_options=dict(options) or None)

@@ -1,40 +1,158 @@
-"""What a method is asked: examples, the scores to explain, and the model as one function of images."""
+"""Input and output of a saliency method: `Query`, examples with scores and gradients, and `Attribution`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
 
 from jaxclf.errors import UserError
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.batching import map_over
 from jaxclf.types import Array, Logits
-from jaxclf.xla.convolutions import fast_convolutions
+from jaxclf.xla.convolutions import rewrite_convolutions
 
+Model = nn.Module | Callable[[PyTree, Array], Logits]
+"""A Linen module, applied as `model.apply(variables, images, train=False)`, or a callable of variables and images."""
 Score = Literal["logit", "probability", "log_probability", "margin"]
-Scores = Float[Array, "b heads"]
-"""The explained scores of each example: that of its target, or one a class."""
-DEFAULT_ROWS = 256
-"""Rows in a model call where nothing is said and the batch is smaller: enough to be fast, too few to need memory."""
+Scores = Float[Array, "b targets"]
+"""The explained scores of each example: the one of its target, or those of all classes."""
+DEFAULT_MAX_ROWS = 256
+"""Images per model call where `max_rows` is None and the batch is smaller: enough to be fast, and little memory."""
 
 
-def model_function(model: Any, variables: Any) -> Callable[[Array], Logits]:
-    """A Linen module, or a callable of variables and images, as one function of images."""
+class Attribution(NamedTuple):
+    """The result of a saliency method for b examples.
+
+    With `all_classes` a class axis follows the batch axis of every field.
+    """
+
+    values: Array
+    """Attributions in units of the score, shaped like the images (float32 for integer images), with channels. Class
+    activation maps are [b, h, w, 1]."""
+    score: Array
+    """[b] the explained score at the images."""
+    delta: Array | None
+    """[b] the convergence delta, sum(values) - (score - score at the baseline); None for methods without
+    completeness."""
+    stderr: Array | None
+    """Standard errors of `values` for methods that sample; None for others."""
+    evaluations: Array
+    """[b] the number of images that the model evaluated per example, forward or forward and backward, with the
+    endpoints of a path."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Examples, the scores to explain and the model. The axis `targets` has one score, or those of all classes."""
+
+    model: Model
+    variables: PyTree
+    images: Float[Array, "b ..."]
+    """In [0, 1]."""
+    targets: Int[Array, " b"] | None
+    """The classes to explain; None with `every_class`, and for predicted classes that are not resolved yet."""
+    every_class: bool
+    """True if the scores of all classes are explained."""
+    score: Score
+    keys: Any
+    """Random keys [b], one per example; None if no key is given."""
+    baseline: Float[Array, ...]
+    """Shaped like the images, or a baseline distribution [k, ...] for expected gradients."""
+    max_rows: int
+    """The largest number of images in one model call."""
+    rewrite: Callable[[Callable], Callable] = lambda function: function
+    """A transformation of the model function, such as one that changes the gradients of ReLUs."""
+
+    def replace(self, **changes: Any) -> Query:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    @property
+    def points_per_call(self) -> int:
+        """The number of points, such as steps of a path, that fit into one model call for each example."""
+        return max(1, self.max_rows // self.images.shape[0])
+
+    def compute_logits(self, images: Float[Array, "b ..."]) -> Logits:
+        """Return the logits of images."""
+        return check_logits(self.rewrite(bind_variables(self.model, self.variables))(images), images)
+
+    def compute_scores(self, images: Float[Array, "b ..."]) -> Scores:
+        """Return the explained scores at images, once targets are resolved."""
+        return select_scores(self.score, self.compute_logits(images), self.targets)
+
+    def compute_gradients(self, images: Float[Array, "b ..."]) -> Float[Array, "b targets ..."]:
+        """Return the gradients of the scores with respect to images, once targets are resolved."""
+        return self.differentiate(lambda images: (self.compute_logits(images), None), images)[2]
+
+    def resolve_targets(self, logits: Logits | None = None) -> tuple[Query, Scores]:
+        """Return the query with predicted classes in place of missing targets, and the scores at its images.
+
+        Args:
+            logits: The logits at the images, if they are known.
+        """
+        logits = self.compute_logits(self.images) if logits is None else logits
+        query = self._set_targets(logits)
+        return query, select_scores(self.score, logits, query.targets)
+
+    def resolve_with_gradients(self) -> tuple[Query, Scores, Float[Array, "b targets ..."]]:
+        """Return the result of `resolve_targets` and the gradients, from one forward and one backward pass."""
+        return self.differentiate(lambda images: (self.compute_logits(images), None), self.images)[:3]
+
+    def differentiate(
+        self, function: Callable[[PyTree], tuple[Logits, PyTree]], point: PyTree[Array]
+    ) -> tuple[Query, Scores, PyTree, PyTree]:
+        """Differentiate the scores with respect to a point, in one forward and one backward pass.
+
+        Args:
+            function: Maps the point to logits and auxiliary output.
+            point: A tree of arrays [b, ...].
+
+        Returns:
+            The query with targets, the scores, gradients [b, targets, ...] shaped like the point, and the auxiliary
+            output.
+        """
+
+        def compute(point):
+            logits, pull, auxiliary = jax.vjp(function, point, has_aux=True)
+            targets = self._set_targets(logits).targets
+            scores, pull_scores = jax.vjp(lambda logits: select_scores(self.score, logits, targets), logits)
+            gradients = pull_per_target(
+                lambda cotangents: pull(*pull_scores(cotangents))[0], scores, self.points_per_call
+            )
+            return scores, gradients, auxiliary, targets
+
+        scores, gradients, auxiliary, targets = rewrite_convolutions(compute)(point)
+        return self.replace(targets=targets), scores, gradients, auxiliary
+
+    def _set_targets(self, logits: Logits) -> Query:
+        if self.every_class or self.targets is not None:
+            return self
+        return self.replace(targets=jnp.argmax(logits, axis=1))
+
+
+def bind_variables(model: Model, variables: PyTree) -> Callable[[Array], Logits]:
+    """Return a model as a function of images."""
     if isinstance(model, nn.Module):
         return lambda images: model.apply(variables, images, train=False)  # pyright: ignore[reportReturnType]
     return lambda images: model(variables, images)
 
 
-def scores_of(kind: Score, logits: Logits, targets: Int[Array, " b"] | None) -> Scores:
-    """The score of each example's target, or of every class where there are no targets.
+def check_logits(logits: Any, images: Float[Array, "b ..."]) -> Logits:
+    """Return the logits of images; raise UserError unless they are [b, classes]."""
+    if logits.ndim != 2 or logits.shape[0] != images.shape[0]:
+        raise UserError(f"the model gives {list(logits.shape)} for {images.shape[0]} images: expected [b, classes]")
+    return logits
 
-    The margin is a logit minus the largest of the others. A target that is no class has NaN for its score.
+
+def select_scores(kind: Score, logits: Logits, targets: Int[Array, " b"] | None) -> Scores:
+    """Return the score of each example's target, or the scores of all classes if targets is None.
+
+    The margin is a logit minus the largest other logit. A target outside the classes has the score NaN.
     """
     scores = logits.astype(jnp.float32)
     if kind == "probability":
@@ -42,15 +160,16 @@ def scores_of(kind: Score, logits: Logits, targets: Int[Array, " b"] | None) -> 
     elif kind == "log_probability":
         scores = jax.nn.log_softmax(scores)
     elif kind == "margin":
-        scores = scores - _largest_other(scores)
+        scores = scores - _select_largest_other(scores)
     if targets is None:
         return scores
     classes = scores.shape[1]
+    # A negative index would count from the end.
     known = jnp.where(targets < 0, classes, targets)[:, None]
     return jnp.take_along_axis(scores, known, axis=1, mode="fill", fill_value=jnp.nan)
 
 
-def _largest_other(logits: Logits) -> Logits:
+def _select_largest_other(logits: Logits) -> Logits:
     # Gathered, not reduced: the gradient of a maximum is split between equal logits.
     first = jnp.argmax(logits, axis=1, keepdims=True)
     is_first = jnp.arange(logits.shape[1])[None, :] == first
@@ -58,126 +177,39 @@ def _largest_other(logits: Logits) -> Logits:
     return jnp.take_along_axis(logits, jnp.where(is_first, second, first), axis=1)
 
 
-@dataclass(frozen=True, eq=False)
-class Query:
-    """Some examples and what is asked about them. Heads are the explained scores of an example: one, or one a class."""
+def pull_per_target(pull: Callable[[Scores], PyTree], scores: Scores, targets_per_call: int) -> PyTree:
+    """Apply a vector-Jacobian product of the scores to each target: a tree of arrays [b, targets, ...].
 
-    model: Any
-    """A Linen module, or a callable (variables, images) -> logits."""
-    variables: Any
-    images: Float[Array, "b ..."]
-    """In [0, 1] units."""
-    targets: Int[Array, " b"] | None
-    """Which class is explained; None asks for the predicted one, until `settled`, or for every class."""
-    every_class: bool
-    score: Score
-    keys: Any
-    """[b] random keys, one an example; None where none are given."""
-    baseline: Float[Array, ...]
-    """Like the images; for expected gradients [k, ...] references."""
-    max_rows: int
-    """Rows in one model call."""
-    rewrite: Callable[[Callable], Callable] = lambda function: function
-    """What a method makes of the model, such as one with other gradients."""
-
-    def replace(self, **changes: Any) -> Query:
-        """The same question with some fields changed."""
-        return replace(self, **changes)
-
-    @property
-    def points_at_once(self) -> int:
-        """How many points an example `max_rows` allows at once."""
-        return max(1, self.max_rows // self.images.shape[0])
-
-    def logits(self, images: Float[Array, "b ..."]) -> Logits:
-        """Logits [b, classes]."""
-        return checked(self.rewrite(model_function(self.model, self.variables))(images), images)
-
-    def scores(self, images: Float[Array, "b ..."]) -> Scores:
-        """The explained scores [b, heads] of a settled query, at these images."""
-        return scores_of(self.score, self.logits(images), self.targets)
-
-    def settled(self) -> tuple[Query, Scores]:
-        """The query with predicted classes as targets where none are given, and the scores at its images."""
-        return self.settled_by(self.logits(self.images))
-
-    def settled_by(self, logits: Logits) -> tuple[Query, Scores]:
-        """`settled`, where the logits are known."""
-        query = self._with_targets(logits)
-        return query, scores_of(self.score, logits, query.targets)
-
-    def _with_targets(self, logits: Logits) -> Query:
-        if self.every_class or self.targets is not None:
-            return self
-        return self.replace(targets=jnp.argmax(logits, axis=1))
-
-    def settled_with_gradients(self) -> tuple[Query, Scores, Float[Array, "b heads ..."]]:
-        """`settled`, and the gradients of the scores by the images, from one pass forward and one backward."""
-        return self.differentiate(lambda images: (self.logits(images), None), self.images)[:3]
-
-    def gradients(self, images: Float[Array, "b ..."]) -> Float[Array, "b heads ..."]:
-        """Gradients of the scores of a settled query by the images."""
-        return self.differentiate(lambda images: (self.logits(images), None), images)[2]
-
-    def differentiate(
-        self, function: Callable[[Any], tuple[Logits, Any]], point: Any
-    ) -> tuple[Query, Scores, Any, Any]:
-        """`settled` by the logits `function` gives, the gradients [b, heads, ...] by its point, and what else it gives.
-
-        The point is a tree of arrays [b, ...]. It is one pass forward and one backward.
-        """
-
-        def both(point):
-            logits, pull, rest = jax.vjp(function, point, has_aux=True)
-            targets = self._with_targets(logits).targets
-            scores, pull_scores = jax.vjp(lambda logits: scores_of(self.score, logits, targets), logits)
-            gradients = pull_heads(lambda heads: pull(*pull_scores(heads))[0], scores, self.points_at_once)
-            return scores, gradients, rest, targets
-
-        scores, gradients, rest, targets = fast_convolutions(both)(point)
-        return self.replace(targets=targets), scores, gradients, rest
-
-
-def checked(logits: Any, images: Float[Array, "b ..."]) -> Logits:
-    """The logits of images; raises UserError where they are not [b, classes]."""
-    if logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-        raise UserError(f"the model gives {list(logits.shape)} for {images.shape[0]} images: expected [b, classes]")
-    return logits
-
-
-def pull_heads(pull: Callable[[Scores], Any], scores: Scores, at_once: int) -> Any:
-    """What `pull`, a vector-Jacobian product of the scores, gives for each head: a tree of arrays [b, heads, ...].
-
-    Examples do not depend on one another, so one product serves them all. Of the heads, `at_once` are together: the
-    arrays of all of them would leave the cache, and a convolutional network take a quarter longer (docs/log.md).
+    Examples do not depend on one another, so one product serves the whole batch.
     """
-    heads = scores.shape[1]
-    if heads == 1:
+    targets = scores.shape[1]
+    if targets == 1:
         return jax.tree.map(lambda x: x[:, None], pull(jnp.ones_like(scores)))
-    one_hot = jnp.broadcast_to(jnp.eye(heads, dtype=scores.dtype)[:, None, :], (heads, *scores.shape))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), map_over(pull, one_hot, at_once))
+    one_hot = jnp.broadcast_to(jnp.eye(targets, dtype=scores.dtype)[:, None, :], (targets, *scores.shape))
+    # A few targets at a time: with all of them the arrays leave the cache, and a CNN takes a quarter longer.
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), map_over(pull, one_hot, targets_per_call))
 
 
-def complete(
+def make_attribution(
     query: Query,
-    values: Float[Array, "b heads ..."],
+    values: Float[Array, "b targets ..."],
+    score: Scores,
+    evaluations: int | Int[Array, " b"],
+    stderr: Float[Array, "b targets ..."] | None = None,
+) -> Attribution:
+    """Return an attribution without a delta. `evaluations` are counted per example."""
+    count = jnp.broadcast_to(jnp.asarray(evaluations, jnp.int32), query.images.shape[:1])
+    return Attribution(values, score, None, stderr, jnp.broadcast_to(count[:, None], score.shape))
+
+
+def make_complete_attribution(
+    query: Query,
+    values: Float[Array, "b targets ..."],
     score: Scores,
     baseline_score: Scores | float,
     evaluations: int | Int[Array, " b"],
-    stderr: Float[Array, "b heads ..."] | None = None,
+    stderr: Float[Array, "b targets ..."] | None = None,
 ) -> Attribution:
-    """An attribution with its completeness gap."""
-    gap = values.sum(axis=tuple(range(2, values.ndim))) - (score - baseline_score)
-    return attribution(query, values, score, evaluations, stderr)._replace(delta=gap)
-
-
-def attribution(
-    query: Query,
-    values: Float[Array, "b heads ..."],
-    score: Scores,
-    evaluations: int | Int[Array, " b"],
-    stderr: Float[Array, "b heads ..."] | None = None,
-) -> Attribution:
-    """An attribution without one. `evaluations` are those of each example."""
-    count = jnp.broadcast_to(jnp.asarray(evaluations, jnp.int32), query.images.shape[:1])
-    return Attribution(values, score, None, stderr, jnp.broadcast_to(count[:, None], score.shape))
+    """Return an attribution with its convergence delta."""
+    delta = values.sum(axis=tuple(range(2, values.ndim))) - (score - baseline_score)
+    return make_attribution(query, values, score, evaluations, stderr)._replace(delta=delta)

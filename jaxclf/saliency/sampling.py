@@ -1,4 +1,4 @@
-"""Means of random samples, with their standard errors."""
+"""Random keys of samples, and the mean of samples with its standard error."""
 
 from __future__ import annotations
 
@@ -13,29 +13,50 @@ from jaxtyping import Float, Int, Key
 from jaxclf.saliency.batching import fold
 from jaxclf.types import Array
 
+METRIC_SAMPLE = -1
+"""Folded into the keys of metrics. The samples of methods are numbered from 0, so the two never share a key."""
+
+
+def fold_sample_keys(keys: Key[Array, " b"], sample: Int[Array, ""]) -> Key[Array, " b"]:
+    """Return the key of each example's sample, which depends on neither batch, order nor number of devices."""
+    return jax.vmap(partial(jax.random.fold_in, data=sample))(keys)
+
+
+def make_metric_keys(keys: Key[Array, " b"]) -> Key[Array, " b"]:
+    """Return keys for a metric that are independent of those that a method derives from the same keys.
+
+    Args:
+        keys: One key per example [b], as given to the method.
+
+    Returns:
+        Keys [b].
+    """
+    return fold_sample_keys(keys, jnp.int32(METRIC_SAMPLE))
+
 
 class Moments(NamedTuple):
-    """Number and mean of samples, and the sums of the powers of their distances from it."""
+    """Number and mean of samples, and the sums of powers of their deviations from the mean."""
 
-    count: Any
-    mean: Any
-    second: Any
-    third: Any
-    fourth: Any
+    count: Any  # tuple.count has the same name
+    mean: Array
+    second: Array
+    third: Array
+    fourth: Array
 
     @classmethod
-    def of(cls, samples: Float[Array, "n ..."]) -> Moments:
-        """Of samples along the first axis."""
+    def from_samples(cls, samples: Float[Array, "n ..."]) -> Moments:
+        """Compute the moments of samples along the first axis."""
         mean = samples.mean(axis=0)
-        distances = samples - mean[None]
-        sums = (jnp.sum(distances**power, axis=0) for power in (2, 3, 4))
+        deviations = samples - mean[None]
+        sums = (jnp.sum(deviations**power, axis=0) for power in (2, 3, 4))
         return cls(jnp.float32(samples.shape[0]), mean, *sums)
 
     def merge(self, other: Moments) -> Moments:
-        """Of both sets of samples: no differences of large sums, so no cancellation.
+        """Return the moments of both sets of samples.
 
         P. Pébay, "Formulas for robust, one-pass parallel computation of covariances" (2008).
         """
+        # Sums of raw powers would be shorter, but subtracting large sums loses the digits of a small variance.
         m, n = self.count, other.count
         total = m + n
         gap = (other.mean - self.mean) / total
@@ -52,27 +73,22 @@ class Moments(NamedTuple):
         return Moments(total, self.mean + n * gap, second, third, fourth)
 
     @property
-    def variance(self) -> Any:
-        """The unbiased estimate, NaN of one sample."""
+    def variance(self) -> Array:
+        """The unbiased estimate of the variance; NaN for one sample."""
         return self.second / (self.count - 1)
 
     @property
-    def stderr(self) -> Any:
-        """The standard error of the mean, NaN of one sample."""
+    def stderr(self) -> Array:
+        """The standard error of the mean; NaN for one sample."""
         return jnp.sqrt(self.variance / self.count)
 
     @property
-    def stderr_of_variance(self) -> Any:
+    def stderr_of_variance(self) -> Array:
         """The standard error of the variance."""
         n = self.count
         return jnp.sqrt(jnp.maximum(self.fourth / n - (n - 3) / (n - 1) * self.variance**2, 0) / n)
 
 
-def moments_over(sample: Callable[[Int[Array, ""]], Float[Array, ...]], samples: int, at_once: int) -> Moments:
-    """The moments of `sample(j)` for j = 0 to samples - 1, a tensor each, at most `at_once` of them at once."""
-    return fold(lambda js: Moments.of(jax.vmap(sample)(js)), Moments.merge, jnp.arange(samples), at_once)
-
-
-def sample_keys(keys: Key[Array, " b"], j: Int[Array, ""]) -> Key[Array, " b"]:
-    """The key of each example's sample j: the same in any batch, order or number of devices."""
-    return jax.vmap(partial(jax.random.fold_in, data=j))(keys)
+def compute_moments(sample: Callable[[Int[Array, ""]], Float[Array, ...]], samples: int, group_size: int) -> Moments:
+    """Compute the moments of `sample(j)` for j in range(samples), at most `group_size` of them at a time."""
+    return fold(lambda js: Moments.from_samples(jax.vmap(sample)(js)), Moments.merge, jnp.arange(samples), group_size)

@@ -1,14 +1,9 @@
-"""Layers of a Linen module, by path: what they put out, and the logits as a function of that.
-
-Outputs leave the model, and changes of them enter it, through variable collections, so that layers under `nn.remat`
-and `nn.jit` are found like any others. Those inside `nn.scan` and `nn.vmap` are not: they have no single output.
-"""
+"""Taps on the layers of an explained model: their outputs, and the logits as a function of changes of these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,109 +11,69 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxclf.errors import UserError, require
-from jaxclf.saliency.query import Query, checked
+from jaxclf.models.taps import apply_with_taps, trace_outputs
+from jaxclf.saliency.query import Query, check_logits
 from jaxclf.types import Array, Logits
 
-OUTPUTS, CHANGES = "layer_outputs", "layer_changes"
-"""The variable collections."""
-NAME = "(output)"
-"""What a module's output is called in them: no module can have this name."""
+Taps = dict[str, Float[Array, "b ..."]]
+"""Arrays by the path of a layer, such as "block/conv2"."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """A module of a model that is called once."""
 
-    path: tuple[str, ...]
-    """Names of modules from the outside in."""
+    path: str
     output: jax.ShapeDtypeStruct
-    """Shape [b, h, w, c] and type of what it puts out."""
+    """Shape [b, h, w, c] and dtype of its output."""
 
-    def unchanged(self) -> Float[Array, "b h w c"]:
-        """The change of its output that changes nothing."""
-        return jnp.zeros(self.output.shape, self.output.dtype)
+    def make_zeros(self) -> Taps:
+        """Return a perturbation of its output by zeros."""
+        return {self.path: jnp.zeros(self.output.shape, self.output.dtype)}
 
 
-def spatial_layer(query: Query, path: str | None) -> Layer:
-    """The layer at a path such as "block/conv2", or the last one to put out [b, h, w, c].
+def tap_layers(query: Query) -> Callable[[Array, Taps], tuple[Logits, Taps]]:
+    """Return the model of a query as a function of images and perturbations.
 
-    Raises UserError where there is none, where it is called more than once, and for a model without modules.
+    The perturbations are added to the outputs of their layers; the results are the logits and these outputs.
     """
-    outputs = layer_outputs(query)
-    names = ", ".join(reversed(outputs))
+    model = _require_module(query)
+
+    def run(images: Array, perturbations: Taps) -> tuple[Logits, Taps]:
+        logits, outputs = apply_with_taps(
+            model, query.variables, images, lambda module: "/".join(module.path) in perturbations, perturbations
+        )
+        return check_logits(logits, images), {path: calls[0] for path, calls in outputs.items()}
+
+    return query.rewrite(run)
+
+
+def find_spatial_layer(query: Query, path: str | None) -> Layer:
+    """Return the layer at a path, or by default the last layer with an output [b, h, w, c].
+
+    Raises UserError if there is none, if it is called more than once, and for models without modules.
+    """
+    outputs = trace_outputs(_require_module(query), query.variables, query.images)
+    names = ", ".join(outputs)
     if path is None:
-        path = next((name for name, calls in outputs.items() if _is_spatial(calls[-1], query)), None)
+        path = next((name for name in reversed(outputs) if _is_spatial(outputs[name][-1], query)), None)
         if path is None:
-            raise UserError(f"no layer puts out [b, h, w, c], as a class-activation map needs; the layers are {names}")
+            raise UserError(
+                f"no layer has an output [b, h, w, c], as a class activation map needs; the layers are {names}"
+            )
     require(path in outputs, f"no layer {path!r}: the layers are {names}")
     calls = outputs[path]
     require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; choose one of {names}")
     shape = list(calls[0].shape)
-    require(_is_spatial(calls[0], query), f"layer {path!r} puts out {shape}: expected [b, h, w, c]")
-    return Layer(tuple(path.split("/")), calls[0])
+    require(_is_spatial(calls[0], query), f"layer {path!r} has the output shape {shape}: expected [b, h, w, c]")
+    return Layer(path, calls[0])
 
 
 def _is_spatial(output: jax.ShapeDtypeStruct, query: Query) -> bool:
     return len(output.shape) == 4 and output.shape[0] == query.images.shape[0]
 
 
-def layer_outputs(query: Query) -> dict[str, tuple[jax.ShapeDtypeStruct, ...]]:
-    """Shapes and types of what each layer puts out, call by call; the layer that ends last comes first."""
-    model = query.model
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{type(model).__name__} is no Linen module, so it has no layers to find; give the module")
-    order: list[tuple[str, ...]] = []
-
-    def note(module: nn.Module, output: Any) -> Any:
-        if module.path and isinstance(output, jax.Array) and module.sow(OUTPUTS, NAME, output):
-            order.append(module.path)
-        return output
-
-    _, outputs = traced(lambda images: _apply(model, query.variables, images, note), query.images)
-    return {"/".join(path): _at(outputs, path) for path in reversed(order)}
-
-
-def traced(function: Callable[[Any], Any], images: Any) -> Any:
-    """Shapes and types of what a function of images gives; every module of its model is run.
-
-    Under `nn.jit` a second module like another one is not, and who listens would not hear of it: so, without jit.
-    """
-    with jax.disable_jit():
-        return jax.eval_shape(function, images)
-
-
-def with_layer(query: Query, layer: Layer) -> Callable[[Any, Any], tuple[Logits, Float[Array, "b h w c"]]]:
-    """The model as a function of images and of a change of the layer's output: logits, and that output."""
-
-    def note(module: nn.Module, output: Any) -> Any:
-        if module.path == layer.path:
-            output = output + module.get_variable(CHANGES, NAME)
-            module.sow(OUTPUTS, NAME, output)
-        return output
-
-    def run(images, change):
-        changes: Any = {NAME: change}
-        for name in reversed(layer.path):
-            changes = {name: changes}
-        logits, outputs = _apply(query.model, {**query.variables, CHANGES: changes}, images, note)
-        return checked(logits, images), _at(outputs, layer.path)[0]
-
-    return query.rewrite(run)
-
-
-def _apply(model: nn.Module, variables: Any, images: Any, note: Callable[[nn.Module, Any], Any]) -> tuple[Any, Any]:
-    """Logits, and what `note`, which stands between each module and its output, leaves in the collection."""
-
-    def intercept(call, arguments, options, context):
-        output = call(*arguments, **options)
-        return note(context.module, output) if context.method_name == "__call__" else output
-
-    with nn.intercept_methods(intercept):
-        logits, state = model.apply(variables, images, train=False, mutable=[OUTPUTS])
-    return logits, state.get(OUTPUTS, {})
-
-
-def _at(outputs: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        outputs = outputs[name]
-    return outputs[NAME]
+def _require_module(query: Query) -> nn.Module:
+    if not isinstance(query.model, nn.Module):
+        raise UserError(f"{type(query.model).__name__} is not a Linen module, so it has no layers; pass the module")
+    return query.model

@@ -1,6 +1,6 @@
-"""Checkpoints of a run, and which of them are kept. The only file that knows Orbax.
+"""Checkpoints of a run, and which of them are kept. No other file uses Orbax.
 
-`<step>/` has what Orbax writes, in `state/`, and a manifest. It takes its name when both are whole.
+`<step>/` holds what Orbax writes, in `state/`, and a manifest. It gets its name when both are complete.
 """
 
 from __future__ import annotations
@@ -20,49 +20,50 @@ from typing import Any
 
 import jax
 
-from jaxclf.config_io import differences
+from jaxclf.config_io import find_differences
 from jaxclf.errors import UserError
 from jaxclf.io.files import sync
 from jaxclf.io.manifest import MANIFEST, DamagedError, check_files, read_manifest, write_manifest
 from jaxclf.training.distributed import is_main_process
 
-KEEP = 2  # the newest checkpoints, beside the best
+KEEP = 2  # newest checkpoints, besides the best one
 STATE = "state"  # what Orbax writes, within a checkpoint
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # what keeps a file from being written
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # errors that prevent writing
 
 
 @dataclass(frozen=True)
 class Saved:
-    """One checkpoint: its step, the validation metrics it can be chosen by, and what was noted with it."""
+    """One checkpoint: its step, its validation metrics, and the notes of the run."""
 
     step: int
     metrics: dict[str, float]
     notes: dict[str, Any]
     tree: dict[str, str]
-    """Type and shape of each array, by its place in the state."""
+    """Dtype and shape of each array, by its path in the state."""
 
 
 def score(metrics: dict[str, float]) -> float:
-    """What the best checkpoint has most of: accuracy or, where that is not measured, the least loss."""
+    """Return the score of validation metrics: accuracy or, if it is not measured, the negative loss."""
     return metrics["accuracy"] if "accuracy" in metrics else -metrics["loss"]
 
 
-def described(tree: Any) -> dict[str, str]:
-    """Type and shape of each array of a tree, by its place: `{".params['logits']['bias']": "float32[10]"}`."""
+def describe_arrays(tree: Any) -> dict[str, str]:
+    """Return dtype and shape of each array of a tree by path: `{".params['logits']['bias']": "float32[10]"}`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
-def best_of(saved: list[Saved]) -> Saved | None:
-    """The best by validation, the latest of equals; None where nothing was validated."""
+def choose_best(saved: list[Saved]) -> Saved | None:
+    """Return the best checkpoint by validation, the latest of equals; None without validation."""
     scored = [each for each in saved if each.metrics]
     return max(scored, key=lambda each: (score(each.metrics), each.step), default=None)
 
 
-def read(path: Path, verify: bool = False) -> Saved:
-    """What a checkpoint says of itself; raises DamagedError unless its manifest is as it was written.
+def read_saved(path: Path, verify: bool = False) -> Saved:
+    """Read the manifest of a checkpoint and, with `verify`, check all its files.
 
-    With `verify` all its files must be, too.
+    Raises:
+        DamagedError: If they are not as they were written.
     """
     content = read_manifest(path)
     if verify:
@@ -71,7 +72,7 @@ def read(path: Path, verify: bool = False) -> Saved:
 
 
 def remove(directory: Path) -> None:
-    """Remove what could not be written. Other threads of Orbax write on for a moment after the one that failed."""
+    """Remove an incomplete checkpoint. Other threads of Orbax keep writing for a moment after one has failed."""
     for _ in range(20):
         shutil.rmtree(directory, ignore_errors=True)
         time.sleep(0.05)
@@ -79,26 +80,28 @@ def remove(directory: Path) -> None:
             return
 
 
-def reason(error: Exception) -> str:
-    """What the system says of an error, where Orbax quotes it between other things; or its first line."""
+def _describe_cause(error: Exception) -> str:
+    """Return the message of the operating system that an error of Orbax quotes, or its first line."""
     text = str(error)
     known = next((os.strerror(code) for code in FULL if os.strerror(code) in text), None)
     return known or f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
 
 
 class Checkpoints:
-    """The checkpoints under a directory: the newest two, and the best by validation where there is any.
+    """The checkpoints in a directory: the newest two, and the best one by validation.
 
-    The best has the highest accuracy or, where that is not among the metrics, the lowest loss.
+    The best has the highest accuracy or, if that is not among the metrics, the lowest loss.
     """
 
     def __init__(self, directory: Path, writing: bool = False, about: dict[str, Any] | None = None):
-        """Open the directory. `writing` is for the run itself: what an interrupted save left is removed.
+        """Open the directory. All processes of a run open, save and restore together.
 
-        Every process of a run opens, saves and restores together, and writes a share of each array.
-        `about` (JSON) is put into every manifest.
+        Args:
+            directory: The directory of the checkpoints.
+            writing: Whether this is the run itself, which removes what an interrupted save has left.
+            about: JSON data for every manifest.
         """
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised too
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # its errors are raised as well
         self.directory, self.about = directory.absolute(), about or {}
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -106,40 +109,47 @@ class Checkpoints:
             self._clear()
 
     def _clear(self) -> None:
-        """Finish or remove what was left by a process that ended while it saved or removed."""
+        """Finish or remove what a process left that was killed while saving or removing a checkpoint."""
         for left in sorted(self.directory.glob(".*.partial")) + sorted(self.directory.glob(".*.replaced")):
             whole = self.directory / left.stem.removeprefix(".")
             if (left / MANIFEST).exists() and not whole.exists():
                 left.rename(whole)
             else:
                 shutil.rmtree(left)
-        for path in self._paths():
+        for path in self._list_paths():
             if not (path / MANIFEST).exists():
                 shutil.rmtree(path)
 
-    def _paths(self) -> list[Path]:
-        """The directories of checkpoints, by step."""
+    def _list_paths(self) -> list[Path]:
+        """Return the directories of the checkpoints, by step."""
         found = self.directory.iterdir() if self.directory.is_dir() else ()
         return sorted((path for path in found if path.name.isdecimal()), key=lambda path: int(path.name))
 
     @property
     def saved(self) -> list[Saved]:
-        """What is there, by step, as far as manifests can be read."""
+        """The checkpoints with a readable manifest, by step."""
         found = []
-        for path in self._paths():
+        for path in self._list_paths():
             with suppress(DamagedError):
-                found.append(read(path))
+                found.append(read_saved(path))
         return found
 
     @property
     def best(self) -> Saved | None:
-        """The best by validation, the latest of equals; None where nothing was validated."""
-        return best_of(self.saved)
+        """The best checkpoint by validation, the latest of equals; None without validation."""
+        return choose_best(self.saved)
 
     def save(self, step: int, state: Any, metrics: dict[str, float], notes: dict[str, Any]) -> None:
-        """Write the state and notes (JSON) in the background. `metrics` are those of validation, or empty.
+        """Save a checkpoint in the background. One of the same step is replaced.
 
-        A checkpoint of the same step is replaced. Raises UserError where the one before could not be written.
+        Args:
+            step: Optimizer updates done.
+            state: The state, on the devices.
+            metrics: Validation metrics, or empty.
+            notes: JSON data.
+
+        Raises:
+            UserError: If the previous checkpoint could not be written.
         """
         import orbax.checkpoint.experimental.v1 as ocp
 
@@ -147,15 +157,15 @@ class Checkpoints:
         partial = self.directory / f".{step}.partial"
         if is_main_process() and partial.exists():
             shutil.rmtree(partial)
-        content = {"step": step, "metrics": metrics, "notes": notes, "tree": described(state), **self.about}
-        with self._explained(step, partial):
-            # The train step is given this state's memory next: Orbax has copied it when this returns.
+        content = {"step": step, "metrics": metrics, "notes": notes, "tree": describe_arrays(state), **self.about}
+        with self._report_failures(step, partial):
+            # The next training step reuses this state's memory: Orbax has copied it when this returns.
             response = ocp.save_async(str(partial / STATE), state)
         self._writing = self._thread.submit(self._commit, step, partial, content, response.result)
 
     def _commit(self, step: int, partial: Path, content: dict[str, Any], written: Callable[[], None]) -> None:
-        """Once the arrays are written: note what the files are, give them their name, and remove what is not kept."""
-        with self._explained(step, partial):
+        """Once the arrays are written: write the manifest, rename the directory, and remove old checkpoints."""
+        with self._report_failures(step, partial):
             written()
             if not is_main_process():
                 return
@@ -171,92 +181,97 @@ class Checkpoints:
             self._retain(step)
 
     def _retain(self, step: int) -> None:
-        """Remove all but the best and the newest two; what is newer than `step` was gone back behind."""
+        """Remove all but the best and the newest two, and those after `step`, which a rollback has left."""
         past = [each for each in self.saved if each.step <= step]
-        kept = {each.step for each in (*past[-KEEP:], best_of(past)) if each}
-        for path in self._paths():
+        kept = {each.step for each in (*past[-KEEP:], choose_best(past)) if each}
+        for path in self._list_paths():
             if int(path.name) not in kept:
-                (path / MANIFEST).unlink(missing_ok=True)  # first: what has none does not count
+                (path / MANIFEST).unlink(missing_ok=True)  # first: a directory without manifest is no checkpoint
                 shutil.rmtree(path)
 
     @contextmanager
-    def _explained(self, step: int, partial: Path) -> Iterator[None]:
-        """Remove what could not be written, and say what is there; Orbax's errors are of many kinds."""
+    def _report_failures(self, step: int, partial: Path) -> Iterator[None]:
+        """Turn errors of Orbax, which are of many types, into a UserError; remove the incomplete checkpoint."""
         try:
             yield
         except Exception as error:
             remove(partial)
             left = [str(each.step) for each in self.saved]
             raise UserError(
-                f"the checkpoint of step {step} could not be written under {self.directory}: {reason(error)}; "
-                + (f"there are the steps {', '.join(left)}" if left else "there is none")
+                f"the checkpoint of step {step} could not be written to {self.directory}: {_describe_cause(error)}; "
+                + (f"saved checkpoints: {', '.join(left)}" if left else "no checkpoint is saved")
             ) from error
 
     def find(self, which: str) -> Saved:
-        """The checkpoint named `last`, `best` or by its step, once its files are found to be as they were written.
+        """Return a checkpoint whose files are verified.
 
-        Where they are not, `last` is the newest that is (`newest`), and the others raise UserError.
+        Args:
+            which: "last" (the newest undamaged one), "best" or a step.
+
+        Raises:
+            UserError: If there is no such checkpoint, or it is damaged.
         """
-        newest = self.newest() if which == "last" else None
+        newest = self.find_newest() if which == "last" else None
         if newest is not None:
             return newest
-        if not self._paths():
-            raise UserError(f"no checkpoint under {self.directory}; train first")
+        if not self._list_paths():
+            raise UserError(f"no checkpoint in {self.directory}; train first")
         saved = self.saved
-        named = best_of(saved) if which == "best" else next((each for each in saved if str(each.step) == which), None)
+        named = (
+            choose_best(saved) if which == "best" else next((each for each in saved if str(each.step) == which), None)
+        )
         if named is not None:
-            return read(self.directory / str(named.step), verify=True)
+            return read_saved(self.directory / str(named.step), verify=True)
         if which == "best":
-            raise UserError("no best checkpoint: this run had no validation images to choose by; use last")
+            raise UserError("no best checkpoint: this run has no validation split; use last")
         steps = ", ".join(str(each.step) for each in saved)
-        raise UserError(f"no checkpoint {which!r} under {self.directory}; there are last, best and the steps {steps}")
+        raise UserError(f"no checkpoint {which!r} in {self.directory}; expected last, best or one of the steps {steps}")
 
-    def newest(self) -> Saved | None:
-        """The newest checkpoint whose files are as they were written; None where there is none at all.
+    def find_newest(self) -> Saved | None:
+        """Return the newest undamaged checkpoint; None if there is none at all. Damaged ones are reported.
 
-        Damaged ones are named. Raises UserError where all are.
+        Raises:
+            UserError: If all are damaged.
         """
         items: list[str] = []
-        for path in reversed(self._paths()):
+        for path in reversed(self._list_paths()):
             try:
-                found = read(path, verify=True)
+                found = read_saved(path, verify=True)
             except DamagedError as error:
                 items += [f"{path.name}/{item}" for item in error.items]
                 continue
             if items:
-                print(
-                    f"damaged checkpoints under {self.directory} are passed over:", *items, sep="\n  ", file=sys.stderr
-                )
+                print(f"skipping damaged checkpoints in {self.directory}:", *items, sep="\n  ", file=sys.stderr)
             return found
         if items:
-            raise UserError(f"no checkpoint under {self.directory} is whole; train anew in another --workdir", items)
+            raise UserError(f"all checkpoints in {self.directory} are damaged; train again in another --workdir", items)
         return None
 
     def restore(self, saved: Saved, like: Any) -> Any:
-        """The state of a checkpoint that `find` gave. `like` has its structure, shapes, dtypes and shardings."""
+        """Restore the state of a checkpoint with the structure, shapes, dtypes and shardings of `like`."""
         import orbax.checkpoint.experimental.v1 as ocp
 
         def abstract(leaf):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
-        changed = differences(saved.tree, described(like))
+        changed = find_differences(saved.tree, describe_arrays(like))
         if changed:
             raise UserError(
-                f"the checkpoint of step {saved.step} under {self.directory} is of another network or optimizer; "
-                "its arrays, and those that belong:",
+                f"the checkpoint of step {saved.step} in {self.directory} is of another network or optimizer; "
+                "its arrays -> expected arrays:",
                 changed,
             )
         path = self.directory / str(saved.step) / STATE
         return ocp.load(str(path), jax.tree.map(abstract, like))
 
     def wait(self) -> None:
-        """Wait for what is being written; raises UserError where that fails."""
+        """Wait for the checkpoint being written; raise UserError if that fails."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def close(self) -> None:
-        """Wait for what is being written, and let go of the directory."""
+        """Wait for the checkpoint being written, and stop the thread."""
         try:
             self.wait()
         finally:

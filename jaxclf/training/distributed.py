@@ -1,4 +1,4 @@
-"""The processes of a run: one or, brought together by JAX before any of them touches a device, several."""
+"""The processes of a run: one, or several that JAX connects before any of them uses a device."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxclf.errors import UserError, require
 
-# What JAX reads of SLURM; a batch script and an interactive shell lack some of it.
+# Variables that JAX reads under SLURM; a batch script and an interactive shell lack some of them.
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 INDEXED_JOB = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")
 AUTO = "auto"
-GRACE = 5.0  # seconds the others have to fail for the same reason, before process 0, which holds them together, ends
+GRACE = 5.0  # seconds the other processes have to report the same error before process 0, the coordinator, exits
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together. Without any of these, those that SLURM or Kubernetes started are found."""
+    """The processes that train together. By default those that SLURM or Kubernetes has started."""
 
     coordinator: str | None = None
-    """HOST:PORT where process 0 listens for the others; or auto, and JAX looks for any cluster it knows."""
+    """HOST:PORT of process 0, or auto: any cluster that JAX detects."""
     num_processes: int | None = None
-    """How many processes train together; 1 alone, whatever the cluster."""
+    """Number of processes; 1 ignores the cluster."""
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """Index of this process, from 0."""
 
     def __post_init__(self):
         given = (self.coordinator, self.num_processes, self.process_id)
@@ -56,35 +56,38 @@ class Processes:
         require(0 <= this < count, f"process_id={this}: expected 0 to {count - 1}")
 
 
-def slurm_tasks() -> int:
-    """Tasks of the SLURM step this process is one of; 1 outside of any."""
+def count_slurm_tasks() -> int:
+    """Return the number of tasks of this SLURM step; 1 outside of SLURM."""
     if any(name not in os.environ for name in SLURM):
         return 1
-    # An interactive shell keeps the allocation's number, of which it is only one.
+    # An interactive shell inherits the number of tasks of the allocation, but is only one of them.
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", os.environ["SLURM_NTASKS"]))
 
 
 def require_single_process(command: str) -> None:
-    """Raise UserError where SLURM started several tasks of a command that runs in one process."""
-    tasks = slurm_tasks()
+    """Raise UserError if SLURM started several tasks of a command that runs in one process."""
+    tasks = count_slurm_tasks()
     require(tasks == 1, f"{command} runs in one process and SLURM started {tasks}; start it by srun --ntasks=1")
 
 
 def initialize(processes: Processes) -> None:
-    """Bring the processes of a run together, where there are several, as long as no device has been touched.
+    """Connect the processes of a run, if there are several. From then on only process 0 prints.
 
-    From then on only process 0 prints. Raises UserError where JAX finds no cluster or not all it needs of one.
+    Must be called before any device is used.
+
+    Raises:
+        UserError: If JAX finds no cluster or cannot connect to it.
     """
     arguments = _initialize_arguments(processes)
     if arguments is None:
         return
-    # JAX would keep SIGTERM for itself, to be asked about: the process should end by it, as one alone does.
+    # JAX would catch SIGTERM for its own polling: the process should stop by it, as a single process does.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**arguments)
     except Exception as error:  # JAX's, Kubernetes' and the resolver's are of many kinds
         raise UserError(
-            f"the processes do not come together: {error}\n--num-processes 1 trains alone; see docs/scaling.md"
+            f"jax.distributed could not be initialized: {error}\n--num-processes 1 trains alone; see docs/scaling.md"
         ) from error
     sys.excepthook = _exit_with_traceback
     count, here = jax.device_count(), jax.local_device_count()
@@ -95,7 +98,7 @@ def initialize(processes: Processes) -> None:
 
 
 def _initialize_arguments(processes: Processes) -> dict[str, Any] | None:
-    """What JAX is told; nothing where it finds out itself, and None where there is one process."""
+    """Return the arguments for JAX: none if it detects the cluster, and None for a single process."""
     if processes.num_processes == 1:
         return None
     if processes.coordinator not in (None, AUTO):
@@ -107,20 +110,20 @@ def _initialize_arguments(processes: Processes) -> dict[str, Any] | None:
             "process_id": processes.process_id,
             "cluster_detection_method": "deactivate",
         }
-    if processes.coordinator or slurm_tasks() > 1 or all(name in os.environ for name in INDEXED_JOB):
+    if processes.coordinator or count_slurm_tasks() > 1 or all(name in os.environ for name in INDEXED_JOB):
         print("waiting for the other processes of the cluster", flush=True)
         return {}
     return None
 
 
 def is_main_process() -> bool:
-    """Whether this is process 0: it alone writes and prints."""
+    """Return whether this is process 0, which alone writes and prints."""
     return jax.process_index() == 0
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """The block in process 0, then in the others, for which what the first one prepared is there."""
+    """Run the block in process 0 first, then in the others, which find what it has prepared."""
     several = jax.process_count() > 1
     if several and not is_main_process():
         barrier()
@@ -130,17 +133,18 @@ def main_process_first() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait until every process has come here.
+    """Wait until every process has called this.
 
-    CPUs that first compute together must all come within 30 s; from then on they wait as long as it takes. So this is
-    done once before there is a reason to be late: with a device of each process, as Orbax waits, and with all.
+    On CPUs the first collective of a set of devices must be joined within 30 s; later ones wait as long as it takes. So
+    the first ones happen here, before any process can be late: with one device of each process, as Orbax uses, and with
+    all devices.
     """
     sync_global_devices("meet")
-    jax.block_until_ready(_global_maximum(1.0))
+    jax.block_until_ready(_reduce_maximum(1.0))
 
 
-def _global_maximum(value: float) -> jax.Array:
-    """The largest of the values of all processes, as a computation of all devices."""
+def _reduce_maximum(value: float) -> jax.Array:
+    """Return the maximum of a value over all processes, computed on all devices."""
     mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
     values = np.full(jax.local_device_count(), value, np.float32)
     sharded = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("all")), values)
@@ -148,35 +152,37 @@ def _global_maximum(value: float) -> jax.Array:
 
 
 def share_signal(wanted: Callable[[], int]) -> Callable[[], int]:
-    """What a process of the run wants, or 0; all must ask at the same times, and get the same answer.
+    """Return a function that gives the signal of any process, or 0; all must call it at the same times.
 
-    With several it is that of the time before: so no process waits for what its devices are doing.
+    With several processes it returns the result of the call before, so that none waits for its devices.
+    JAX's `reached_preemption_sync_point` does the same for SIGTERM alone, and needs a service that takes the signal
+    from the process.
     """
     if jax.process_count() == 1:
         return wanted
     before: list[jax.Array] = []
 
     def asked() -> int:
-        before.append(_global_maximum(wanted()))
+        before.append(_reduce_maximum(wanted()))
         if jax.default_backend() == "cpu":
-            before[-1].block_until_ready()  # programs that overlap may wait for one another for ever
+            before[-1].block_until_ready()  # programs that overlap may deadlock
         return int(before.pop(0)) if len(before) > 1 else 0
 
     return asked
 
 
 def all_processes_agree(number: int) -> bool:
-    """Whether every process says the same number."""
+    """Return whether a number is the same in every process."""
     return jax.process_count() == 1 or len(np.unique(process_allgather(np.int32(number)))) == 1
 
 
 def process_prefix() -> str:
-    """What a process of several begins its errors with; nothing where there is one."""
+    """Return what errors of one of several processes begin with; empty for a single process."""
     return f"process {jax.process_index()}: " if jax.distributed.is_initialized() else ""
 
 
 def exit_process(code: int) -> None:
-    """End a process that failed, where it is one of several: an ordinary end waits for those that wait for it."""
+    """Exit at once if this is one of several processes: a normal exit would wait for processes that wait for it."""
     if not jax.distributed.is_initialized():
         return
     sys.stdout.flush()
@@ -190,7 +196,7 @@ def _exit_with_traceback(kind: type[BaseException], error: BaseException, trace:
     sys.__excepthook__(kind, error, trace)
     if isinstance(error, jax.errors.JaxRuntimeError):
         print(
-            f"{process_prefix()}where this is about a connection, another process has ended: see what it said",
+            f"{process_prefix()}if this is about a connection, another process has ended: see its output",
             file=sys.stderr,
         )
     exit_process(1)

@@ -1,4 +1,4 @@
-"""Evaluation: every example counts exactly once."""
+"""Evaluation of a split: every example counts exactly once, whatever the batch size."""
 
 from __future__ import annotations
 
@@ -8,48 +8,64 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxclf.training.devices import Devices
-from jaxclf.training.pipeline import eval_batches
-from jaxclf.training.step import Recipe, summarize, zero_stats
+from jaxclf.training.pipeline import read_eval_batches
+from jaxclf.training.state import summarize, zero_sums
+from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Batch, Split, Variables
 
 
-def batch_shape(split: Split, batch_size: int) -> Batch:
-    """The shapes and dtypes of a batch of a split."""
-    images, labels = split.images[:1], split.labels
+class Evaluation(NamedTuple):
+    """Metrics of a split, and the logits they were computed from."""
+
+    values: dict[str, Any]
+    """Loss and metrics by name."""
+    logits: Float[np.ndarray, "n classes"]
+    """Empty if the logits were not kept."""
+
+
+def get_batch_shape(split: Split, batch_size: int) -> Batch:
+    """Return the shapes and dtypes of a training batch of a split."""
+    images, labels, weights = split.images[:1], split.labels, split.sample_weight
     return Batch(
         jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype),
         jax.ShapeDtypeStruct((batch_size, *labels.shape[1:]), labels.dtype),
         jax.ShapeDtypeStruct((batch_size,), jnp.bool_),
+        None if weights is None else jax.ShapeDtypeStruct((batch_size,), weights.dtype),
     )
 
 
-class Evaluation(NamedTuple):
-    """What a model makes of a split."""
-
-    values: dict[str, Any]  # loss and metrics
-    logits: np.ndarray  # [n, classes], or empty where they were not asked for
-
-
 def evaluate(
-    recipe: Recipe,
+    step_config: StepConfig,
     devices: Devices,
     eval_step: Callable,
     variables: Variables,
     split: Split,
     batch_size: int,
     keep_logits: bool = False,
-    between: Callable[[], None] = lambda: None,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Evaluate every example of a split exactly once, whatever the batch size; `between` is called after each."""
+    """Evaluate every example of a split exactly once.
+
+    Args:
+        step_config: The model, loss and metrics.
+        devices: The devices that `eval_step` was compiled for.
+        eval_step: What `devices.compile_eval_step` returned.
+        variables: The variables of the model.
+        split: The examples.
+        batch_size: Images per batch, at most; the result does not depend on it.
+        keep_logits: Also return the logits of all examples.
+        after_batch: Called after each batch.
+    """
     batch_size = -(-min(batch_size, len(split)) // devices.mesh.size) * devices.mesh.size
-    stats = devices.replicate(zero_stats(recipe, batch_shape(split, batch_size)))
+    sums = devices.replicate(zero_sums(step_config, get_batch_shape(split, batch_size)))
     logits = []
-    for batch in eval_batches(split, batch_size, devices.rows(batch_size)):
-        stats, batch_logits = eval_step(variables, stats, batch)
+    for batch in read_eval_batches(split, batch_size, devices.get_local_rows(batch_size)):
+        sums, batch_logits = eval_step(variables, sums, batch)
         if keep_logits:
             logits.append(batch_logits)
-        between()
+        after_batch()
     kept = np.concatenate(jax.device_get(logits))[: len(split)] if logits else np.empty((0, 0), np.float32)
-    return Evaluation(summarize(recipe, stats), kept)
+    return Evaluation(summarize(step_config, sums), kept)

@@ -1,6 +1,6 @@
-"""tf.data feeds training by address: batch k is a pure function of (seed, k), so there is no iterator to save.
+"""The input pipeline of tf.data. Batch k is a pure function of (seed, k), so there is no iterator to save.
 
-Images stay as they are stored (uint8) until they are on the device. TensorFlow never sees an accelerator.
+Images stay as they are stored (uint8) until they are on the device. TensorFlow never uses an accelerator.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Integer
 
 from jaxclf.errors import UserError
 from jaxclf.types import Batch, Remainder, Split
 
-AT_ONCE = 4  # batches made side by side
+AT_ONCE = 4  # batches prepared in parallel
 Rows = Integer[np.ndarray, " rows"]
 
 
 @cache
-def tensorflow() -> Any:
-    """TensorFlow, imported on first use (seconds) and kept off every accelerator."""
+def import_tensorflow() -> Any:
+    """Import TensorFlow on first use, which takes seconds, and hide all accelerators from it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its banner ignores the log level
-    with _garbage_kept():  # a sixth of the import would go into looking for some (docs/log.md)
+    with _disable_gc():  # garbage collection would take a sixth of the import (docs/log.md)
         import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
@@ -40,8 +41,8 @@ def tensorflow() -> Any:
 
 
 @contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Inside the block nothing is looked for that only refers to itself."""
+def _disable_gc() -> Iterator[None]:
+    """Disable garbage collection inside the block."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -51,8 +52,8 @@ def _garbage_kept() -> Iterator[None]:
             gc.enable()
 
 
-def steps_per_epoch(examples: int, batch_size: int, remainder: Remainder) -> int:
-    """Batches of an epoch, the short one at its end dropped or padded."""
+def count_steps_per_epoch(examples: int, batch_size: int, remainder: Remainder) -> int:
+    """Return the number of batches of an epoch; the last partial one is dropped or padded."""
     steps = examples // batch_size if remainder == "drop" else -(-examples // batch_size)
     if steps == 0:
         raise UserError(
@@ -62,8 +63,8 @@ def steps_per_epoch(examples: int, batch_size: int, remainder: Remainder) -> int
     return steps
 
 
-def executions(start: int, stop: int, steps: int, together: int) -> list[range]:
-    """The steps `start` to `stop` (excluded) in groups of `together`, shorter ones at the ends of epochs of `steps`."""
+def group_steps(start: int, stop: int, steps: int, together: int) -> list[range]:
+    """Return the steps `start` to `stop` (excluded) in groups of `together`; a group ends with its epoch of `steps`."""
     found = []
     while start < stop:
         end = min(start - start % steps + steps, stop)
@@ -72,7 +73,7 @@ def executions(start: int, stop: int, steps: int, together: int) -> list[range]:
     return found
 
 
-def train_batches(
+def read_train_batches(
     split: Split,
     *,
     batch_size: int,
@@ -83,14 +84,21 @@ def train_batches(
     rows: Rows | None = None,
     together: int | None = None,
 ) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop` (excluded) of a run, every epoch in an order of its own.
+    """Yield the batches of some steps of a run. Every epoch has an order of its own.
 
-    Each has `batch_size` rows; those beyond the end of an epoch are padding. `rows` are the places in the batch of
-    those to read, where the others are read elsewhere: by default all of them. With `together` the batches of each of
-    `executions` come as one, [together, rows, ...]; behind its last one that is repeated.
+    Args:
+        split: The training images.
+        batch_size: Rows of a batch; those beyond the end of an epoch are padding.
+        remainder: "drop" or "pad" the last partial batch of an epoch.
+        seed: The seed of the order.
+        start: The first step.
+        stop: The last step, excluded.
+        rows: Positions in the batch of the rows to read, where other processes read the others; by default all.
+        together: Yield the batches of each group of `group_steps` as one, [together, rows, ...]. A shorter group
+            repeats its last batch.
     """
-    tf = tensorflow()
-    examples, steps = len(split), steps_per_epoch(len(split), batch_size, remainder)
+    tf = import_tensorflow()
+    examples, steps = len(split), count_steps_per_epoch(len(split), batch_size, remainder)
     places = tf.constant(np.arange(batch_size) if rows is None else rows, tf.int64)
 
     def order(step):
@@ -105,17 +113,18 @@ def train_batches(
         indices = tf.random.experimental.index_shuffle(tf.minimum(positions, examples - 1), mixed, examples - 1)
         return indices, positions < examples
 
-    firsts = np.array([some[0] for some in executions(start, stop, steps, together or 1)], np.int64)
+    firsts = np.array([some[0] for some in group_steps(start, stop, steps, together or 1)], np.int64)
     batches = _fetch(tf.data.Dataset.from_tensor_slices(firsts), order, split)
     if together is None:
         return batches
-    return (Batch(*(x.reshape(together, len(places), *x.shape[1:]) for x in joined)) for joined in batches)
+    return (jax.tree.map(lambda x: x.reshape(together, len(places), *x.shape[1:]), joined) for joined in batches)
 
 
-def eval_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
-    """Every example once, in order; the last batch is padded to `batch_size` rows. `rows` as in `train_batches`.
+def read_eval_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
+    """Yield every example once, in order; the last batch is padded to `batch_size` rows.
 
-    Nothing is shuffled, so it needs no TensorFlow: eval.py starts seconds earlier.
+    Nothing is shuffled, so TensorFlow is not needed: evaluation starts seconds earlier. `rows` as in
+    `read_train_batches`.
     """
     places = np.arange(batch_size) if rows is None else rows
 
@@ -124,11 +133,11 @@ def eval_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Ite
         indices = np.minimum(positions, len(split) - 1)
         return Batch(split.images[indices], split.labels[indices], positions < len(split))
 
-    return _ahead(batch, steps_per_epoch(len(split), batch_size, "pad"))
+    return _prefetch(batch, count_steps_per_epoch(len(split), batch_size, "pad"))
 
 
-def _ahead(make: Callable[[int], Batch], steps: int) -> Iterator[Batch]:
-    """The batches of steps 0, 1, ... in order, the next ones made by threads meanwhile."""
+def _prefetch(make: Callable[[int], Batch], steps: int) -> Iterator[Batch]:
+    """Yield the batches of steps 0, 1, ... in order; threads prepare the next ones meanwhile."""
     pool, pending = ThreadPoolExecutor(AT_ONCE), deque[Future[Batch]]()
     try:
         for step in range(steps):
@@ -142,29 +151,30 @@ def _ahead(make: Callable[[int], Batch], steps: int) -> Iterator[Batch]:
 
 
 def _fetch(steps: Any, order: Callable, split: Split) -> Iterator[Batch]:
-    """The batches of steps, ahead of their use. `order` gives the indices and the mask of a step."""
-    tf = tensorflow()
+    """Yield the batches of steps, fetched ahead. `order` gives the indices and the mask of a step."""
+    tf = import_tensorflow()
     failures: list[Exception] = []
     gather = _gather(split, failures)
+    weights = () if split.sample_weight is None else (tf.constant(split.sample_weight),)
 
     @tf.autograph.experimental.do_not_convert
     def batch(step):
         indices, mask = order(step)
-        return *gather(indices), mask
+        return *gather(indices), mask, *(tf.gather(each, indices) for each in weights)
 
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread sleeps up to a minute, and the end of a feed waits for it
     batches = steps.map(batch, num_parallel_calls=AT_ONCE, deterministic=True).prefetch(2).with_options(options)
-    return _uninterrupted(map(Batch._make, batches.as_numpy_iterator()), failures)
+    return _defer_interrupts((Batch(*arrays) for arrays in batches.as_numpy_iterator()), failures)
 
 
-def _uninterrupted(batches: Iterator[Batch], failures: list[Exception]) -> Iterator[Batch]:
-    """The same batches; Ctrl-C is answered between them: inside TensorFlow it can end in a crash (docs/log.md).
+def _defer_interrupts(batches: Iterator[Batch], failures: list[Exception]) -> Iterator[Batch]:
+    """Yield the same batches, and let Ctrl-C through between them: inside TensorFlow it can crash (docs/log.md).
 
-    An error of the image source is raised as it was, not as what TensorFlow makes of it.
+    An error of the image source is raised as it was, not as TensorFlow reports it.
     """
     while True:
-        with _interrupt_held():
+        with _hold_interrupt():
             batch = next(batches, None)
         if failures:
             raise failures[0]
@@ -174,8 +184,8 @@ def _uninterrupted(batches: Iterator[Batch], failures: list[Exception]) -> Itera
 
 
 @contextmanager
-def _interrupt_held() -> Iterator[None]:
-    """Raise the KeyboardInterrupt of a Ctrl-C that comes inside the block at its end."""
+def _hold_interrupt() -> Iterator[None]:
+    """Raise the KeyboardInterrupt of a Ctrl-C inside the block at its end."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # nothing would be raised here
@@ -191,8 +201,8 @@ def _interrupt_held() -> Iterator[None]:
 
 
 def _gather(split: Split, failures: list[Exception]) -> Callable[[Any], tuple[Any, Any]]:
-    """Images and labels by index: of an array within TensorFlow, twice as fast, of other sources through Python."""
-    tf = tensorflow()
+    """Return a function that gathers images and labels: arrays within TensorFlow, twice as fast, others in Python."""
+    tf = import_tensorflow()
     if isinstance(split.images, np.ndarray):
         images, labels = tf.constant(split.images), tf.constant(split.labels)
         return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))

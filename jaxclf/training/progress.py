@@ -1,4 +1,4 @@
-"""How far a run has come: what a checkpoint notes beside the state, so that a resumed run is the same run."""
+"""How far a run has come. Checkpoints note it beside the state, so that a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from jaxclf.training.checkpoint import score
 
 @dataclass
 class Progress:
-    """Counts, seconds and results of a run since its beginning, whatever resumed it."""
+    """Counts, seconds and metrics of a run since its beginning, whichever processes trained it."""
 
     steps_done: int = 0
-    """Optimiser updates."""
+    """Optimizer updates."""
     epochs_done: int = 0
-    """Trained and evaluated."""
+    """Epochs trained and evaluated."""
     train_seconds: float = 0.0
-    """Of steps alone."""
+    """Duration of the steps, without evaluation and checkpoints."""
     data_wait_seconds: float = 0.0
-    """Of those, how long the loop waited for batches."""
+    """The part of it in which the loop waited for batches while the device was idle, at most."""
     interval_seconds: float = 0.0
-    """Since the last log line, when the last checkpoint was saved."""
+    """Duration since the last log line, when the last checkpoint was saved."""
     images_left_out: int = 0
-    """Over all epochs, because numbers were not finite."""
+    """Images of skipped, non-finite updates, over all epochs."""
     latest: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What was measured in the last epoch, by split."""
+    """Metrics of the last epoch, by split."""
     best_score: float | None = None
-    """Of validation; None where it was never looked at."""
+    """Best validation score; None before the first evaluation."""
     best_epoch: int = 0
     """Epochs done when it was reached."""
 
     @classmethod
-    def noted(cls, notes: Mapping[str, Any]) -> Progress:
-        """That of a checkpoint's notes."""
+    def from_notes(cls, notes: Mapping[str, Any]) -> Progress:
+        """Return the progress that a checkpoint notes."""
         return cls(**{each.name: notes[each.name] for each in fields(cls)})
 
     def end_epoch(self, evaluated: bool) -> None:
-        """Count an epoch and, where it was evaluated on validation images, keep the best; equal is not better."""
+        """Count an epoch and, if it was evaluated on validation images, keep the best one, the first of equals."""
         self.epochs_done += 1
         if not evaluated:
             return

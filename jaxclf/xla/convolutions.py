@@ -1,148 +1,134 @@
-"""Programs with convolutions, written and compiled so that XLA's CPU backend runs them fast (docs/log.md)."""
+"""Convolutions rewritten so that XLA's CPU backend runs them fast. Measurements are in docs/log.md."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable
-from functools import cache, partial, reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxclf.types import Array
-from jaxclf.xla.interpreter import Interpreter, bound, mentions
+from jaxclf.xla.interpreter import Interpreter, Value, bind, has_primitive
+from jaxclf.xla.options import has_fast_convolutions, is_onednn_faster, select_options
+from jaxclf.xla.space_to_depth import space_to_depth
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
-PARTS = 4
-"""In how many parts the examples of a weight gradient are added up."""
-THIN = 4
-"""Most channels of images that are convolved block by block."""
-YNN_OFF = {"xla_cpu_experimental_ynn_fusion_type": ""}
-ONEDNN = {"xla_cpu_experimental_onednn_custom_call": True}
+BATCH_PARTS = 4
+"""Number of parts of the batch over which a weight gradient is summed."""
+MAX_THIN_CHANNELS = 4
+"""Largest number of channels of the images that are convolved in blocks."""
 
 
-def fast_convolutions(function: Callable) -> Callable:
-    """The same function, its convolutions written as XLA's CPU backend runs them fast; on others as it is."""
+def rewrite_convolutions(function: Callable) -> Callable:
+    """Rewrite the convolutions of a function for XLA's CPU backend.
+
+    Args:
+        function: A function of pytrees of arrays, differentiated already.
+
+    Returns:
+        A function with the same results up to rounding. It is the function as written on other backends, and with
+        `JAXCLF_FAST_CONVOLUTIONS=0`.
+    """
     return partial(FastConvolutions().run, function)
 
 
 class FastConvolutions(Interpreter):
-    """Rewrites the convolutions of a program, once it is differentiated; `run` once, then `compiler_options` is known.
+    """Rewrites the convolutions of a differentiated function, and finds the compiler options for it.
 
-    The backend brings convolutions into the order its library knows, [b, ..., c] and [..., c, features], but only
-    those of the outermost program; inside a loop the others become plain nested loops, ten times slower (jax #12868).
-    So all are written in that order, behind barriers: XLA would fold the transpositions back in. Weight gradients
-    are added up from parts of the batch, and images of few channels convolved in blocks of 2 x 2 places.
-    Convolutions in bodies that cannot be entered stay as they are.
+    All convolutions get the layout of XLA's CPU library, images [b, ..., c] and kernels [..., c, features]. Weight
+    gradients are summed over parts of the batch, and images with few channels are convolved in blocks of 2 x 2 pixels.
+    Convolutions in bodies that the interpreter does not enter stay as they are. After `run`, `compiler_options` has
+    the options.
     """
 
+    # XLA makes this change of layout only in the outermost program. Convolutions inside a loop become nested loops
+    # instead, which are ten times slower (jax #12868). The barriers keep XLA from folding the transpositions back in.
+
     def __init__(self):
-        self.needed = False
-        self.found = False
-        self.hidden = False
+        self._is_active = False
+        self._has_convolution = False
+        self._has_hidden_product = False
 
     def run(self, function: Callable, *arguments: Any) -> Any:
-        """What a function gives, on a CPU by convolutions written anew."""
-        return super().run(function, *arguments) if jax.default_backend() == "cpu" else function(*arguments)
+        """Evaluate a function with its convolutions rewritten, if `has_fast_convolutions()`."""
+        return super().run(function, *arguments) if has_fast_convolutions() else function(*arguments)
 
-    def evaluate(self, jaxpr: Any, arguments: list[Any]) -> list[Any]:
-        """The outputs of a closed jaxpr; the first is the whole program, and shows if there is anything to do."""
-        self.needed = self.needed or any(mentions(eqn, CONVOLUTION) for eqn in jaxpr.jaxpr.eqns)
+    def evaluate(self, jaxpr: ClosedJaxpr, arguments: list[Value]) -> list[Value]:
+        """Return the outputs of a closed jaxpr."""
+        # The first jaxpr is the whole program. One without convolutions is left as it is.
+        self._is_active = self._is_active or any(has_primitive(eqn, CONVOLUTION) for eqn in jaxpr.jaxpr.eqns)
         return super().evaluate(jaxpr, arguments)
 
-    def concerns(self, eqn: Any, arguments: list[Any]) -> bool:
-        """Convolutions and, because oneDNN takes these too, the matrix products beside them."""
-        return self.needed and (mentions(eqn, CONVOLUTION) or mentions(eqn, PRODUCT))
+    def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
+        """Return True for convolutions and, because oneDNN computes them too, matrix products."""
+        return self._is_active and (has_primitive(eqn, CONVOLUTION) or has_primitive(eqn, PRODUCT))
 
-    def operation(self, eqn: Any, arguments: list[Any]) -> Any:
-        """A convolution or a product, with nothing to be fused to it: see `compiler_options`."""
+    def process_primitive(self, eqn: JaxprEqn, arguments: list[Any]) -> Any:
+        """Return the outputs of a convolution or a product, with a barrier where oneDNN needs one."""
         name = eqn.primitive.name
         if name == CONVOLUTION:
-            self.found = True
-            return _convolution(eqn, arguments)
+            self._has_convolution = True
+            return _convolve(eqn, *arguments)
         if name == "while":
-            return self._while(eqn.params, arguments)
-        outputs = bound(eqn, arguments)
+            return self._evaluate_while(eqn.params, arguments)
+        outputs = bind(eqn, arguments)
         if name == PRODUCT:
-            return lax.optimization_barrier(outputs) if onednn_helps() else outputs
-        self.hidden = True
+            return lax.optimization_barrier(outputs) if is_onednn_faster() else outputs
+        self._has_hidden_product = True
         return outputs
 
-    def _while(self, params: dict[str, Any], arguments: list[Any]) -> list[Any]:
+    def _evaluate_while(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
 
-        def goes_on(carry):
+        def condition(carry: list[Value]) -> Value:
             return self.evaluate(params["cond_jaxpr"], [*arguments[:first], *carry])[0]
 
-        def turn(carry):
+        def body(carry: list[Value]) -> list[Value]:
             return self.evaluate(params["body_jaxpr"], [*arguments[first:last], *carry])
 
-        return jax.lax.while_loop(goes_on, turn, arguments[last:])
+        return lax.while_loop(condition, body, arguments[last:])
 
     @property
-    def compiler_options(self) -> dict[str, Any] | None:
-        """XLA's options for the program; None without convolutions, none against flags of the user's own.
-
-        With oneDNN jax 0.12 miscompiles x * sigmoid(x) behind a convolution or a product (gradients are wrong by a
-        third of the largest): it fuses them. So there are barriers between, and no oneDNN where one is out of reach.
-        """
-        if not self.found:
-            return None
-        options = YNN_OFF | (ONEDNN if onednn_helps() and not self.hidden else {})
-        flags = os.environ.get("XLA_FLAGS", "")
-        return options if known(tuple(options.items())) and not any(name in flags for name in options) else None
+    def compiler_options(self) -> dict[str, bool | str] | None:
+        """XLA's options for the program; None if there are none, as for a program without convolutions."""
+        # oneDNN of jax 0.12 fuses x * sigmoid(x) into the convolution or product before it and miscompiles it:
+        # gradients are wrong by a third of the largest. Hence the barriers, and no oneDNN if a product has none.
+        options = select_options(onednn=not self._has_hidden_product) if self._has_convolution else ()
+        return dict(options) or None
 
 
-@cache
-def known(options: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether this XLA has the options, which are experimental."""
-    try:
-        jax.jit(lambda x: x, compiler_options=dict(options)).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-def onednn_helps() -> bool:
-    """Whether oneDNN's convolutions were measured to be faster: twice with jax 0.12, as fast with 0.10."""
-    return jax.__version_info__ >= (0, 12) and platform.machine() in ("x86_64", "AMD64")
-
-
-def _convolution(eqn: Any, arguments: list[Any]) -> Any:
-    """A convolution of any order in the plain one: images [b, ..., c], kernel [..., c, features]."""
+def _convolve(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
+    """Return a convolution of any layout, computed in the layout [b, ..., c] and [..., c, features]."""
     numbers = eqn.params["dimension_numbers"]
     (b, c, *space), (features, into, *window) = numbers.lhs_spec, numbers.rhs_spec
     (out_b, out_c, *out_space) = numbers.out_spec
-    orders = (b, *space, c), (*window, into, features)
-    images, kernel = arguments
-    shape = eqn.outvars[0].aval.shape
-    if _is_weight_gradient(eqn, kernel, [shape[axis] for axis in out_space]):
-        # Rows of every part lie on every device, so that none have to move.
-        pairs = zip(_parts(images, c), _parts(kernel, into), strict=True)
-        outputs = reduce(jnp.add, (_in_order(eqn, *_ordered(pair, orders)) for pair in pairs))
+    layouts = (b, *space, c), (*window, into, features)
+    output: Any = eqn.outvars[0].aval
+    sides = [output.shape[axis] for axis in out_space]
+    if _is_weight_gradient(eqn, kernel, sides):
+        pairs = zip(_split_batch(images, c), _split_batch(kernel, into), strict=True)
+        outputs = reduce(jnp.add, (_convolve_channels_last(eqn, *_transpose(pair, layouts)) for pair in pairs))
     else:
-        images, kernel = _ordered((images, kernel), orders)
-        suits = _suits_blocks(eqn, images, kernel, shape, out_space)
-        outputs = _in_blocks(eqn, images, kernel) if suits else _in_order(eqn, images, kernel)
+        images, kernel = _transpose((images, kernel), layouts)
+        suits_blocks = _is_thin(eqn, images, kernel, sides) and not is_onednn_faster()
+        outputs = (_convolve_blocks if suits_blocks else _convolve_channels_last)(eqn, images, kernel)
     return outputs.transpose(np.argsort((out_b, *out_space, out_c)).tolist())
 
 
-def _ordered(operands: Any, orders: tuple[tuple[int, ...], ...]) -> tuple[Any, ...]:
-    plain = tuple(range(len(orders[0])))
-    return tuple(
-        x if order == plain else lax.optimization_barrier(x.transpose(order))
-        for x, order in zip(operands, orders, strict=True)
-    )
+def _transpose(operands: Sequence[Array], layouts: Sequence[tuple[int, ...]]) -> list[Array]:
+    return [
+        x if layout == tuple(range(x.ndim)) else lax.optimization_barrier(x.transpose(layout))
+        for x, layout in zip(operands, layouts, strict=True)
+    ]
 
 
-def _in_order(eqn: Any, images: Any, kernel: Any, **changes: Any) -> Any:
-    """The convolution of ordered operands, with a barrier behind it."""
+def _convolve_channels_last(eqn: JaxprEqn, images: Array, kernel: Array, **changes: Any) -> Array:
+    """Convolve transposed operands; nothing is fused into the result."""
     rank = images.ndim
     axes = tuple(range(1, rank - 1))
     numbers = lax.ConvDimensionNumbers(
@@ -152,35 +138,36 @@ def _in_order(eqn: Any, images: Any, kernel: Any, **changes: Any) -> Any:
     return lax.optimization_barrier(eqn.primitive.bind(images, kernel, **params))
 
 
-def _is_weight_gradient(eqn: Any, kernel: Any, out_space: list[int]) -> bool:
-    """Whether the window is larger than what comes out, and what is summed over is a batch that has parts."""
+def _is_weight_gradient(eqn: JaxprEqn, kernel: Array, out_space: list[int]) -> bool:
+    """Return True if the window is larger than the output and what is summed over, the batch, has equal parts."""
     (_, into, *window) = eqn.params["dimension_numbers"].rhs_spec
-    ungrouped = eqn.params["feature_group_count"] == eqn.params["batch_group_count"] == 1
     larger = prod(kernel.shape[axis] for axis in window) > prod(out_space)
-    return ungrouped and larger and kernel.shape[into] % PARTS == 0
+    return _is_ungrouped(eqn) and larger and kernel.shape[into] % BATCH_PARTS == 0
 
 
-def _parts(x: Any, axis: int) -> list[Any]:
-    """Every PARTS-th row along an axis, from the first, the second and so on."""
-    split = x.reshape(*x.shape[:axis], x.shape[axis] // PARTS, PARTS, *x.shape[axis + 1 :])
-    return [lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in range(PARTS)]
+def _is_ungrouped(eqn: JaxprEqn) -> bool:
+    return eqn.params["feature_group_count"] == eqn.params["batch_group_count"] == 1
 
 
-def _suits_blocks(eqn: Any, images: Any, kernel: Any, shape: tuple[int, ...], out_space: list[int]) -> bool:
-    """Whether images have few channels, the kernel more, and places that are all kept divide into blocks of 2 x 2."""
+def _split_batch(x: Array, axis: int) -> list[Array]:
+    """Split an axis into BATCH_PARTS parts: rows 0, 4, 8, …, rows 1, 5, 9, … and so on."""
+    # Not blocks of rows: of a batch that is sharded over devices, every device has rows of each part, and none move.
+    split = x.reshape(*x.shape[:axis], x.shape[axis] // BATCH_PARTS, BATCH_PARTS, *x.shape[axis + 1 :])
+    return [lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in range(BATCH_PARTS)]
+
+
+def _is_thin(eqn: JaxprEqn, images: Array, kernel: Array, out_space: list[int]) -> bool:
+    """Return True for a plain 2D convolution from few channels to more whose output divides into blocks of 2 x 2."""
     params, ones = eqn.params, (1,) * len(out_space)
     plain = params["window_strides"] == params["lhs_dilation"] == params["rhs_dilation"] == ones
-    ungrouped = params["feature_group_count"] == params["batch_group_count"] == 1
-    thin = len(out_space) == 2 and images.shape[-1] <= THIN < kernel.shape[-1]
-    fits = all(shape[axis] % 2 == 0 for axis in out_space) and min(kernel.shape[:2]) > 1
-    return plain and ungrouped and thin and fits and min(map(min, params["padding"])) >= 0 and not onednn_helps()
+    thin = len(out_space) == 2 and images.shape[-1] <= MAX_THIN_CHANNELS < kernel.shape[-1]
+    fits = all(side % 2 == 0 for side in out_space) and min(kernel.shape[:2]) > 1
+    return plain and _is_ungrouped(eqn) and thin and fits and min(map(min, params["padding"])) >= 0
 
 
-def _in_blocks(eqn: Any, images: Any, kernel: Any) -> Any:
-    """A convolution whose inputs and outputs are blocks of 2 x 2 places, which makes four times as many channels.
-
-    A window of k places is one of m blocks, at two offsets in them; where it is not, weights are 0.
-    """
+def _convolve_blocks(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
+    """Convolve blocks of 2 x 2 pixels to blocks of 2 x 2 outputs, with four times as many channels of both."""
+    # A window of k pixels lies in one of m blocks, at offset 0 or 1. The weights of the pixels around it are 0.
     (height, width, c, features), padding = kernel.shape, eqn.params["padding"]
     m = height // 2 + 1, width // 2 + 1
     (top, bottom), (left, right) = padding
@@ -193,17 +180,8 @@ def _in_blocks(eqn: Any, images: Any, kernel: Any) -> Any:
     ]
     weights = jnp.stack(offsets, axis=3).reshape(m[0], 2, m[1], 2, c, 4 * features)
     weights = weights.transpose(0, 2, 1, 3, 4, 5).reshape(*m, 4 * c, 4 * features)
-    outputs = _in_order(
-        eqn, *map(lax.optimization_barrier, (stack_blocks(padded, 2), weights)), padding=((0, 0), (0, 0))
-    )
+    blocks = map(lax.optimization_barrier, (space_to_depth(padded, 2), weights))
+    outputs = _convolve_channels_last(eqn, *blocks, padding=((0, 0), (0, 0)))
     b, rows, columns, _ = outputs.shape
-    apart = outputs.reshape(b, rows, columns, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
-    return apart.reshape(b, 2 * rows, 2 * columns, features)
-
-
-def stack_blocks(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b h2 w2 c2"]:
-    """Squares of `side` x `side` places as one place with side² as many channels; a rest at the edge is left out."""
-    b, h, w, c = x.shape
-    rows, columns = h // side, w // side
-    squares = x[:, : rows * side, : columns * side].reshape(b, rows, side, columns, side, c)
-    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows, columns, side * side * c)
+    pixels = outputs.reshape(b, rows, columns, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
+    return pixels.reshape(b, 2 * rows, 2 * columns, features)

@@ -1,12 +1,12 @@
-"""Programs carried out anew: a function is traced, and its operations are done one by one, those in bodies too.
+"""Interpreter of traced functions: subclasses replace primitives, or compute other values beside the arrays.
 
-This finds what a model computes whether it is written with modules or with functions, once or several times over.
+A function is traced to a jaxpr, so a pattern is found no matter which modules or functions of a model produce it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import is_
@@ -14,125 +14,148 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.typing import ArrayLike
 
 INLINED = ("jit", "pjit", "closed_call", "core_call")
 CHECKPOINTS = ("checkpoint", "remat", "remat2")
 
 
 @dataclass(frozen=True)
-class Carried:
+class Traced:
     """An array of a program with what an interpreter knows of it, or computes beside it."""
 
     value: Any
 
 
-class Interpreter(ABC):
-    """Does the operations of a program with arrays and with values of its own, which are `Carried`.
+Value = ArrayLike | Traced
+"""A value of a program: an array, a number, or an interpreter's own."""
 
-    It enters jit, checkpoint, scan and cond. A loop carries a value of its own where any turn makes it one.
+
+class Interpreter(ABC):
+    """Evaluates a program whose values are arrays and `Traced` values.
+
+    It evaluates the bodies of jit, checkpoint, scan and cond too. The carry of a loop is `Traced` where the body makes
+    it so in any iteration.
     """
 
     @abstractmethod
-    def operation(self, eqn: Any, arguments: list[Any]) -> Any:
-        """What an operation (a `JaxprEqn`) gives that is of concern and is not entered: a value, or a list of them."""
+    def process_primitive(self, eqn: JaxprEqn, arguments: list[Value]) -> Any:
+        """Return the outputs of an equation that the interpreter handles.
 
-    def concerns(self, eqn: Any, arguments: list[Any]) -> bool:
-        """Whether an operation is to be looked into, as those of its own values are; others are done as they are."""
-        return any(map(is_carried, arguments))
+        Args:
+            eqn: An equation of the jaxpr.
+            arguments: The values of its inputs, `Traced` or arrays.
 
-    def lifted(self, value: Any) -> Any:
-        """An array in the form of the interpreter's own values."""
+        Returns:
+            A value, or a list of values if the primitive has multiple results.
+        """
+
+    def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
+        """Return True if an equation is passed to `process_primitive`; by default those with `Traced` inputs are."""
+        return any(map(is_traced, arguments))
+
+    def lift(self, value: ArrayLike) -> Value:
+        """Return an array as a value of the interpreter, where others in the same place are `Traced`."""
         return value
 
-    def settled(self, value: Carried) -> Any:
-        """A value of its own in the form in which it leaves a body."""
+    def lower(self, value: Traced) -> Value:
+        """Return a `Traced` value in the form in which it leaves the body of a loop or a branch."""
         return value
 
-    def own(self, value: Any) -> Any:
-        """Any value in the form of its own."""
-        return self.settled(value) if is_carried(value) else self.lifted(value)
+    def convert(self, value: Value) -> Any:
+        """Return any value in the form in which `Traced` values leave a body."""
+        return self.lower(value) if isinstance(value, Traced) else self.lift(value)
 
     def run(self, function: Callable, *arguments: Any) -> Any:
-        """What a function gives for trees of arrays and of its own values."""
-        leaves, tree = jax.tree.flatten(arguments, is_leaf=is_carried)
-        arrays = jax.tree.unflatten(tree, [array(leaf) for leaf in leaves])
+        """Trace a function and evaluate it.
+
+        Args:
+            function: A function of pytrees of arrays.
+            arguments: Pytrees of arrays and `Traced` values.
+
+        Returns:
+            The outputs of the function, as a pytree of arrays and `Traced` values.
+        """
+        leaves, tree = jax.tree.flatten(arguments, is_leaf=is_traced)
+        arrays = jax.tree.unflatten(tree, [get_array(leaf) for leaf in leaves])
         jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*arrays)
         return jax.tree.unflatten(jax.tree.structure(shapes), self.evaluate(jaxpr, leaves))
 
-    def evaluate(self, jaxpr: Any, arguments: list[Any]) -> list[Any]:
-        """The outputs of a closed jaxpr."""
-        consts, jaxpr = jaxpr.consts, jaxpr.jaxpr
-        values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
-        values |= zip(jaxpr.invars, arguments, strict=True)
+    def evaluate(self, jaxpr: ClosedJaxpr, arguments: list[Value]) -> list[Value]:
+        """Return the outputs of a closed jaxpr for some arguments."""
+        consts, program = jaxpr.consts, jaxpr.jaxpr
+        values: dict[Var, Value] = dict(zip(program.constvars, consts, strict=True))
+        values |= zip(program.invars, arguments, strict=True)
 
-        def read(atom: Any) -> Any:
+        def read(atom: Var | Literal) -> Value:
             return atom.val if isinstance(atom, Literal) else values[atom]
 
-        for eqn in jaxpr.eqns:
-            outputs = self._outputs(eqn, [read(atom) for atom in eqn.invars])
+        for eqn in program.eqns:
+            outputs = self._evaluate_equation(eqn, [read(atom) for atom in eqn.invars])
             values |= zip(eqn.outvars, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True)
-        return [read(atom) for atom in jaxpr.outvars]
+        return [read(atom) for atom in program.outvars]
 
-    def _outputs(self, eqn: Any, arguments: list[Any]) -> Any:
+    def evaluate_body(self, jaxpr: ClosedJaxpr, arguments: list[Value]) -> list[Value]:
+        """Return the outputs of the body of a loop or a branch, lowered."""
+        return [self._lower_traced(x) for x in self.evaluate(jaxpr, arguments)]
+
+    def _evaluate_equation(self, eqn: JaxprEqn, arguments: list[Value]) -> Any:
         name, params = eqn.primitive.name, eqn.params
-        if not self.concerns(eqn, arguments):
-            return bound(eqn, arguments)
+        if not self.handles(eqn, arguments):
+            return bind(eqn, arguments)
         if name in INLINED:
-            return self.evaluate(body_of(eqn), arguments)
+            return self.evaluate(get_body(eqn), arguments)
         if name in CHECKPOINTS:
-            # Closed over, not handed over: what is known while tracing stays known.
-            body = partial(self.body, closed(params["jaxpr"]), arguments)
+            # The arguments are closed over: passed to jax.checkpoint, constants would become tracers.
+            body = partial(self.evaluate_body, close_jaxpr(params["jaxpr"]), arguments)
             return jax.checkpoint(body, prevent_cse=params["prevent_cse"], policy=params["policy"])()
         if name == "scan":
-            return self._scan(params, arguments)
-        if name == "cond" and not is_carried(index := self._left(arguments[0])):
-            return self._cond(params["branches"], index, *arguments[1:])
-        return self.operation(eqn, arguments)
+            return self._evaluate_scan(params, arguments)
+        if name == "cond" and not isinstance(index := self._lower_traced(arguments[0]), Traced):
+            return self._evaluate_cond(params["branches"], index, arguments[1:])
+        return self.process_primitive(eqn, arguments)
 
-    def body(self, jaxpr: Any, arguments: list[Any]) -> list[Any]:
-        """The outputs of a closed jaxpr, in the form in which they leave it."""
-        return [self._left(x) for x in self.evaluate(jaxpr, arguments)]
+    def _lower_traced(self, value: Value) -> Value:
+        return self.lower(value) if isinstance(value, Traced) else value
 
-    def _left(self, value: Any) -> Any:
-        return self.settled(value) if is_carried(value) else value
+    def _evaluate_cond(self, branches: Sequence[ClosedJaxpr], index: ArrayLike, arguments: list[Value]) -> list[Value]:
+        bodies = [partial(self.evaluate_body, branch, arguments) for branch in branches]
+        # An output is converted in all branches if it is `Traced` in one: branches must return the same types.
+        outputs = zip(*map(jax.eval_shape, bodies), strict=True)
+        any_traced = [any(map(is_traced, alternatives)) for alternatives in outputs]
 
-    def _cond(self, branches: Any, index: Any, *arguments: Any) -> list[Any]:
-        bodies = [partial(self.body, branch, list(arguments)) for branch in branches]
-        shapes = zip(*map(jax.eval_shape, bodies), strict=True)
-        own = [any(map(is_carried, outputs)) for outputs in shapes]
+        def evaluate_alike(body: Callable[[], list[Value]]) -> list[Value]:
+            return [self.convert(x) if traced else x for x, traced in zip(body(), any_traced, strict=True)]
 
-        def alike(body):
-            return [self.own(x) if mine else x for x, mine in zip(body(), own, strict=True)]
+        return lax.switch(index, [partial(evaluate_alike, body) for body in bodies])
 
-        return lax.switch(index, [partial(alike, body) for body in bodies])
+    def _evaluate_scan(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
+        constants, carry, xs = _split_scan_arguments(params, arguments)
+        carry, xs = [[self._lower_traced(x) for x in part] for part in (carry, xs)]
 
-    def _scan(self, params: dict[str, Any], arguments: list[Any]) -> list[Any]:
-        fixed, carry, xs = _scan_arguments(params, arguments)
-        carry, xs = [[self._left(x) for x in part] for part in (carry, xs)]
+        def body(carry: list[Value], x: list[Value]) -> list[Value]:
+            return self.evaluate_body(params["jaxpr"], [*constants, *carry, *x])
 
-        def body(carry, x):
-            return self.body(params["jaxpr"], [*fixed, *carry, *x])
-
-        def step(carry, x):
+        def step(carry: list[Value], x: list[Value]) -> tuple[list[Value], list[Value]]:
             outputs = body(carry, x)
-            return self._own_like(carry, outputs[: len(carry)]), outputs[len(carry) :]
+            return self._convert_like(carry, outputs[: len(carry)]), outputs[len(carry) :]
 
-        carry = self._steady(lambda carry: body(carry, jax.tree.map(lambda x: x[0], xs)), carry)
+        carry = self._stabilize_carry(lambda carry: body(carry, jax.tree.map(lambda x: x[0], xs)), carry)
         carry, ys = lax.scan(step, carry, xs, params["length"], params["reverse"], unroll=params["unroll"])
         return [*carry, *ys]
 
-    def _steady(self, body: Callable, carry: list[Any]) -> list[Any]:
-        """A carry that a turn of a loop leaves in the form it has."""
-        new = self._own_like(jax.eval_shape(lambda: body(carry))[: len(carry)], carry)
-        return carry if all(map(is_, new, carry)) else self._steady(body, new)
+    def _stabilize_carry(self, body: Callable[[list[Value]], list[Value]], carry: list[Value]) -> list[Value]:
+        """Convert values of a carry until an iteration makes no other one `Traced`, as `lax.scan` requires."""
+        new = self._convert_like(jax.eval_shape(lambda: body(carry))[: len(carry)], carry)
+        return carry if all(map(is_, new, carry)) else self._stabilize_carry(body, new)
 
-    def _own_like(self, others: list[Any], values: list[Any]) -> list[Any]:
-        return [self.own(x) if is_carried(other) else x for other, x in zip(others, values, strict=True)]
+    def _convert_like(self, others: Sequence[object], values: Sequence[Value]) -> list[Value]:
+        return [self.convert(x) if is_traced(other) else x for other, x in zip(others, values, strict=True)]
 
 
-def _scan_arguments(params: dict[str, Any], arguments: list[Any]) -> list[list[Any]]:
-    """Constants, carry and slices."""
+def _split_scan_arguments(params: dict[str, Any], arguments: list[Value]) -> list[list[Value]]:
+    """Split the arguments of a scan into constants, carry and slices."""
     if "ft_in" in params:  # since jax 0.12
         return [list(part) for part in params["ft_in"].update(arguments).unpack()]
     first = params["num_consts"]
@@ -140,39 +163,41 @@ def _scan_arguments(params: dict[str, Any], arguments: list[Any]) -> list[list[A
     return [arguments[:first], arguments[first:last], arguments[last:]]
 
 
-def is_carried(value: Any) -> bool:
-    """Whether a value is an interpreter's own."""
-    return isinstance(value, Carried)
+def is_traced(value: object) -> bool:
+    """Return True if a value is an interpreter's own."""
+    return isinstance(value, Traced)
 
 
-def array(value: Any) -> Any:
-    """The array of a value."""
-    return value.value if is_carried(value) else value
+def get_array(value: Value) -> ArrayLike:
+    """Return the array of a value."""
+    return value.value if isinstance(value, Traced) else value
 
 
-def bound(eqn: Any, arguments: list[Any]) -> Any:
-    """What an operation gives for the arrays of its arguments, done as it is."""
-    return eqn.primitive.bind(*map(array, arguments), **eqn.primitive.get_bind_params(eqn.params))
+def bind(eqn: JaxprEqn, arguments: Sequence[Value]) -> Any:
+    """Return the outputs of an equation, evaluated as it is on the arrays of its arguments."""
+    return eqn.primitive.bind(*map(get_array, arguments), **eqn.primitive.get_bind_params(eqn.params))
 
 
-def body_of(eqn: Any) -> Any:
-    """The closed jaxpr of a call."""
+def get_body(eqn: JaxprEqn) -> ClosedJaxpr:
+    """Return the closed jaxpr of a call."""
     return eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
 
 
-def closed(jaxpr: Any) -> Any:
-    """A jaxpr with its constants, of which an open one has none."""
+def close_jaxpr(jaxpr: Any) -> ClosedJaxpr:
+    """Return a jaxpr without constants as a closed one, and a closed one unchanged."""
     return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ())
 
 
-def bodies(eqn: Any) -> Iterator[Any]:
-    """The jaxprs an operation holds."""
+def find_subjaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr | ClosedJaxpr]:
+    """Yield the jaxprs among the parameters of an equation."""
     for value in eqn.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if hasattr(item, "eqns"):
                 yield item
 
 
-def mentions(eqn: Any, name: str) -> bool:
-    """Whether an operation has this name, or holds one that has."""
-    return eqn.primitive.name == name or any(mentions(inner, name) for body in bodies(eqn) for inner in body.eqns)
+def has_primitive(eqn: JaxprEqn, name: str) -> bool:
+    """Return True if an equation, or one in its bodies, applies the primitive of this name."""
+    return eqn.primitive.name == name or any(
+        has_primitive(inner, name) for body in find_subjaxprs(eqn) for inner in body.eqns
+    )

@@ -1,7 +1,8 @@
-"""Stop, kill, starve and damage runs of the real command for as long as one likes: `python tests/soak.py --events 100`.
+"""Stop, kill, starve and damage runs of the real command, as long as you like.
 
+`PYTHONPATH=tests python tests/endurance/soak.py --events 100` starts it.
 Each run is begun, cut short again and again by chance, and gone on with until it ends. It must end with the bytes of
-the run to which nothing happened. Prints a line an event, and a table; the last result is in docs/reliability.md.
+the run to which nothing happened. Prints a line an event, and a table; the last result is in docs/fault-tolerance.md.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from conftest import start_python
-from test_survival import ARGUMENTS, CONFIG, assert_same, steps
+from support.noise_run import ARGUMENTS, CONFIG, assert_same, steps
 
 SECONDS = 6.0  # within which a run is cut short, from its start or from its first line of the log
 

@@ -39,10 +39,10 @@ def checkout(tmp_path_factory, mnist):
     return folder
 
 
-FEWER = {  # epochs than the 30, 30 and 60 of the configs
-    f"python train.py configs/cartoons_{name}.py": f"--epochs {epochs}"
-    for name, epochs in (("cnn", 12), ("linear", 8), ("overfit", 35))
-}
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PARTS = [part.split("#")[0].strip() for line in shell_commands(README) for part in line.split("&&")]
+# In the order of the README: later commands read the runs of earlier ones. `.ci/run` installs and runs pytest itself.
+COMMANDS = list(dict.fromkeys(part for part in PARTS if part.split()[0] not in ("pip", "pytest")))
 
 
 def run_in_shell(line, cwd):
@@ -52,41 +52,46 @@ def run_in_shell(line, cwd):
     return subprocess.run(["bash", "-c", line], cwd=cwd, env=env, capture_output=True, text=True)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(2400)
-def test_every_command_of_the_readme_runs(checkout, command):
-    readme = (ROOT / "README.md").read_text()
-    for name, content in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", readme, re.S):
-        (checkout / name).write_text(content)
-    parts = [part.split("#")[0].strip() for line in shell_commands(readme) for part in line.split("&&")]
-    commands = dict.fromkeys(part for part in parts if part.split()[0] not in ("pip", "pytest"))  # .ci/run does
-    assert len(commands) >= 20
-    main = next(iter(commands))
-    for line in commands:
-        if line == main or re.search("[*|]", line):
-            done = run_in_shell(line, checkout)
-        else:
-            python, *words = shlex.split(f"{line} {FEWER.get(line, '')}")
-            assert python == "python"
-            done = command(*words, cwd=checkout)
-        assert done.returncode == 0, (line, done.stderr)
-    # The main command: the documented network, its parameters, and what it reaches.
-    summary = json.loads((checkout / "runs/mnist_cnn/summary.json").read_text())
+def read_summary(checkout, run):
+    return json.loads((checkout / "runs" / run / "summary.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_readme_runs(line, checkout, command):
+    python = re.sub("^jaxclf ", "python -m jaxclf ", line)
+    if line == COMMANDS[0] or re.search("[*|]", line):
+        done = run_in_shell(python, checkout)
+    else:
+        program, *words = shlex.split(python)
+        assert program == "python"
+        done = command(*words, cwd=checkout)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_main_command_trains_the_documented_network(checkout):
+    """It reads the run of the README's first command."""
+    assert COMMANDS[0] == "python train.py configs/mnist_cnn.py"
+    assert len(COMMANDS) >= 8
+    summary = read_summary(checkout, "mnist_cnn")
     assert (summary["parameters"], summary["steps"]) == (242_062, 430)
     assert summary["test"]["accuracy"] >= 0.976
-    # The study on pictures: shapes are needed, and what is learnt by heart does not help with what is new.
-    network, linear, by_heart = (
-        json.loads((checkout / f"runs/cartoons_{name}/summary.json").read_text())
-        for name in ("cnn", "linear", "overfit")
-    )
+
+
+@pytest.mark.timeout(1200)
+def test_the_study_on_cartoons(checkout, command):
+    """Shapes are needed, and memorized images do not help with new ones."""
+    for name, epochs in (("cnn", 12), ("linear", 8), ("overfit", 35)):  # of 30, 30 and 60 in the configs
+        done = command("train.py", f"configs/cartoons_{name}.py", "--epochs", epochs, cwd=checkout)
+        assert done.returncode == 0, done.stderr
+    network, linear, memorized = (read_summary(checkout, f"cartoons_{name}") for name in ("cnn", "linear", "overfit"))
     assert network["parameters"] == 1_337_296 + 513 * 18
     assert linear["test"]["accuracy"] < 0.4 < 0.8 < network["test"]["accuracy"]
-    assert by_heart["train_full"]["accuracy"] > 0.99
-    assert by_heart["test"]["accuracy"] < 0.6
+    assert memorized["train_full"]["accuracy"] > 0.99
+    assert memorized["test"]["accuracy"] < 0.6
     assert (checkout / "runs/cartoons_overfit/seen_and_unseen.png").is_file()
 
 
-@pytest.mark.slow
 def test_python_of_the_readme_runs(command, checkout):
     blocks = re.findall(r"```python\n(import jaxclf\n.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert blocks
@@ -123,7 +128,6 @@ def test_the_tour_is_kept_with_its_pictures():
     assert_both_have_learnt(notebook)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_tour_runs(checkout, monkeypatch):
     """Where the commands of the README have run, what they have trained is not trained again."""

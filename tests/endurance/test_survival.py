@@ -7,105 +7,11 @@ import socket
 import subprocess
 import time
 
-import jax
-import numpy as np
 import pytest
-from support.runs import assert_same_bytes, rows
+from support.noise_run import ARGUMENTS, CONFIG, assert_same, steps
+from support.runs import rows
 
 from jaxclf.training.checkpoint import Checkpoints
-
-# A dataset that does what a test asks for when it is read: it knows when the command is in which phase.
-CONFIG = """
-import os
-import resource
-import signal
-import threading
-import time
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from jaxclf.augment import Shift
-from jaxclf.config import Config
-from jaxclf.datasets import Dataset
-from jaxclf.models import Mlp
-from jaxclf.optimizers import Adam
-from jaxclf.types import Split, Splits
-
-PHASE, AT, SIGNALS = os.environ.get("PHASE"), int(os.environ.get("AT", 1)), os.environ.get("SIGNALS", "SIGTERM").split()
-PAUSE = float(os.environ.get("PAUSE", 0))
-ONCE = threading.Lock()
-
-
-if "LIMIT" in os.environ:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LIMIT"]),) * 2)
-
-
-def fall():
-    for name in SIGNALS:
-        os.kill(os.getpid(), getattr(signal, name))
-        time.sleep(0.5)
-    if "HANG" in os.environ:
-        time.sleep(3600)
-
-
-class Images:
-    def __init__(self, phase, images):
-        self.phase, self.images, self.reads, self.shape = phase, images, 0, images.shape
-
-    def __getitem__(self, indices):
-        if not isinstance(indices, slice):
-            self.reads += 1
-            time.sleep(PAUSE)
-            if self.phase == PHASE and self.reads >= AT and ONCE.acquire(blocking=False):  # threads read side by side
-                fall()
-        return self.images[indices]
-
-
-class Falling(Mlp):
-    def __call__(self, images, train=False):
-        if train and PHASE == "compile":
-            fall()
-        return super().__call__(images, train)
-
-
-def watch(folder):
-    while not any(folder.glob(".*.partial")):
-        time.sleep(0.001)
-    fall()
-
-
-@dataclass(frozen=True)
-class Noise(Dataset):
-    def load(self):
-        random = np.random.default_rng(0)
-        made = {}
-        for phase, count in (("train", 203), ("validation", 53), ("test", 61)):
-            labels = random.integers(0, 3, count, np.int32)
-            images = random.integers(0, 180, (count, 6, 6, 1), np.uint8)
-            images += 20 * labels[:, None, None, None].astype(np.uint8)
-            made[phase] = Split(Images(phase, images), labels, ("a", "b", "c"))
-        if PHASE == "load":
-            fall()
-        if PHASE == "save":
-            threading.Thread(target=watch, args=(Path(os.environ["RUN"]) / "checkpoints",), daemon=True).start()
-        return Splits(**made)
-
-
-def get_config():
-    return Config(
-        dataset=Noise(),
-        model=Falling(features=(int(os.environ.get("WIDTH", 8)),), classes=3, dropout=0.2),
-        optimizer=Adam(learning_rate=0.01),
-        augment=(Shift(1),),
-        ema_decay=0.9,
-        epochs=int(os.environ.get("ONLY_EPOCHS", 3)),
-        batch_size=16,
-        eval_batch_size=20,
-        log_every=5,
-        checkpoint_every=5,
-    )
-"""
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +20,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("survival")
     (folder / "noise.py").write_text(CONFIG)
     return folder
-
-
-ARGUMENTS = ("-m", "jaxclf", "train", "noise.py", "--import", "noise", "--compilation-cache", "compiled")
 
 
 @pytest.fixture(scope="module")
@@ -138,27 +41,6 @@ def whole(train, folder):
     return folder / "whole"
 
 
-def weights(run):
-    """The step and the arrays of the last checkpoint, whatever devices had them."""
-    import orbax.checkpoint.experimental.v1 as ocp
-
-    checkpoints = Checkpoints(run / "checkpoints")
-    step = checkpoints.find("last").step
-    checkpoints.close()
-    path = str(run.absolute() / f"checkpoints/{step}/state")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), ocp.metadata(path).metadata)
-    return step, jax.tree.map(np.asarray, ocp.load(path, like))
-
-
-def assert_same(run, other):
-    assert rows(run) == rows(other)
-    (step, ours), (other_step, theirs) = weights(run), weights(other)
-    assert step == other_step
-    assert_same_bytes(ours, theirs)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "at", "name", "owed"),
     [
@@ -185,14 +67,13 @@ def test_a_signal_in_any_phase_is_survived(phase, at, name, owed, train, whole, 
         assert not run.exists()
         return
     if owed:
-        assert f"stopped at step {found[-1].step:,}; the same command goes on from there" in done.stderr
+        assert f"stopped at step {found[-1].step:,}; the same command resumes from there" in done.stderr
     again = train(run)
     assert (again.returncode, again.stderr) == (0, "")
-    assert ("going on from step" in again.stdout) == owed
+    assert ("resuming from step" in again.stdout) == owed
     assert_same(run, whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_second_signal_ends_at_once(name, train, tmp_path):
     """Both come while images are read that never are, and nobody can look for signals."""
@@ -200,10 +81,9 @@ def test_a_second_signal_ends_at_once(name, train, tmp_path):
     done = train(tmp_path / "run", PHASE="train", AT="1", SIGNALS=f"{name} {name}", HANG="1")
     assert done.returncode == 128 + getattr(signal, name)
     assert time.monotonic() - began < 60  # it would hang for an hour
-    assert done.stderr == f"{name}: stopping where it can be saved; once more ends at once\n"
+    assert done.stderr == f"{name}: saving a checkpoint, then exiting; Ctrl-C again to force quit\n"
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_a_run_ends_as_if_it_had_not_been(start, folder, whole, tmp_path, random):
     """kill -9 at random moments behind the first log line of each start: the machine may be slow."""
     run, kills = tmp_path / "run", 0
@@ -224,12 +104,6 @@ def test_killed_again_and_again_a_run_ends_as_if_it_had_not_been(start, folder, 
     assert_same(run, whole)
 
 
-def steps(run):
-    """The step of the newest whole checkpoint; 0 without one."""
-    newest = Checkpoints(run / "checkpoints").newest()
-    return newest.step if newest else 0
-
-
 def test_two_writers_of_a_run_are_one_too_many(start, train, folder, tmp_path):
     run = tmp_path / "run"
     with start("-u", *ARGUMENTS, "--workdir", run, cwd=folder, RUN=str(run), PAUSE="0.2") as first:
@@ -240,7 +114,8 @@ def test_two_writers_of_a_run_are_one_too_many(start, train, folder, tmp_path):
         assert second.returncode == 2
         holder = f"process {first.pid} on {socket.gethostname()}"
         assert second.stderr == (
-            f"error: another training is at work in {run} ({holder}); wait for it to end, or name another --workdir\n"
+            f"error: {run} is in use by another training run ({holder}); "
+            "wait for it to end, or name another --workdir\n"
         )
         first.kill()
         first.communicate()
@@ -257,12 +132,11 @@ def test_a_changed_config_goes_on_by_force_alone(train, whole, tmp_path, command
     assert "--resume force" in refused.stderr
     done = command(*ARGUMENTS, *more, "--resume", "force", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "going on from step 36" in done.stdout
+    assert "resuming from step 36" in done.stdout
     assert json.loads((run / "summary.json").read_text())["epochs"] == 4
     assert rows(run)[: len(rows(whole)) - 1] == rows(whole)[:-1]  # but for the test row, which is of the end
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_what_was_there(train, tmp_path):
     """It goes on where no file can be longer than half a megabyte, which is too short for a checkpoint."""
     run, wide = tmp_path / "run", {"WIDTH": "20000", "ONLY_EPOCHS": "2"}
@@ -272,12 +146,12 @@ def test_a_disk_that_is_full_leaves_what_was_there(train, tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: the checkpoint of step ")
-    assert line.endswith(f"under {run / 'checkpoints'}: File too large; there are the steps 10, 12")
+    assert line.endswith(f"to {run / 'checkpoints'}: File too large; saved checkpoints: 10, 12")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["10", "12"]
     assert steps(run) == 12
     again = train(run, **wide)
     assert (again.returncode, again.stderr) == (0, "")
-    assert "going on from step 12" in again.stdout
+    assert "resuming from step 12" in again.stdout
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train, whole, tmp_path, command):
@@ -296,4 +170,4 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train, whole, tm
         path.write_text("{}")
     done = command("-m", "jaxclf", "eval", run, "--import", "noise", cwd=whole.parent)
     assert done.returncode == 2
-    assert "no checkpoint under" in done.stderr
+    assert "no checkpoint in" in done.stderr

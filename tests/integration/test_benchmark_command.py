@@ -1,4 +1,4 @@
-"""The real command, and the real runs it starts, on a dataset of 64 tiny images."""
+"""The command `jaxclf benchmark` and the runs it starts, on a dataset of 64 tiny images."""
 
 import csv
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.cli import benchmark as main
 
+from jaxclf.cli.app import parse_options
 from jaxclf.cli.benchmark import plan
 from jaxclf.errors import UserError
 
@@ -62,7 +63,7 @@ ROW = f"tiny,model.classes=2,{RATE}"
 
 
 def place_of(folder):
-    """A folder with the dataset and the config."""
+    """Write the dataset and the config to a folder."""
     (folder / "stripes.py").write_text(STRIPES)
     (folder / "tiny.py").write_text(TINY)
     return folder
@@ -75,7 +76,7 @@ def rows_of(path):
 
 @pytest.fixture(scope="module")
 def grid(command, tmp_path_factory):
-    """A benchmark of two rates by two networks, one of which does not fit the data; what it printed, and its cells."""
+    """A benchmark of two rates by two networks, one of which does not fit the data: folder, process and cells."""
     place = place_of(tmp_path_factory.mktemp("grid"))
     done = command(*SCRIPT, *GRID, cwd=place)
     return place, done, rows_of(place / "runs/benchmark/cells.csv")
@@ -83,13 +84,13 @@ def grid(command, tmp_path_factory):
 
 @pytest.fixture
 def there(grid, monkeypatch):
-    """Stand where the benchmark was run."""
+    """The output of the benchmark; the test runs in its folder."""
     stand(grid[0], monkeypatch)
     return grid[0] / "runs/benchmark"
 
 
 def stand(place, monkeypatch):
-    """Stand in a folder, as a process that was started there does: with its modules and no others."""
+    """Change to a folder and import its modules and no others, as a process started there does."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
     for name in ("stripes", "tiny"):
@@ -97,16 +98,21 @@ def stand(place, monkeypatch):
 
 
 def again(*arguments):
-    """The command in this process."""
+    """Run the command in this process."""
     return main(["tiny.py", "--import", "stripes", *map(str, arguments)])
 
 
+def plan_of(arguments):
+    """Return the variants of a command line."""
+    return plan(parse_options("benchmark", arguments))
+
+
 def printed_at(out):
-    """When each run was last started."""
+    """Return the time when each run was last started."""
     return {path.parent.parent.name: path.stat().st_mtime_ns for path in out.glob("*/seed_0/output.txt")}
 
 
-def test_every_cell_is_run_and_a_failing_one_stops_no_other(grid):
+def test_a_failed_cell_does_not_stop_the_others(grid):
     _, done, rows = grid
     assert done.returncode == 4, done.stderr
     wrong = "failed: exit code 2: the model has 3 logits and the dataset 2 classes; add --model.classes 2"
@@ -119,7 +125,7 @@ def test_every_cell_is_run_and_a_failing_one_stops_no_other(grid):
     assert "Traceback" not in done.stderr
 
 
-def test_the_numbers_are_those_of_the_runs(grid, there):
+def test_the_table_has_the_results_of_the_runs(grid, there):
     found = [row for row in grid[2] if row["state"] == "finished"]
     assert len(found) == 2
     for row in found:
@@ -130,7 +136,7 @@ def test_the_numbers_are_those_of_the_runs(grid, there):
         assert float(row["wall_seconds"]) == summary["wall_seconds"]
 
 
-def test_tables_are_printed_and_written_in_three_forms(grid, there):
+def test_tables_are_printed_and_written_in_three_formats(grid, there):
     again(*GRID)
     rows = {row["config_and_settings"]: row for row in rows_of(there / "results.csv")}
     assert sorted(row["n"] for row in rows.values()) == ["0", "0", "1", "1"]
@@ -142,15 +148,14 @@ def test_tables_are_printed_and_written_in_three_forms(grid, there):
     assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 2
 
 
-def test_what_is_finished_or_failed_is_not_run_again(there, capsys):
+def test_finished_and_failed_cells_are_not_run_again(there, capsys):
     before = printed_at(there)
     assert again(*GRID) == 4
     assert "4 cells, 0 to run" in capsys.readouterr().err
     assert printed_at(there) == before
 
 
-@pytest.mark.slow
-def test_what_has_failed_is_tried_again_on_request(there, capsys):
+def test_retry_runs_failed_cells_again(there, capsys):
     before = printed_at(there)
     assert again(*GRID, "--retry") == 4
     assert "4 cells, 2 to run" in capsys.readouterr().err
@@ -159,8 +164,7 @@ def test_what_has_failed_is_tried_again_on_request(there, capsys):
     }
 
 
-@pytest.mark.slow
-def test_more_seeds_go_on_from_fewer(there, capsys):
+def test_more_seeds_extend_fewer(there, capsys):
     assert again("--seeds", 2, "--set", f"{RATE}=0.5", "model.classes=2") == 0
     assert "2 cells, 1 to run" in capsys.readouterr().err
     (row,) = rows_of(there / "results.csv")
@@ -170,7 +174,7 @@ def test_more_seeds_go_on_from_fewer(there, capsys):
     assert json.loads((there / f"{ROW}=0.5/seed_1/config.json").read_text())["seed"] == 1
 
 
-def test_a_search_shows_no_test_but_that_of_what_it_chose(there, capsys):
+def test_a_search_shows_test_results_of_the_chosen_row_only(there, capsys):
     assert again("--set", f"{RATE}=0.5,0.01", "model.classes=2", "--choose") == 0
     assert "test" not in capsys.readouterr().out.partition("chosen by validation")[0]
     for name in ("cells", "results"):
@@ -182,7 +186,7 @@ def test_a_search_shows_no_test_but_that_of_what_it_chose(there, capsys):
     assert 0 <= float(chosen["test_accuracy_mean"]) <= 1
 
 
-def test_rows_are_compared_by_the_names_in_the_table(grid, there):
+def test_rows_are_compared_by_name(grid, there):
     assert again("--set", f"{RATE}=0.01,0.5", "model.classes=2", "--compare", f"{ROW}=0.5", f"{ROW}=0.01") == 0
     (row,) = rows_of(there / "comparison.csv")
     losses = {cell["config_and_settings"]: float(cell["test_loss"] or "nan") for cell in grid[2]}
@@ -191,7 +195,7 @@ def test_rows_are_compared_by_the_names_in_the_table(grid, there):
     assert not (there / "chosen.csv").exists()  # that of the search before
 
 
-def test_a_run_of_another_config_is_not_touched(there, capsys):
+def test_a_run_of_another_config_is_not_overwritten(there, capsys):
     config = there / f"{ROW}=0.5/seed_0/config.json"
     kept = config.read_text()
     config.write_text(kept.replace('"epochs": 2', '"epochs": 3'))
@@ -204,7 +208,7 @@ def test_a_run_of_another_config_is_not_touched(there, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "answer"),
+    ("arguments", "message"),
     [
         (["--seeds", "0"], "--seeds 0: expected at least 1"),
         (["--jobs", "0"], "--jobs 0: expected at least 1"),
@@ -225,16 +229,16 @@ def test_a_run_of_another_config_is_not_touched(there, capsys):
         (["--chose"], "did you mean --choose?"),
     ],
 )
-def test_a_mistake_is_answered_before_anything_starts(arguments, answer, tmp_path, monkeypatch, capsys):
+def test_a_user_error_is_raised_before_anything_starts(arguments, message, tmp_path, monkeypatch, capsys):
     stand(place_of(tmp_path), monkeypatch)
     assert again(*arguments) == 2
     printed = capsys.readouterr().err
-    assert answer in printed
+    assert message in printed
     assert len(printed.splitlines()) <= 5
     assert not list(tmp_path.glob("runs/benchmark/*/*"))
 
 
-def test_without_a_config_nothing_starts(capsys):
+def test_a_missing_config_is_refused(capsys):
     assert main([]) == 2
     assert "no config is named" in capsys.readouterr().err
     assert main(["mnist_linear", "nowhere.py"]) == 2
@@ -243,7 +247,7 @@ def test_without_a_config_nothing_starts(capsys):
         main(["--debug"])
 
 
-def test_configs_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
+def test_different_configs_of_the_same_name_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "configs/mnist_linear.py").read_text()
     (tmp_path / "mnist_linear.py").write_text(text.replace("epochs=5", "epochs=4"))
@@ -251,10 +255,10 @@ def test_configs_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
     assert "two configs are named mnist_linear" in capsys.readouterr().err
 
 
-def test_values_are_those_of_the_command_line_and_alike_ones_are_one_row(tmp_path, monkeypatch):
+def test_values_are_parsed_as_on_the_command_line_and_equal_ones_are_one_row(tmp_path, monkeypatch):
     stand(place_of(tmp_path), monkeypatch)
     words = ["evaluate_train=True", "optimizer.nesterov=False", "optimizer.clip_norm=None,1", "model.features=16 8"]
-    _, rows = plan(["tiny.py", "tiny.py", "--import", "stripes", "--set", *words, f"{RATE}=1e-3,0.001"])
+    rows = plan_of(["tiny.py", "tiny.py", "--import", "stripes", "--set", *words, f"{RATE}=1e-3,0.001"])
     by_norm = {row.config.optimizer.clip_norm: row for row in rows.values()}
     assert by_norm.keys() == {None, 1.0}
     assert len(rows) == 2
@@ -267,29 +271,28 @@ def test_values_are_those_of_the_command_line_and_alike_ones_are_one_row(tmp_pat
     )
 
 
-def test_a_random_search_draws_whole_numbers_where_the_field_holds_them(tmp_path, monkeypatch):
+def test_a_random_search_samples_integers_for_integer_fields(tmp_path, monkeypatch):
     stand(place_of(tmp_path), monkeypatch)
     fields = [f"{RATE}=log:1e-3:1e-1", "batch_size=log:4:32"]
-    _, rows = plan(["tiny.py", "--import", "stripes", "--sample", "5", "--set", *fields])
+    rows = plan_of(["tiny.py", "--import", "stripes", "--sample", "5", "--set", *fields])
     assert len(rows) == 5
     assert len({row.config.optimizer.learning_rate for row in rows.values()}) == 5
     assert all(isinstance(row.config.batch_size, int) for row in rows.values())
 
 
-def test_the_commands_of_the_page_are_understood(monkeypatch):
+def test_the_commands_in_the_docs_parse(monkeypatch):
     monkeypatch.chdir(ROOT)
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/benchmarks.md").read_text(), re.S)
     commands = [shlex.split(line) for line in "".join(blocks).replace("\\\n", " ").splitlines()]
-    assert len(commands) >= 6
-    for name, script, *arguments in commands:
-        if name != "pip":
-            assert (name, script) == ("python", "benchmark.py")
-            _, rows = plan(arguments)
-            assert rows
+    benchmarks = [arguments for name, script, *arguments in commands if (name, script) == ("jaxclf", "benchmark")]
+    assert len(benchmarks) >= 6
+    assert len(benchmarks) + sum(name == "pip" for name, *_ in commands) == len(commands)
+    for arguments in benchmarks:
+        assert plan_of(arguments)
 
 
 def wait_for(path, process):
-    """Wait until the running benchmark has made a file."""
+    """Wait until the running benchmark has written a file."""
     until = time.monotonic() + 200
     while not path.exists():
         assert process.poll() is None, process.communicate()
@@ -297,8 +300,7 @@ def wait_for(path, process):
         time.sleep(0.1)
 
 
-@pytest.mark.slow
-def test_interrupted_it_stops_its_runs_and_goes_on_from_them(command, start, tmp_path):
+def test_an_interrupted_benchmark_stops_its_runs_and_resumes_them(command, start, tmp_path):
     place = place_of(tmp_path)
     arguments = (*SCRIPT, "--set", "epochs=80")
     run = place / "runs/benchmark/tiny,epochs=80/seed_0"
@@ -313,13 +315,12 @@ def test_interrupted_it_stops_its_runs_and_goes_on_from_them(command, start, tmp
         assert not (run / "failure.json").exists()
     done = command(*arguments, cwd=place)  # the lock is free: nothing of the others is left
     assert done.returncode == 0, done.stderr
-    (step,) = re.findall(r"going on from step (\d+)", (run / "output.txt").read_text())
+    (step,) = re.findall(r"resuming from step (\d+)", (run / "output.txt").read_text())
     assert int(step) >= 234
     assert json.loads((run / "summary.json").read_text())["epochs"] == 80
 
 
-@pytest.mark.slow
-def test_runs_that_outlive_a_killed_benchmark_are_not_begun_twice(command, start, tmp_path):
+def test_runs_that_outlive_a_killed_benchmark_are_not_started_twice(command, start, tmp_path):
     place = place_of(tmp_path)
     (place / "hold").touch()
     with start(*SCRIPT, cwd=place) as process:
@@ -328,7 +329,7 @@ def test_runs_that_outlive_a_killed_benchmark_are_not_begun_twice(command, start
     refused = command(*SCRIPT, cwd=place)
     (place / "hold").unlink()
     assert refused.returncode == 2
-    assert "what is left of one that was killed, is at work" in refused.stderr
+    assert "is in use by another benchmark, or by runs that a killed one has left (process " in refused.stderr
     until = time.monotonic() + 200
     while (done := command(*SCRIPT, cwd=place)).returncode == 2:
         assert time.monotonic() < until
@@ -336,8 +337,7 @@ def test_runs_that_outlive_a_killed_benchmark_are_not_begun_twice(command, start
     assert "1 cells, 0 to run" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_cell_that_is_killed_has_failed(command, start, tmp_path):
+def test_a_killed_cell_has_failed(command, start, tmp_path):
     place = place_of(tmp_path)
     (place / "stripes.py").write_text(STRIPES.replace("time.sleep(0.1)", "import os; os.kill(os.getpid(), 9)"))
     (place / "hold").touch()
@@ -349,8 +349,7 @@ def test_a_cell_that_is_killed_has_failed(command, start, tmp_path):
     assert command(*SCRIPT, "--retry", cwd=place).returncode == 0
 
 
-@pytest.mark.slow
-def test_a_range_test_draws_its_curve(command, tmp_path):
+def test_a_range_test_plots_its_curve(command, tmp_path):
     place = place_of(tmp_path)
     done = command(*SCRIPT, "--lr-range", "1e-4", "1e3", "--set", "batch_size=4", cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
@@ -362,8 +361,7 @@ def test_a_range_test_draws_its_curve(command, tmp_path):
     assert (out / "lr_range.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
-def test_ray_runs_the_same_cells_into_the_same_files(command, grid, tmp_path):
+def test_ray_gives_the_same_results_in_the_same_files(command, grid, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'jaxclf[ray]'")
     place = place_of(tmp_path)
     done = command(*SCRIPT, "--set", f"{RATE}=0.5", "model.classes=2,3", "--jobs", 2, "--ray", cwd=place)
@@ -374,7 +372,7 @@ def test_ray_runs_the_same_cells_into_the_same_files(command, grid, tmp_path):
     assert on_ray == [[row[name] for name in same] for row in grid[2] if row["config_and_settings"].endswith("=0.5")]
 
 
-def test_without_ray_its_extra_is_named(there, monkeypatch, capsys):
+def test_without_ray_the_error_names_the_extra(there, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert again("--set", f"{RATE}=0.25", "--ray") == 2
     assert "pip install 'jaxclf[ray]'" in capsys.readouterr().err

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from PIL import Image
+from support.cli import lines
 
 import jaxclf
 from jaxclf.errors import UserError
+from jaxclf.reporting.figures import RIGHT, WRONG
 
 ROOT = Path(jaxclf.__file__).parent.parent
 MINE = """
@@ -52,11 +56,6 @@ def get_config():
 TRAIN_OWN = ("-m", "jaxclf", "train", "mine.py", "--import", "my_module", "--compilation-cache", "compiled")
 
 
-def lines(done):
-    """What a mistake prints; never a traceback."""
-    assert done.returncode == 2, done
-    assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()
 
 
 def test_training_prints_the_table_the_curves_and_the_result(linear_run):
@@ -65,7 +64,7 @@ def test_training_prints_the_table_the_curves_and_the_result(linear_run):
     step = r"^step 937/937  epoch 1\.00  loss .*accuracy .*%.* images/s  data wait \d+\.\d\d s$"
     assert re.search(step, done.stdout, re.M)
     assert re.search(r"^epoch 1/1  train_full .*accuracy 9\d\.\d\d%$", done.stdout, re.M)
-    assert "no validation images: the curves show test" in done.stdout
+    assert "no validation split: curves show test, and no best checkpoint is chosen" in done.stdout
     assert re.search(
         r"^Overall accuracy: 9\d\.\d\d% \(\d+ mistakes in 10,000\), test loss 0\.\d{4}$", done.stdout, re.M
     )
@@ -106,7 +105,6 @@ def test_a_changed_config_is_refused_with_the_difference(command, linear_run):
     assert found[1:] == ["  seed: 0 -> 3"]
 
 
-@pytest.mark.slow
 def test_pmap_on_four_devices_gives_the_result_of_one(command, linear_run, tmp_path):
     flags = "--xla_force_host_platform_device_count=4"
     arguments = ("mnist_linear", "--epochs", 1, "--parallel", "pmap", "--workdir", tmp_path / "run")
@@ -144,24 +142,31 @@ def test_evaluation_agrees_with_training_and_with_its_own_predictions(evaluation
     assert f"({10_000 - sum(right):,} mistakes in 10,000)" in done.stdout
 
 
-def test_evaluation_draws_the_pictures_of_the_studies(evaluation):
+def test_evaluation_draws_the_figures_of_the_studies(evaluation):
     workdir, _ = evaluation
-    for name in (
-        "predictions",
-        "mistakes",
-        "first_mistake",
-        "seen_and_unseen",
-        "curves",
-        "curve_and_mistake",
-        "confusion",
-        "weights",
-    ):
+    training_images = "#e69f00"
+    red, blue = colormaps["RdBu_r"](1.0), colormaps["RdBu_r"](0.0)  # where the colors of weights saturate
+    expected = {
+        "predictions": [RIGHT],
+        "mistakes": [WRONG],
+        "first_mistake": [WRONG],
+        "seen_and_unseen": [RIGHT],
+        "curves": [training_images, RIGHT],  # which is the color of test as well
+        "curve_and_mistake": [training_images, WRONG],
+        "confusion": [colormaps["RdBu"](0.125)],  # the most frequent confusion
+        "weights": [red, blue],
+    }
+    for name, colors in expected.items():
         with Image.open(workdir / f"{name}.png") as picture:
-            assert np.ptp(np.asarray(picture.convert("L"))) > 200
+            found = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0).astype(int)
+        for color in colors:
+            distances = np.abs(found - np.round(255 * np.array(to_rgb(color)))).max(axis=1)
+            assert distances.min() <= 3, (name, color)
+        if name in ("mistakes", "first_mistake"):
+            assert np.round(255 * np.array(to_rgb(RIGHT))).tolist() not in found.tolist()
     assert not (workdir / "flow.png").exists()  # of a network without convolutions
 
 
-@pytest.mark.slow
 def test_another_batch_size_and_split(command, evaluation):
     workdir, _ = evaluation
     before = json.loads((workdir / "evaluation.json").read_text())
@@ -207,7 +212,6 @@ def own(command, tmp_path_factory):
     return folder, command(*TRAIN_OWN, "--model.classes", 2, cwd=folder)
 
 
-@pytest.mark.slow
 def test_a_model_and_a_dataset_of_ones_own(own, command):
     folder, done = own
     assert (done.returncode, done.stderr) == (0, "")
@@ -286,8 +290,8 @@ def test_ctrl_c_is_answered_with_130(start, tmp_path):
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     first, second = errors.splitlines()
-    assert first == "SIGINT: stopping where it can be saved; once more ends at once"
-    assert re.fullmatch(r"stopped at step [\d,]+; the same command goes on from there", second)
+    assert first == "SIGINT: saving a checkpoint, then exiting; Ctrl-C again to force quit"
+    assert re.fullmatch(r"stopped at step [\d,]+; the same command resumes from there", second)
 
 
 def test_compiled_programs_are_kept_and_taken_again(own, command):

@@ -6,20 +6,20 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from support.arrays import read_arrays
 from support.cli import explain
-from test_npz import arrays
 
 from jaxclf import load, saliency
 from jaxclf.config_io import to_json
 from jaxclf.inference.explain import Explainer
-from jaxclf.random import stream
+from jaxclf.random import make_key
 from jaxclf.training.devices import Devices
 
 PICTURES = {"explanations.png", "gradient_study.png"}
 
 
 def keys_of(run, indices):
-    root = stream(run.config.seed, "saliency")
+    root = make_key(run.config.seed, "saliency")
     return jax.numpy.stack([jax.random.fold_in(root, i) for i in indices])
 
 
@@ -43,7 +43,7 @@ def test_what_is_printed(explained):
 
 def test_what_is_written_is_what_the_methods_say(explained):
     directory, _ = explained
-    written, run = arrays(directory / "explanations.npz"), load(directory)
+    written, run = read_arrays(directory / "explanations.npz"), load(directory)
     images = run.splits.test.images[:3]
     np.testing.assert_array_equal(written["indices"], [0, 1, 2])
     np.testing.assert_array_equal(written["labels"], run.splits.test.labels[:3])
@@ -75,7 +75,7 @@ def test_batches_devices_and_limit_change_rounding_only(explained, run_directory
     """150 images on four devices, in two batches of which one is padded; and the first 3 on one device."""
     arguments = ("--limit", "150", "--methods", "gradient", "smooth-grad", "--smooth-grad.samples", "4")
     assert explain([str(run_directory), *arguments]) == 0
-    many, few = (arrays(directory / "explanations.npz") for directory in (run_directory, explained[0]))
+    many, few = (read_arrays(directory / "explanations.npz") for directory in (run_directory, explained[0]))
     for name, values in many.items():
         np.testing.assert_allclose(values[:3], few[name], atol=1e-5, err_msg=name)
     run = load(run_directory)
@@ -86,7 +86,7 @@ def test_batches_devices_and_limit_change_rounding_only(explained, run_directory
 
 def test_colour_pictures_and_class_activation_maps(colour_run, capsys):
     assert explain([str(colour_run), "--limit", "0", "--integrated-gradients.steps", "3"]) == 0
-    written = arrays(colour_run / "explanations.npz")
+    written = read_arrays(colour_run / "explanations.npz")
     assert written["indices"].tolist() == list(range(16))
     assert written["gradient.values"].shape == (16, 12, 12, 3)
     assert written["grad-cam.values"].shape == (16, 6, 6, 1)
@@ -107,7 +107,7 @@ def test_all_classes_and_measures(colour_run, capsys):
     names = ("gradient-times-input", "grad-cam")
     arguments = ("--limit", "5", "--methods", *names, "--all-classes", "--measures")
     assert explain([str(colour_run), *arguments]) == 0
-    written, run = arrays(colour_run / "explanations.npz"), load(colour_run)
+    written, run = read_arrays(colour_run / "explanations.npz"), load(colour_run)
     assert written["gradient-times-input.values"].shape == (5, 2, 12, 12, 3)
     assert written["grad-cam.values"].shape == (5, 2, 6, 6, 1)
     images = run.splits.test.images[written["indices"]]
@@ -148,8 +148,8 @@ def test_what_is_asked_too_often_is_not_asked_again(colour_run):
 def test_expected_gradients_begin_at_training_images(colour_run):
     run = load(colour_run)
     explainer = Explainer(run, {"expected-gradients": saliency.ExpectedGradients(samples=3)}, Devices.all())
-    (answer,) = explainer.answers(run.splits.test, np.arange(4))
-    references = run.splits.train.images[run.splits.train.some(20)]
+    (answer,) = explainer.explain_batches(run.splits.test, np.arange(4))
+    references = run.splits.train.images[run.splits.train.sample_indices(20)]
     a = saliency.ExpectedGradients(samples=3)(
         run.model, run.variables, run.splits.test.images[:4], key=keys_of(run, range(4)), baseline=references
     )

@@ -1,4 +1,4 @@
-"""An exported network against the run it is from: the same numbers, in a process that has no jaxclf."""
+"""Export: the exported network computes the same values as the run, in a process without jaxclf."""
 
 import json
 import re
@@ -18,12 +18,12 @@ from safetensors.numpy import load_file
 from support.cli import export as export_main
 
 from jaxclf import load, saliency
-from jaxclf.cli.export import export_files
+from jaxclf.cli.export import build_files
 from jaxclf.config_io import from_json, read_config
 from jaxclf.errors import UserError
-from jaxclf.inference.export import FILES, PLATFORMS, check_place, digests, lower, named_weights, write
-from jaxclf.reporting.model_card import measured
-from jaxclf.training.step import predict
+from jaxclf.inference.export import FILES, PLATFORMS, check_output, compute_digests, flatten_weights, lower, write
+from jaxclf.reporting.model_card import collect_results
+from jaxclf.training.step import compute_logits
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [*sorted(path.stem for path in (ROOT / "configs").glob("mnist_*.py")), "simpsons_cnn"]
@@ -54,12 +54,12 @@ for name, images in np.load(given).items():
     results[f"{name}_gradients"] = jax.jit(jax.grad(card["highest"]))(images)
 shapes = [list(card[name].shape) for name in ("logits", "gradients")]
 np.savez(found, **results)
-print(json.dumps([*shapes, card["found"]]))
+print(json.dumps([*shapes, card["predictions"]]))
 """
 
 
 class ByBatch(nn.Module):
-    """A model that is another one for large batches."""
+    """A model whose function depends on the batch size."""
 
     classes: int
 
@@ -79,12 +79,12 @@ class Searching(nn.Module):
 
 
 def gradients_of(network, images):
-    """Those of each image's highest logit in its pixels."""
+    """Return the gradients of the highest logit of each image with respect to its pixels."""
     return jax.jit(jax.grad(lambda images: network(images).max(axis=1).sum()))(images)
 
 
 def some_weights(model, shape, random):
-    """Weights by name, of both signs as trained ones are; variances are positive."""
+    """Return random weights by name; variances are positive."""
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
     weights = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
@@ -103,7 +103,7 @@ def saved(directory, name):
 
 @pytest.fixture(scope="module")
 def exported(command, linear_run, tmp_path_factory):
-    """The linear classifier, exported by the real command, and what that printed."""
+    """The linear classifier, exported by the real command, and the process."""
     output = tmp_path_factory.mktemp("exports") / "linear"
     done = command("-m", "jaxclf", "export", linear_run[0], "--output", output)
     assert (done.returncode, done.stderr) == (0, "")
@@ -118,7 +118,7 @@ def exported_colour(colour_run, tmp_path_factory):
 
 
 @pytest.mark.parametrize("which", ["linear", "colour"])
-def test_logits_and_input_gradients_are_those_of_the_run_where_there_is_no_jaxclf(
+def test_logits_and_input_gradients_without_jaxclf_equal_those_of_the_run(
     which, command, exported, linear_run, exported_colour, colour_run, random, tmp_path
 ):
     path, directory = {"linear": (linear_run[0], exported[0]), "colour": (colour_run, exported_colour)}[which]
@@ -135,7 +135,7 @@ def test_logits_and_input_gradients_are_those_of_the_run_where_there_is_no_jaxcl
     assert set(names) <= set(run.class_names)
     with np.load(tmp_path / "found.npz") as found:
         for name, images in given.items():
-            network = jax.jit(partial(predict, run.model, run.variables))
+            network = jax.jit(partial(compute_logits, run.model, run.variables))
             np.testing.assert_allclose(found[name], network(images), atol=1e-5)
             np.testing.assert_allclose(found[f"{name}_gradients"], gradients_of(network, images), atol=1e-5)
 
@@ -156,25 +156,25 @@ def test_every_config_has_one_program_for_all_platforms_and_batch_sizes(name, ra
     assert all("HIGHEST" in product for product in products)
     images = random.random((3, *shape), np.float32)
     lowered = jax.jit(partial(network.call, weights))
-    live = jax.jit(partial(predict, config.model, unflatten_dict(weights, sep="/")))
+    live = jax.jit(partial(compute_logits, config.model, unflatten_dict(weights, sep="/")))
     for given in (images, images[:1]):
         np.testing.assert_allclose(lowered(given), live(given), atol=1e-5)
     np.testing.assert_allclose(gradients_of(lowered, images), gradients_of(live, images), atol=1e-5)
 
 
-def test_numbers_are_those_of_float32_and_of_one_version_whatever_the_caller_has_set(exported, linear_run):
+def test_exports_are_reproducible_and_ignore_precision_settings(exported, linear_run):
     directory, _ = exported
     with jax.default_matmul_precision("bfloat16"), jax.numpy_rank_promotion("allow"):
-        files = export_files(load(linear_run[0]), "raw")
+        files = build_files(load(linear_run[0]), "raw")
     assert files == {name: (directory / name).read_bytes() for name in FILES}  # and the same every time
 
 
-def test_weights_are_what_the_format_says_and_as_jaxclf_reads_them(exported_colour, colour_run, random):
+def test_weights_follow_the_safetensors_format(exported_colour, colour_run, random):
     run = load(colour_run)
     content = (exported_colour / "weights.safetensors").read_bytes()
     size = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
-    weights = named_weights(run.variables)
+    weights = flatten_weights(run.variables)
     assert set(header) == set(weights) == set(load_file(exported_colour / "weights.safetensors"))
     assert sum(array.nbytes for array in weights.values()) == len(data)
     for name, array in weights.items():
@@ -187,7 +187,7 @@ def test_weights_are_what_the_format_says_and_as_jaxclf_reads_them(exported_colo
     np.testing.assert_array_equal(config.model.apply(variables, images), run.model.apply(run.variables, images))
 
 
-def test_saliency_takes_the_program_as_a_model(exported_colour, colour_run, random):
+def test_saliency_accepts_the_program_as_a_model(exported_colour, colour_run, random):
     run = load(colour_run)
     network = export.deserialize(bytearray((exported_colour / "model.stablehlo").read_bytes()))
     weights = load_file(exported_colour / "weights.safetensors")
@@ -197,7 +197,7 @@ def test_saliency_takes_the_program_as_a_model(exported_colour, colour_run, rand
     np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
 
 
-def test_checksums_are_read_by_sha256sum(exported, tmp_path):
+def test_sha256sum_verifies_the_checksums(exported, tmp_path):
     directory, _ = exported
     assert {path.name for path in directory.iterdir()} == set(FILES)
     check = ("sha256sum", "-c", "--strict", "SHA256SUMS")
@@ -211,7 +211,7 @@ def test_checksums_are_read_by_sha256sum(exported, tmp_path):
     assert (done.returncode, "weights.safetensors: FAILED" in done.stdout) == (1, True)
 
 
-def test_the_card_and_the_metadata_have_what_was_measured(exported, linear_run):
+def test_the_card_and_the_metadata_contain_the_results(exported, linear_run):
     directory, done = exported
     summary = saved(linear_run[0], "summary.json")
     card, metadata = (directory / "README.md").read_text(), saved(directory, "metadata.json")
@@ -219,7 +219,7 @@ def test_the_card_and_the_metadata_have_what_was_measured(exported, linear_run):
     assert f"| test | {test['loss']:.4g} | {test['accuracy']:.2%} | {test['mistakes']} | 10,000 |" in card
     assert f"| train | {summary['train_full']['loss']:.4g} |" in card
     assert "Not measured with these weights: validation." in card
-    assert "7,850 parameters, as they are after\n937 steps" in card
+    assert "7,850 parameters, trained for 937 steps" in card
     assert "| optimizer.learning_rate | 0.003 |" in card
     assert (metadata["results"]["test"], metadata["class_names"]) == (test, [*"0123456789"])
     assert (metadata["images"], metadata["logits"]) == ("float32[b,28,28,1]", "float32[b,10]")
@@ -227,28 +227,28 @@ def test_the_card_and_the_metadata_have_what_was_measured(exported, linear_run):
         assert f"wrote {directory / name}: {(directory / name).stat().st_size:,} bytes" in done.stdout
 
 
-def test_only_what_was_measured_of_these_very_weights_is_told(run_directory):
+def test_only_results_of_the_exported_weights_are_reported(run_directory):
     run = load(run_directory)
     averaged = replace(run, config=replace(run.config, ema_decay=0.9))
-    assert set(measured(run, "raw")) == {"train", "test"}
-    assert set(measured(averaged, "ema")) == {"train", "test"}
-    assert measured(averaged, "raw") == measured(replace(run, step=5), "raw") == {}
+    assert set(collect_results(run, "raw")) == {"train", "test"}
+    assert set(collect_results(averaged, "ema")) == {"train", "test"}
+    assert collect_results(averaged, "raw") == collect_results(replace(run, step=5), "raw") == {}
     summary = saved(run_directory, "summary.json")
     best = {"step": 5, "accuracy": 0.5, "loss": 2.0}
     (run_directory / "summary.json").write_text(json.dumps(summary | {"best": best}))
-    assert measured(replace(run, step=5), "raw") == {"validation": {"accuracy": 0.5, "loss": 2.0}}
+    assert collect_results(replace(run, step=5), "raw") == {"validation": {"accuracy": 0.5, "loss": 2.0}}
     evaluation = {"step": 5, "split": "train", "weights": "ema", "examples": 9, "loss": None, "confusion_matrix": [[9]]}
     by_class = dict.fromkeys(run.class_names, 0.25) | {"9": None}
     (run_directory / "evaluation.json").write_text(json.dumps(evaluation | {"per_class_accuracy": by_class}))
-    assert set(measured(replace(run, step=5), "raw")) == {"validation", "train"}
-    assert set(measured(replace(averaged, step=5), "raw")) == set()
-    assert set(measured(run, "raw")) == {"train", "test"}
-    card = export_files(replace(run, step=5), "raw")["README.md"].decode()
+    assert set(collect_results(replace(run, step=5), "raw")) == {"validation", "train"}
+    assert set(collect_results(replace(averaged, step=5), "raw")) == set()
+    assert set(collect_results(run, "raw")) == {"train", "test"}
+    card = build_files(replace(run, step=5), "raw")["README.md"].decode()
     assert "| train | 9 | none |  |" in card
     assert re.search(r"\| class \| train accuracy \|.*\| 8 \| 25\.00% \|\n\| 9 \| none \|", card, re.S)
     for name in ("summary.json", "evaluation.json"):
         (run_directory / name).unlink()
-    card = export_files(run, "raw")["README.md"].decode()
+    card = build_files(run, "raw")["README.md"].decode()
     assert "Not measured with these weights: train, validation, test." in card
     assert "%" not in card
 
@@ -257,15 +257,15 @@ def test_only_what_was_measured_of_these_very_weights_is_told(run_directory):
     ("model", "reason"),
     [(ByBatch(classes=2), r"Symbolic dimension comparison .* is inconclusive"), (Searching(), "Reverse-mode")],
 )
-def test_a_model_without_such_a_program_is_refused_with_the_reason(model, reason):
+def test_a_model_that_cannot_be_lowered_is_refused_with_the_reason(model, reason):
     weights = {"params/Dense_0/kernel": np.ones((4, 2), np.float32), "params/Dense_0/bias": np.ones(2, np.float32)}
     with pytest.raises(
-        UserError, match=rf"^{type(model).__name__} cannot be exported: .*{reason}.*\nexpected one program"
+        UserError, match=rf"^{type(model).__name__} cannot be exported: .*{reason}.*\nexpected a program"
     ):
         lower(model, weights, (2, 2, 1))
 
 
-def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_an_export_is_written_atomically(tmp_path, monkeypatch):
     old, new = (dict.fromkeys(map(str, FILES), text) for text in (b"old", b"new"))
     place = tmp_path / "a/place"
     with pytest.raises(OSError, match="missing"):
@@ -292,28 +292,28 @@ def test_an_export_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     write(link, new)
     assert link.is_symlink()
     assert {path.name: path.read_bytes() for path in place.iterdir()} == new
-    assert digests({}) == b""
+    assert compute_digests({}) == b""
 
 
 def test_only_an_earlier_export_is_replaced(tmp_path, monkeypatch):
-    check_place(tmp_path / "new")
-    check_place(tmp_path)
+    check_output(tmp_path / "new")
+    check_output(tmp_path)
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(UserError, match="is neither empty nor an export; name another directory with --output"):
-        check_place(tmp_path)
+        check_output(tmp_path)
     with pytest.raises(UserError, match="is a file; name a directory with --output"):
-        check_place(tmp_path / "README.md")
+        check_output(tmp_path / "README.md")
     write(tmp_path / "export", dict.fromkeys(FILES, b""))
-    check_place(tmp_path / "export")
+    check_output(tmp_path / "export")
     with monkeypatch.context() as patched, pytest.raises(UserError, match="is the current directory"):
         patched.chdir(tmp_path / "export")
-        check_place(Path())
+        check_output(Path())
     (tmp_path / "export/notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is neither empty nor an export"):
-        check_place(tmp_path / "export")
+        check_output(tmp_path / "export")
 
 
-def test_by_default_it_is_in_the_run_and_made_anew(run_directory, capsys):
+def test_the_default_output_is_in_the_run_and_is_replaced(run_directory, capsys):
     assert export_main([str(run_directory)]) == 0
     first = (run_directory / "export/README.md").stat().st_ino
     assert export_main([str(run_directory)]) == 0
@@ -323,23 +323,22 @@ def test_by_default_it_is_in_the_run_and_made_anew(run_directory, capsys):
     assert load(run_directory).step == 937
 
 
-def test_mistakes_are_answered_in_a_line(run_directory, tmp_path, capsys):
-    for arguments, answer in (
+def test_user_errors_of_export(run_directory, tmp_path, capsys):
+    for arguments, message in (
         ([str(tmp_path)], "has no config.json"),
         ([str(run_directory), "--outputs", "x"], "did you mean --output?"),
-        ([str(run_directory), "--checkpoint", "5"], "there are last, best and the steps 937"),
+        ([str(run_directory), "--checkpoint", "5"], "expected last, best or one of the steps 937"),
         ([str(run_directory), "--output", str(run_directory)], "is neither empty nor an export"),
     ):
         assert export_main(arguments) == 2
-        assert answer in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert not (run_directory / "export").exists()
 
 
-@pytest.mark.slow
 def test_exporting_needs_no_tensorflow(command, linear_run, tmp_path):
     code = (
-        "import sys; from jaxclf.cli.export import main; "
-        "code = main(sys.argv[1:]); print(code, 'tensorflow' in sys.modules)"
+        "import sys; from jaxclf.cli.app import main; "
+        "code = main(['export', *sys.argv[1:]]); print(code, 'tensorflow' in sys.modules)"
     )
     done = command("-c", code, linear_run[0], "--output", tmp_path / "export")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 False"), done

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
-from support.cli import train
-from test_commands import ROOT, lines
+from support.cli import lines, train
 
 
 @pytest.mark.parametrize("config", ["simpsons_cnn", "simpsons_overfit"])
@@ -17,7 +17,7 @@ def test_without_the_download_page_layout_and_place_are_named(config, tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert train([config]) == 2
     answer = capsys.readouterr().err
-    for words in ("kaggle.com/datasets/alexattia", "<root>/<class>/<picture>", str(tmp_path / "data/simpsons_dataset")):
+    for words in ("kaggle.com/datasets/alexattia", "<root>/<class>/<image>", str(tmp_path / "data/simpsons_dataset")):
         assert words in answer
     assert len(answer.splitlines()) <= 5
 
@@ -62,8 +62,8 @@ def folder_run(command, tmp_path_factory, mnist):
 def test_a_folder_is_described_before_it_is_trained_on(folder_run):
     _, done = folder_run
     assert "classes: 0 one, 1 zero" in done.stdout
-    assert "left out, with fewer than 3 pictures: rare (2)" in done.stdout
-    assert "checking the pictures of pictures (104)" in done.stderr
+    assert "left out, with fewer than 3 images: rare (2)" in done.stdout
+    assert "checking the images in pictures (104)" in done.stderr
     listed = [line for line in done.stderr.splitlines() if "bad" in line]
     assert len(listed) == 20
     assert all("cannot identify image file" in line for line in listed)
@@ -97,5 +97,5 @@ def test_another_folder_than_the_run_was_made_with_is_refused(command, folder_ru
         evaluated = lines(command(ROOT / "eval.py", "runs/folder", **options))
     finally:
         (place / "pictures/aaa").rename(place / "pictures/zero")
-    assert evaluated[1].endswith("the data is not what the run was made with:")
+    assert evaluated[1].endswith("the data is not what the run was trained with:")
     assert [line.rpartition(": ")[2] for line in evaluated[2:]] == ["one, zero", "aaa, one"]

@@ -13,15 +13,15 @@ from PIL import Image
 from support.cli import predict
 
 from jaxclf import load, saliency
-from jaxclf.datasets.decoding import Pictures
-from jaxclf.inference.files import find_pictures
-from jaxclf.inference.predict import Unread, predict_files
-from jaxclf.inference.preprocess import Preparation, centered, is_dark_on_light
-from jaxclf.reporting.figures.overlay import LOWERS, RAISES, overlay
+from jaxclf.datasets.decoding import ImageFiles
+from jaxclf.inference.files import find_images
+from jaxclf.inference.predict import UnreadableImage, predict_files
+from jaxclf.inference.preprocess import Preprocessor, center_digit, is_dark_on_light
+from jaxclf.reporting.figures.overlay import LOWERS, RAISES, overlay_map
 from jaxclf.saliency.names import METHODS
 from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import evaluate
-from jaxclf.training.recipe import recipe_of
+from jaxclf.training.step_config import build_step_config
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def found_in(run, images):
 
 
 def test_digits_saved_as_pictures_are_the_digits_of_training(mnist, tmp_path):
-    preparation = Preparation((28, 28, 1))
+    preparation = Preprocessor((28, 28, 1))
     for path, image in zip(saved(tmp_path, mnist.test.images[:200]), mnist.test.images, strict=False):
         prepared = preparation(Path(path))
         assert not prepared.inverted
@@ -81,9 +81,9 @@ def test_pictures_of_any_mode_and_size_have_the_pixels_of_an_image_folder(mode, 
         Image.fromarray(random.integers(0, 2**16, (150, 90), np.uint16)).save(path)
     else:
         noise.convert(mode).save(path, exif=turned())
-    (expected,) = Pictures([path], (20, 30), keep=False)[:]
-    np.testing.assert_array_equal(Preparation((20, 30, 3))(path).image, expected)
-    grey = Preparation((20, 30, 1), invert="no")(path).image
+    (expected,) = ImageFiles([path], (20, 30), keep=False)[:]
+    np.testing.assert_array_equal(Preprocessor((20, 30, 3))(path).image, expected)
+    grey = Preprocessor((20, 30, 1), invert="no")(path).image
     brightness = expected @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(grey[..., 0], brightness, atol=1)
 
@@ -97,9 +97,9 @@ def turned():
 
 def test_pictures_have_the_labels_and_probabilities_of_evaluation(colour_run, capsys):
     run = load(colour_run)
-    split, recipe, devices = run.splits.test, recipe_of(run.config, 1), Devices.all()
-    step = devices.compile_eval_step(recipe)
-    logits = evaluate(recipe, devices, step, run.variables, split, batch_size=16, keep_logits=True).logits
+    split, step_config, devices = run.splits.test, build_step_config(run.config, 1), Devices.all()
+    step = devices.compile_eval_step(step_config)
+    logits = evaluate(step_config, devices, step, run.variables, split, batch_size=16, keep_logits=True).logits
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     files = list(map(str, split.images.paths))
     assert predict([str(colour_run), *files]) == 0
@@ -115,10 +115,10 @@ def test_probabilities_depend_on_no_batch_no_order_and_no_neighbour(linear, mnis
     shuffled = [*files[::-1], str(tmp_path / "bad.png"), files[3]]
     for size in (1, 7, 100):
         run = replace(linear, config=replace(linear.config, eval_batch_size=size))
-        answers = list(predict_files(run, shuffled, Preparation(run.image_shape)))
+        answers = list(predict_files(run, shuffled, Preprocessor(run.image_shape)))
         assert [answer.path for answer in answers] == shuffled
         for answer in answers:
-            if isinstance(answer, Unread):
+            if isinstance(answer, UnreadableImage):
                 assert answer.path.endswith("bad.png")
             else:
                 np.testing.assert_allclose(answer.probabilities, expected[answer.path], atol=1e-6)
@@ -127,11 +127,11 @@ def test_probabilities_depend_on_no_batch_no_order_and_no_neighbour(linear, mnis
 def test_pictures_are_decoded_when_they_are_needed(linear, mnist, tmp_path):
     files = saved(tmp_path, mnist.test.images[:6])
     run = replace(linear, config=replace(linear.config, eval_batch_size=2))
-    answers = predict_files(run, files, Preparation(run.image_shape))
+    answers = predict_files(run, files, Preprocessor(run.image_shape))
     next(answers)
     for file in files[2:]:
         Path(file).unlink()
-    assert [isinstance(answer, Unread) for answer in answers] == [False, True, True, True, True]
+    assert [isinstance(answer, UnreadableImage) for answer in answers] == [False, True, True, True, True]
 
 
 # Scans
@@ -139,7 +139,7 @@ def test_pictures_are_decoded_when_they_are_needed(linear, mnist, tmp_path):
 
 def test_a_digit_that_is_centred_stays_where_it_is(mnist):
     digits = mnist.test.images[:500, ..., 0]
-    again = np.stack([centered(digit, (28, 28)) for digit in digits])
+    again = np.stack([center_digit(digit, (28, 28)) for digit in digits])
     assert np.mean(again.astype(int) == digits) > 0.95
     for image in again:
         middle = [np.average(np.arange(28), weights=image.sum(axis=axis)) for axis in (0, 1)]
@@ -148,7 +148,7 @@ def test_a_digit_that_is_centred_stays_where_it_is(mnist):
 
 def test_digits_centred_again_are_recognised_as_before(linear, mnist):
     digits, labels = mnist.test.images[:3_000, ..., 0], mnist.test.labels[:3_000]
-    before, after = found_in(linear, digits), found_in(linear, [centered(digit, (28, 28)) for digit in digits])
+    before, after = found_in(linear, digits), found_in(linear, [center_digit(digit, (28, 28)) for digit in digits])
     assert np.mean(after == labels) >= np.mean(before == labels) - 0.002
     assert np.mean(after == before) > 0.99
 
@@ -158,7 +158,7 @@ def test_a_scan_is_recognised_centred_and_inverted_and_not_without(linear, mnist
     files = saved(tmp_path, [scan_of(digit, random) for digit in digits])
 
     def accuracy(**options):
-        prepared = [Preparation((28, 28, 1), **options)(Path(file)) for file in files]
+        prepared = [Preprocessor((28, 28, 1), **options)(Path(file)) for file in files]
         return np.mean(found_in(linear, [one.image[..., 0] for one in prepared]) == labels)
 
     assert accuracy(invert="auto", center=True) >= np.mean(found_in(linear, digits) == labels) - 0.04
@@ -172,7 +172,7 @@ def test_a_scan_is_recognised_centred_and_inverted_and_not_without(linear, mnist
 def test_what_is_written_keeps_its_shape_and_stays_within_the_image(image_size, shape):
     sheet = np.zeros((400, 500), np.uint8)
     sheet[30 : 30 + shape[0], 400 : 400 + shape[1]] = 90
-    image = centered(sheet, image_size)
+    image = center_digit(sheet, image_size)
     assert image.max() == 255  # the strongest ink
     height, width = (np.ptp(np.flatnonzero(image.any(axis=axis))) + 1 for axis in (1, 0))
     scale = 20 / 28 * min(image_size) / max(shape)
@@ -182,7 +182,7 @@ def test_what_is_written_keeps_its_shape_and_stays_within_the_image(image_size, 
 def test_a_blank_sheet_cannot_be_centred_and_is_said(linear_run, tmp_path, capsys):
     (blank,) = saved(tmp_path, np.full((1, 50, 50), 255, np.uint8))
     assert predict([str(linear_run[0]), "--center", blank]) == 4
-    assert f"{blank}: nothing on it is lighter than its border" in capsys.readouterr().err
+    assert f"{blank}: nothing in it is lighter than its border" in capsys.readouterr().err
     assert predict([str(linear_run[0]), blank]) == 0
 
 
@@ -190,7 +190,7 @@ def test_pictures_that_are_inverted_are_counted(linear_run, mnist, tmp_path, cap
     files = saved(tmp_path, [mnist.test.images[0], 255 - mnist.test.images[0]])
     assert predict([str(linear_run[0]), *files]) == 0
     printed = capsys.readouterr()
-    assert printed.err.splitlines()[-1] == "dark on light, so inverted: 1 of 2 (--invert no leaves them)"
+    assert printed.err.splitlines()[-1] == "inverted, since dark on light: 1 of 2 (--invert no turns this off)"
     one, other = rows(printed.out)
     assert (one["label"], one["confidence"]) == (other["label"], other["confidence"])
     assert predict([str(linear_run[0]), "--invert", "no", *files]) == 0
@@ -208,13 +208,13 @@ def test_files_are_found_by_name_folder_pattern_and_list(tmp_path, monkeypatch):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     pictures = ["b/1.JPG", "b/2.png", "b/sub/3.gif"]
-    assert find_pictures(["b"]).files == pictures
-    assert find_pictures(["b/"]).left_out == 1
-    assert find_pictures(["."]).files == pictures
-    assert find_pictures([f"{tmp_path}/b"]).files == [f"{tmp_path}/{name}" for name in pictures]
-    assert find_pictures(["b/**/*.png", "b/2.png"]).files == ["b/2.png", "b/2.png"]
-    assert sorted(find_pictures(["b/*[!b]"]).files) == ["b/1.JPG", "b/2.png", "b/notes.txt"]
-    assert sorted(find_pictures(["**"]).files) == [
+    assert find_images(["b"]).files == pictures
+    assert find_images(["b/"]).left_out == 1
+    assert find_images(["."]).files == pictures
+    assert find_images([f"{tmp_path}/b"]).files == [f"{tmp_path}/{name}" for name in pictures]
+    assert find_images(["b/**/*.png", "b/2.png"]).files == ["b/2.png", "b/2.png"]
+    assert sorted(find_images(["b/*[!b]"]).files) == ["b/1.JPG", "b/2.png", "b/notes.txt"]
+    assert sorted(find_images(["**"]).files) == [
         "a[1].dat",
         "b/1.JPG",
         "b/2.png",
@@ -222,9 +222,9 @@ def test_files_are_found_by_name_folder_pattern_and_list(tmp_path, monkeypatch):
         "b/notes.txt",
         "b/sub/3.gif",
     ]
-    assert find_pictures(["a[1].dat", "./b/notes.txt"]).files == ["a[1].dat", "./b/notes.txt"]
+    assert find_images(["a[1].dat", "./b/notes.txt"]).files == ["a[1].dat", "./b/notes.txt"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"b/2.png\r\n\nb/sub\nno\xff\n")))
-    listed = find_pictures(["-", "b/1.JPG"])
+    listed = find_images(["-", "b/1.JPG"])
     assert listed.files == ["b/2.png", "b/sub/3.gif", "b/1.JPG"]
     assert listed.missing == ["no\ufffd: no file or folder has this name or matches it"]
 
@@ -233,8 +233,8 @@ def test_links_that_go_round_end_and_lead_nowhere_is_said(linear, mnist, tmp_pat
     saved(tmp_path / "b", mnist.test.images[:1])
     (tmp_path / "b/round").symlink_to(tmp_path / "b")
     (tmp_path / "b/gone.png").symlink_to("nothing.png")
-    files = find_pictures([str(tmp_path / "b")]).files
-    answers = {Path(answer.path).name: answer for answer in predict_files(linear, files, Preparation((28, 28, 1)))}
+    files = find_images([str(tmp_path / "b")]).files
+    answers = {Path(answer.path).name: answer for answer in predict_files(linear, files, Preprocessor((28, 28, 1)))}
     assert set(answers) == {"00000.png", "gone.png"}
     assert answers["gone.png"].reason == "No such file or directory"
 
@@ -264,13 +264,13 @@ def test_bad_files_are_said_and_the_others_predicted(linear_run, mnist, tmp_path
     ("arguments", "answer"),
     [
         (["none.png"], "none.png: no file or folder has this name or matches it"),
-        (["empty"], "empty: no pictures are in it"),
-        ([], "no pictures to predict: name files, folders"),
+        (["empty"], "empty: no images in it"),
+        ([], "no images found; name image files, folders"),
         (["0.png", "--top", "11"], "top=11: expected 1 to 10"),
         (["0.png", "--top", "0"], "top=0: expected 1 to 10"),
         (["0.png", "--topp", "3"], "did you mean --top?"),
         (["0.png", "--explain", "gradeint"], "did you mean gradient?"),
-        (["0.png", "--explain", "grad-cam"], "grad-cam: no layer puts out [b, h, w, c]"),
+        (["0.png", "--explain", "grad-cam"], "grad-cam: no layer has an output [b, h, w, c]"),
         (["0.png", "--output", "there"], "--output is for drawings; add --explain METHOD"),
         (["0.png", "--format", "xml"], "invalid choice 'xml'"),
         (["0.png", "--checkpoint", "77"], "77"),
@@ -291,7 +291,7 @@ def test_a_mistake_is_answered_in_a_few_lines(linear_run, arguments, answer, tmp
 @pytest.mark.parametrize("flags", [["--center"], ["--invert", "yes"]])
 def test_what_is_for_grey_images_is_refused_for_colour(colour_run, flags, capsys):
     assert predict([str(colour_run), str(colour_run.parent / "pictures"), *flags]) == 2
-    assert f"{' '.join(flags)} is for networks of grey images" in capsys.readouterr().err
+    assert f"{' '.join(flags)} is for networks of grayscale images" in capsys.readouterr().err
 
 
 def test_more_classes_come_by_probability_in_both_formats(linear_run, linear, mnist, tmp_path, capsys):
@@ -330,12 +330,12 @@ def test_an_overlay_is_red_where_the_score_is_raised_and_blue_where_it_is_lowere
     values = np.zeros((14, 14, 1), np.float32)
     values[3, 4], values[9, 2] = 1, -1
     grey = np.full((14, 14, 1), 100, np.uint8)
-    picture = overlay(grey, values)
+    picture = overlay_map(grey, values)
     assert picture.shape == (280, 280, 3)
     np.testing.assert_array_equal(picture[60:80, 80:100], np.broadcast_to(np.uint8(RAISES), (20, 20, 3)))
     np.testing.assert_array_equal(picture[180:200, 40:60], np.broadcast_to(np.uint8(LOWERS), (20, 20, 3)))
     np.testing.assert_array_equal(picture[:60], np.full((60, 280, 3), 100))
-    assert overlay(np.zeros((300, 200, 3), np.uint8), np.ones((4, 4, 2))).shape == (300, 200, 3)
+    assert overlay_map(np.zeros((300, 200, 3), np.uint8), np.ones((4, 4, 2))).shape == (300, 200, 3)
 
 
 def test_explanations_are_drawn_of_every_picture(colour_run, tmp_path, capsys):
@@ -346,10 +346,10 @@ def test_explanations_are_drawn_of_every_picture(colour_run, tmp_path, capsys):
     drawn = [str(tmp_path / "drawn" / name) for name in ("0-occlusion.png", "0-occlusion-2.png")]
     assert [row["overlay"] for row in table] == drawn
     run = load(colour_run)
-    images = Pictures([Path(file) for file in files], (12, 12), keep=False)[:]
+    images = ImageFiles([Path(file) for file in files], (12, 12), keep=False)[:]
     values = saliency.Occlusion()(run.model, run.variables, images).values
     for path, image, own in zip(drawn, images, np.asarray(values), strict=True):
-        np.testing.assert_array_equal(np.asarray(Image.open(path)), overlay(image, own))
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), overlay_map(image, own))
 
 
 def test_drawings_go_to_the_run_unless_told(run_directory, mnist, tmp_path):
@@ -364,7 +364,7 @@ def test_what_a_method_draws_depends_on_no_batch(linear, mnist, tmp_path, name):
     found = []
     for size in (2, 5):
         run = replace(linear, config=replace(linear.config, eval_batch_size=size))
-        answers = predict_files(run, files, Preparation(run.image_shape), method)
+        answers = predict_files(run, files, Preprocessor(run.image_shape), method)
         found.append(np.stack([answer.values for answer in answers]))
     np.testing.assert_allclose(*found, atol=1e-5)
 
@@ -382,21 +382,19 @@ def test_the_real_command_needs_neither_tensorflow_nor_matplotlib(linear_run, mn
     assert imported & {"tensorflow", "matplotlib", "tensorboardX", "skimage"} == set()
 
 
-@pytest.mark.slow
 def test_a_pipe_that_closes_ends_the_command_quietly(linear_run, mnist, tmp_path, start):
     saved(tmp_path, mnist.test.images[:3_000])
     with start("-m", "jaxclf", "predict", linear_run[0], tmp_path) as process:
         assert process.stdout.readline() == "path,label,confidence\n"
         process.stdout.close()
         errors = process.stderr.read()
-    assert (process.wait(), errors) == (141, "pictures to predict (3,000)\n")
+    assert (process.wait(), errors) == (141, "predicting images (3,000)\n")
 
 
-@pytest.mark.slow
 def test_ctrl_c_is_answered(linear_run, mnist, tmp_path, start):
     saved(tmp_path, np.tile(mnist.test.images, (2, 1, 1, 1))[:6_000])
     with start("-m", "jaxclf", "predict", linear_run[0], tmp_path) as process:
-        assert process.stderr.readline() == "pictures to predict (6,000)\n"
+        assert process.stderr.readline() == "predicting images (6,000)\n"
         process.send_signal(2)
         _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "interrupted\n")

@@ -9,8 +9,6 @@ from html.parser import HTMLParser
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from support.chromium import CHROMIUM, Chromium
 from support.cli import report as compare
@@ -22,13 +20,20 @@ from jaxclf.errors import UserError
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.models import Mlp
 from jaxclf.optimizers import Sgd
-from jaxclf.reporting.report import Evaluated, write_comparison, write_report
-from jaxclf.reporting.report.charts import MOST, Series, chart, thinned, ticks
-from jaxclf.reporting.report.examples import IN_CELL, chosen, examples
-from jaxclf.reporting.report.findings import class_rows, confused_pairs, data_card, scaled, worst
-from jaxclf.reporting.report.pictures import SHADES, image_uri, layer_uri
+from jaxclf.reporting.figures.curves import Series
+from jaxclf.reporting.report import EvaluatedSplit, write_comparison, write_report
+from jaxclf.reporting.report.charts import MAX_POINTS, decimate_points, draw_chart
+from jaxclf.reporting.report.examples import PER_CELL, collect_examples, select_examples
+from jaxclf.reporting.report.findings import (
+    find_confused_pairs,
+    find_worst_mistakes,
+    measure_classes,
+    scale_temperature,
+    summarize_data,
+)
+from jaxclf.reporting.report.pictures import SHADES, encode_image, encode_map
 from jaxclf.reporting.report.run_page import SECTIONS
-from jaxclf.runs.directory import RunDirectory, read_metrics
+from jaxclf.runs.directory import read_metrics
 from jaxclf.types import Split, Splits
 
 HOSTILE = (
@@ -47,7 +52,14 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.tags, self.text = [], ""
-        self.feed(path.read_text(encoding="utf-8"))
+        if path is not None:
+            self.feed(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def of_text(cls, text):
+        page = cls(None)
+        page.feed(str(text))
+        return page
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
@@ -68,7 +80,7 @@ def reported(directory, name="test"):
     run = jaxclf.load(directory)
     splits = run.splits
     validation = None if splits.validation is None else logits_of(run, splits.validation)
-    evaluated = Evaluated(splits, name, logits_of(run, splits[name]), validation)
+    evaluated = EvaluatedSplit(splits, name, logits_of(run, splits[name]), validation)
     return write_report(run, read_metrics(run.directory), evaluated), evaluated
 
 
@@ -91,17 +103,17 @@ def made_up(random, path, names, n, side=8, skipped=()):
     model = Mlp(features=(), classes=len(names))
     variables = model.init(jax.random.key(0), images[:1])
     run = TrainedModel(
-        RunDirectory(path),
         Config(Mnist(), model, Sgd(0.1), epochs=1, batch_size=8),
         0,
         names,
         split.image_shape,
         variables,
+        path,
     )
     logits = (
         random.normal(size=(n, len(names))).astype(np.float32) + 2 * np.eye(len(names), dtype=np.float32)[split.labels]
     )
-    return run, Evaluated(Splits(split, None, split, ("a remark",), skipped), "test", logits)
+    return run, EvaluatedSplit(Splits(split, None, split, ("a remark",), skipped), "test", logits)
 
 
 def test_the_page_says_what_was_found(linear):
@@ -110,8 +122,11 @@ def test_the_page_says_what_was_found(linear):
     assert f"{right / 10_000:.2%}" in page.text
     assert f"{10_000 - right:,}" in page.text
     assert {attributes.get("id") for attributes in page.of("section")} == set(SECTIONS)
-    assert "there are none" in page.text  # validation images, to fit a temperature on
-    assert len(page.of("svg")) > 3
+    assert "No temperature scaling: there are no validation images" in page.text
+    assert [figure["aria-label"] for figure in page.of("figure")] == ["accuracy", "loss", "before scaling"]
+    assert len(page.of("svg")) == 3
+    curves = [group["data-series"] for group in page.of("g") if "data-series" in group]
+    assert curves == ["0", "1", "2"] * 2  # running, on training images, on test images: in both charts
     assert path.stat().st_size < LIMIT
 
 
@@ -131,15 +146,20 @@ def test_forty_mistakes_with_their_saliency(linear):
 
 def test_a_temperature_is_fitted_on_validation_and_judged_on_test(colour):
     path, evaluated = colour
-    found = scaled(evaluated)
+    found = scale_temperature(evaluated)
     assert found.n == len(evaluated.splits.validation)
     assert f"T = {found.temperature:.4g}" in Page(path).text
-    on_validation = Evaluated(evaluated.splits, "validation", evaluated.validation_logits, evaluated.validation_logits)
-    assert scaled(on_validation) is None
+    on_validation = EvaluatedSplit(
+        evaluated.splits, "validation", evaluated.validation_logits, evaluated.validation_logits
+    )
+    assert scale_temperature(on_validation) is None
 
 
 def test_a_network_with_convolutions_has_a_class_activation_map(colour):
-    assert "grad-cam" in Page(colour[0]).text
+    enlarged = [image["src"] for image in Page(colour[0]).of("img") if image.get("class") == "smooth"]
+    maps = [pixels_of(source, "RGBA") for source in enlarged]  # no other method has maps smaller than the images
+    assert len(maps) == 8
+    assert any(image[..., 3].any() for image in maps)
 
 
 def test_nothing_is_taken_from_elsewhere(linear, colour):
@@ -188,32 +208,32 @@ def test_with_too_many_classes_there_is_no_matrix(random, tmp_path):
 def test_all_right_or_all_wrong_is_a_report_too(right, random, tmp_path):
     run, evaluated = made_up(random, tmp_path, ("a", "b"), 30)
     labels = evaluated.split.labels if right else 1 - evaluated.split.labels
-    sure = Evaluated(evaluated.splits, "test", 100.0 * np.eye(2)[labels])
+    sure = EvaluatedSplit(evaluated.splits, "test", 100.0 * np.eye(2)[labels])
     text = Page(write_report(run, [], sure)).text
-    assert ("There are none in 30 images." in text) == right
+    assert ("There are no mistakes in 30 images." in text) == right
 
 
 def test_classes_computed_by_hand():
     matrix = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
-    a, b, none = class_rows(matrix, ("a", "b", "none"))
+    a, b, none = measure_classes(matrix, ("a", "b", "none"))
     assert (a.precision.value, a.recall.value, a.support) == (8 / 9, 0.8, 10)
     assert a.f1.value == pytest.approx(2 * (8 / 9) * 0.8 / (8 / 9 + 0.8))
     assert b.precision.value == 9 / 11
     assert (none.precision.value, none.recall.value, none.f1.value, none.support) == (None, None, None, 0)
-    assert confused_pairs(matrix) == [(0, 1, 2, 0.2), (1, 0, 1, 0.1)]
+    assert find_confused_pairs(matrix) == [(0, 1, 2, 0.2), (1, 0, 1, 0.1)]
 
 
 def test_intervals_of_f1_hold_the_true_one_as_often_as_they_say(random):
     chances = np.array([[0.4, 0.1], [0.05, 0.45]])  # of [true, found]
     true = 2 * 0.4 / (2 * 0.4 + 0.1 + 0.05)
     drawn = random.multinomial(200, chances.ravel(), size=4_000).reshape(-1, 2, 2)
-    intervals = [class_rows(matrix, ("a", "b"))[0].f1 for matrix in drawn]
+    intervals = [measure_classes(matrix, ("a", "b"))[0].f1 for matrix in drawn]
     assert np.mean([f1.low <= true <= f1.high for f1 in intervals]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_worst_mistake_expected_the_truth_least(random, tmp_path):
     _, evaluated = made_up(random, tmp_path, ("a", "b", "c"), 200)
-    found = worst(evaluated, 10)
+    found = find_worst_mistakes(evaluated, 10)
     wrong = np.flatnonzero(evaluated.predictions != evaluated.split.labels)
     expected = evaluated.probabilities[np.arange(200), evaluated.split.labels]
     np.testing.assert_array_equal(found, wrong[np.argsort(expected[wrong], kind="stable")][:10])
@@ -221,45 +241,50 @@ def test_the_worst_mistake_expected_the_truth_least(random, tmp_path):
 
 def test_examples_are_mistakes_first_and_few_of_a_cell(random, tmp_path):
     _, evaluated = made_up(random, tmp_path, ("a", "b", "c"), 300)
-    indices = chosen(evaluated)
+    indices = select_examples(evaluated)
     right = evaluated.predictions[indices] == evaluated.split.labels[indices]
     assert np.all(np.diff(right.astype(int)) >= 0)
     cells = list(zip(evaluated.split.labels[indices], evaluated.predictions[indices], strict=True))
-    assert {cells.count(cell) for cell in cells} == {IN_CELL}
+    assert {cells.count(cell) for cell in cells} == {PER_CELL}
     assert len(set(cells[:6])) == 6  # one of each kind of mistake before a second
 
 
 @pytest.mark.parametrize("room", [-5, 0, 700, 5_000, 100_000])
 def test_examples_take_no_more_room_than_there_is(room, random, tmp_path):
     _, evaluated = made_up(random, tmp_path, ("a", "b", "c"), 50)
-    assert len(json.dumps(examples(evaluated, room))) <= max(room, 0) + 200  # the names of the cells
+    assert len(json.dumps(collect_examples(evaluated, room))) <= max(room, 0) + 200  # the names of the cells
 
 
 def test_the_data_card_counts(random, tmp_path):
     _, evaluated = made_up(random, tmp_path, ("a", "b"), 40, skipped=("one: empty",))
-    card = data_card(evaluated.splits)
+    card = summarize_data(evaluated.splits)
     assert card["sizes"] == {"train": 40, "test": 40}
     assert [sum(counts["train"] for _, counts in card["classes"]), card["skipped_count"]] == [40, 1]
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
-def test_ticks_hold_the_values(values):
-    found = ticks(values)
-    slack = 1e-6 * max(1, *map(abs, found))
-    assert found[0] - slack <= min(values)
-    assert max(values) <= found[-1] + slack
-    assert 2 <= len(found) <= 8
-
-
-def test_a_curve_keeps_its_ends_and_runs_upwards():
+def test_a_chart_has_every_curve_and_text_is_escaped():
     points = [(float(i), i / 1_000) for i in range(1_000)]
-    assert (len(thinned(points)), thinned(points)[0], thinned(points)[-1]) == (MOST, points[0], points[-1])
-    drawn = chart("accuracy", "epoch", [Series("a", "train", points), Series("b", "test", [])], "{:.2f}".format)
-    (curve,) = drawn.curves
-    xs, ys = zip(*((x, y) for x, y, _, _ in curve.points), strict=True)
-    assert list(xs) == sorted(xs)
-    assert list(ys) == sorted(ys, reverse=True)  # in an SVG, up is less
-    assert chart("nothing", "epoch", [Series("a", "train", [])], str) is None
+    thinned = decimate_points(points)
+    assert (len(thinned), thinned[0], thinned[-1]) == (MAX_POINTS, points[0], points[-1])
+    series = [Series(HOSTILE[0], points, {}), Series("none", [], {}), Series("one", [(1.0, 0.5)], {})]
+    (drawn,) = draw_chart("a title", "accuracy", series)
+    page = Page.of_text(drawn.svg)
+    groups = [group["data-series"] for group in page.of("g") if "data-series" in group]
+    assert groups == ["0", "1", "2"]
+    assert page.of("script") == []
+    assert HOSTILE[0] in page.text
+    assert {"accuracy", "epoch", "one"} <= set(page.text.split())
+    assert draw_chart("nothing", "accuracy", [Series("a", [], {})]) == []
+
+
+def test_charts_are_the_same_twice_and_share_no_ids():
+    first, again = (
+        draw_chart("", "loss", [Series("a", [(1.0, 0.5), (2.0, value)], {})])[0].svg for value in (0.4, 0.4)
+    )
+    assert first == again
+    ids = [attributes["id"] for _, attributes in Page.of_text(first).tags if "id" in attributes]
+    assert all(f"#{name}" in first for name in ids)  # what nothing refers to has none
+    assert "#000000" not in first
 
 
 def pixels_of(uri, mode):
@@ -268,13 +293,13 @@ def pixels_of(uri, mode):
 
 def test_pictures_are_what_they_show(random):
     grey = random.integers(0, 256, (9, 7, 1), np.uint8)
-    np.testing.assert_array_equal(pixels_of(image_uri(grey, 64), "L"), grey[..., 0])
-    np.testing.assert_array_equal(pixels_of(image_uri(grey / 255, 64), "L"), grey[..., 0])
-    assert pixels_of(image_uri(np.zeros((200, 100, 3), np.uint8), 64), "RGB").shape == (64, 32, 3)
+    np.testing.assert_array_equal(pixels_of(encode_image(grey, 64), "L"), grey[..., 0])
+    np.testing.assert_array_equal(pixels_of(encode_image(grey / 255, 64), "L"), grey[..., 0])
+    assert pixels_of(encode_image(np.zeros((200, 100, 3), np.uint8), 64), "RGB").shape == (64, 32, 3)
 
 
 def test_a_layer_is_red_where_a_map_raises_and_blue_where_it_lowers():
-    layer = pixels_of(layer_uri(np.array([[[1.0], [-1.0], [0.0]]]), 64), "RGBA")[0].astype(int)
+    layer = pixels_of(encode_map(np.array([[[1.0], [-1.0], [0.0]]]), 64), "RGBA")[0].astype(int)
     assert layer[0, 0] > layer[0, 2]
     assert layer[1, 2] > layer[1, 0]
     np.testing.assert_array_equal(layer[:, 3], [255 // SHADES * SHADES, 255 // SHADES * SHADES, 0])
@@ -295,7 +320,7 @@ def test_a_comparison_shows_what_differs(compared, linear):
     assert "ema_decay" not in page.text  # which is the same in both
     accuracy = np.mean(linear[1].predictions == linear[1].split.labels)
     assert f"{accuracy:.2%}" in page.text
-    assert len([1 for attributes in page.of("g") if attributes["data-series"] == "linear"]) == 4
+    assert len([1 for attributes in page.of("g") if attributes.get("data-series") == "0"]) == 4
 
 
 def test_runs_of_the_same_name_go_by_their_paths(linear_run, tmp_path):
@@ -328,14 +353,14 @@ def test_the_report_in_a_browser(browser, linear):
     browser.open(linear[0])
     assert browser.value("document.querySelectorAll('#examples img').length") > 0
     browser.click(".matrix [data-cell='3,3']")
-    assert browser.value("document.querySelector('#examples h3').textContent").startswith("3, found:")
-    assert browser.value("document.querySelectorAll('#examples img').length") == IN_CELL
+    assert browser.value("document.querySelector('#examples h3').textContent").startswith("3, correct:")
+    assert browser.value("document.querySelectorAll('#examples img').length") == PER_CELL
     assert browser.value("[...document.querySelectorAll('#examples img')].every(image => image.naturalWidth === 28)")
     browser.press("ArrowRight")
     browser.press("Enter")
     assert browser.value("document.activeElement.dataset.cell").startswith("3,")
-    browser.point(".plot")
-    assert "training, running: " in browser.value("document.getElementById('tip').textContent")
+    browser.point(".whisker")
+    assert "95 % interval" in browser.value("document.getElementById('tip').textContent")
     browser.click(".sortable thead th:nth-child(4) button")
     recalls = browser.value("[...document.querySelectorAll('.sortable tbody tr')].map(row => row.cells[3].textContent)")
     assert recalls == sorted(recalls, key=lambda text: -float(text.rstrip("%")))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
+from support.configs import MLP
 from support.runs import assert_same_bytes, at_call, fit, rows, run_on
 
-from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
-from jaxclf.config import Config
-from jaxclf.datasets import ImageFolder, Mnist
-from jaxclf.models import Cnn, Mlp
-from jaxclf.optimizers import Adam, OneCycle, Sgd
+from jaxclf.augment import Cutout, Mixup, Rotate
+from jaxclf.datasets import ImageFolder
+from jaxclf.models import Cnn
+from jaxclf.optimizers import Adam, OneCycle
 from jaxclf.training.devices import Devices, keep_compiled
 
 # jax 0.12 cannot serialise a program with oneDNN's convolutions; it is compiled again then.
@@ -31,18 +31,6 @@ class Normalized(nn.Module):
         return nn.Dense(10)(nn.Dropout(0.2, deterministic=not train)(nn.BatchNorm(not train)(x)))
 
 
-MLP = Config(
-    dataset=Mnist(),
-    model=Mlp(features=(12,), classes=10, dropout=0.2),
-    optimizer=Sgd(learning_rate=0.1, momentum=0.9),
-    epochs=2,
-    batch_size=16,
-    augment=(Shift(1), Flip()),
-    remainder="pad",
-    evaluate_train=True,
-    eval_batch_size=40,
-    log_every=5,
-)
 AVERAGED = replace(
     MLP,
     optimizer=Adam(learning_rate=0.01, schedule=OneCycle()),
@@ -115,11 +103,7 @@ def whole(splits_of, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "call"),
-    [
-        pytest.param(name, call, marks=[pytest.mark.slow] * (not name.startswith("digits")))
-        for name, calls in STOPS.items()
-        for call in calls
-    ],
+    [(name, call) for name, calls in STOPS.items() for call in calls],
 )
 def test_a_run_stopped_once_ends_with_the_same_bytes(name, call, whole, splits_of, tmp_path):
     assert fit(run_on(splits_of(name), tmp_path, CASES[name], stop=at_call(call))) is None
@@ -144,7 +128,7 @@ def test_checkpoints_within_an_epoch_change_nothing_and_are_gone_on_from(whole, 
     config = replace(MLP, checkpoint_every=4)
     kept = []
 
-    def stop():
+    def stop(run):
         kept.append(run.checkpoints.saved[-1].step if run.checkpoints.saved else 0)
         if run.progress.steps_done == 24:  # two epochs are 26 steps
             raise KeyboardInterrupt  # as good as kill -9: nothing is saved on the way out

@@ -1,55 +1,18 @@
 """What every saliency method promises: the contract of the family, swept over all of them."""
 
-from contextlib import contextmanager
 from functools import cache, partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.components import METHODS, inner
+from support.saliency import limited, traced_rows
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn
 
-METHODS = [
-    saliency.Gradient(),
-    saliency.GradientTimesInput(score="margin"),
-    saliency.IntegratedGradients(steps=5, score="log_probability"),
-    saliency.IntegratedGradients(rule="adaptive", tolerance=0.03, max_steps=100),
-    saliency.all_classes(saliency.IntegratedGradients(steps=3, score="probability")),
-    saliency.ExpectedGradients(samples=4),
-    saliency.SmoothGrad(samples=3),
-    saliency.SmoothGradSquared(
-        saliency.IntegratedGradients(steps=2), samples=4, noise_scale="absolute", antithetic=True
-    ),
-    saliency.VarGrad(saliency.Gradient(score="margin"), samples=4),
-    saliency.all_classes(saliency.VarGrad(saliency.ExpectedGradients(samples=2), samples=4, antithetic=True)),
-    saliency.GradCam(),
-    saliency.GradCam("conv1", relu=False, upsample="bilinear", score="margin"),
-    saliency.all_classes(saliency.GradCamPlusPlus("conv2")),
-    saliency.HiResCam("conv2", relu=False, upsample="nearest"),
-    saliency.LayerCam("pool1", score="probability"),
-    saliency.ScoreCam(),
-    saliency.all_classes(saliency.ScoreCam("conv1", upsample="bilinear")),
-    saliency.Occlusion(window=3, stride=2),
-    saliency.all_classes(saliency.Occlusion(window=(3, 8), stride=(3, 5), aggregate="mean", score="margin")),
-    saliency.Rise(samples=4, grid=3),
-    saliency.BlurIntegratedGradients(steps=4, max_sigma=6.0),
-    saliency.GuidedIntegratedGradients(steps=4, score="probability"),
-    saliency.all_classes(saliency.GuidedIntegratedGradients(steps=3, fraction=0.1, max_dist=0.3)),
-    saliency.GuidedBackprop(),
-    saliency.all_classes(saliency.Deconvnet(score="margin")),
-    saliency.GuidedGradCam("conv1", relu=False, score="probability"),
-    saliency.all_classes(saliency.FullGrad(score="margin")),
-    saliency.DeepLift(score="margin"),
-    saliency.all_classes(saliency.DeepLift(score="log_probability")),
-    saliency.Lrp(epsilon=1e-3),
-    saliency.Lrp("gamma", score="margin"),
-    saliency.all_classes(saliency.Lrp("alpha_beta", alpha=1.5, beta=0.5, score="probability")),
-    saliency.Xrai(steps=3, scales=(20.0, 50.0), side=48),
-]
 B, CLASSES = 5, 4
 MODEL = Cnn(features=(2, 3), dense=(6,), classes=CLASSES, kernel_size=3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (B, 8, 8, 1), np.uint8)
@@ -61,13 +24,7 @@ WITH_DELTA = (
 )  # fmt: skip
 
 
-def swept(method):
-    """A method to sweep over; of all classes, once: the same method is asked about each of them in any case."""
-    slow = isinstance(method, saliency.AllClasses)
-    return pytest.param(method, marks=[pytest.mark.slow] if slow else [], id=str(method))
-
-
-@pytest.fixture(params=map(swept, METHODS))
+@pytest.fixture(params=METHODS, ids=str)
 def method(request):
     return request.param
 
@@ -77,11 +34,6 @@ def variables():
     # Biases that are not zero, as training leaves them.
     shaped = MODEL.init(jax.random.key(0), IMAGES)
     return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), shaped)
-
-
-def inner(method):
-    """The method inside all wrappers."""
-    return inner(method.method) if hasattr(method, "method") else method
 
 
 def close(a, b, tolerance=1e-5):
@@ -124,20 +76,6 @@ def test_the_score_is_that_of_the_clean_image(method, variables):
     np.testing.assert_allclose(method(MODEL, variables, IMAGES, key=KEYS).score, expected, atol=1e-5)
 
 
-@contextmanager
-def traced_rows():
-    """The number of rows of each call of a model that is traced inside the block."""
-    rows = []
-
-    def record(call, arguments, options, context):
-        if context.module.path == () and context.method_name == "__call__":
-            rows.append(arguments[0].shape[0])
-        return call(*arguments, **options)
-
-    with nn.intercept_methods(record):
-        yield rows
-
-
 def test_jit_gives_the_same_of_bytes_and_in_unit_range_and_new_weights_do_not_compile_anew(method, variables):
     given = method(MODEL, variables, IMAGES, key=KEYS)
     if method.host:
@@ -164,13 +102,6 @@ def test_max_rows_bounds_every_model_call_and_changes_rounding_only(method, vari
         few = limited(method, 2)(MODEL, variables, IMAGES, key=KEYS)
     assert 0 < max(seen) <= 2
     close(few, method(MODEL, variables, IMAGES, key=KEYS))
-
-
-def limited(method, rows):
-    """The method with another `max_rows`, inside all wrappers."""
-    if hasattr(method, "method"):
-        return type(method)(**(vars(method) | {"method": limited(method.method, rows)}))
-    return type(method)(**(vars(method) | {"max_rows": rows}))
 
 
 def test_an_example_does_not_depend_on_its_neighbours(method, variables):
@@ -232,5 +163,5 @@ def test_what_does_not_fit_is_named(method, variables):
     with pytest.raises(UserError, match="not hashable"):
         method({}, variables, IMAGES, key=KEYS)
     if method.sampled:
-        with pytest.raises(UserError, match="give it a key"):
+        with pytest.raises(UserError, match="pass key="):
             method(MODEL, variables, IMAGES)

@@ -28,18 +28,16 @@ def test_the_page_shows_every_method():
         assert (PAGE.parent / f"saliency/{name}.png").stat().st_size < 60_000
 
 
-@pytest.mark.slow
 def test_the_python_of_the_page_runs(as_the_page_says):
     blocks = re.findall(r"```python\n(.*?)```", as_the_page_says, re.S)
     assert len(blocks) >= 4
     exec("".join(blocks), {})
 
 
-@pytest.mark.slow
 def test_the_commands_of_the_page_run(as_the_page_says):
     blocks = "".join(re.findall(r"```sh\n(.*?)```", as_the_page_says, re.S)).replace("\\\n", " ")
     commands = [shlex.split(line, comments=True) for line in blocks.splitlines()]
     assert len(commands) >= 5
-    for python, script, *arguments in commands:
-        assert (python, script) == ("python", "explain.py")
+    for program, command, *arguments in commands:
+        assert (program, command) == ("jaxclf", "explain")
         assert explain(arguments) == 0

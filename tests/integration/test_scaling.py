@@ -1,26 +1,25 @@
-"""Several processes train as one does: each reads its share of every batch, and the numbers are the same."""
+"""Several processes train as one: each reads its share of every batch, and the results are the same."""
 
 import json
 import re
 import shlex
 import shutil
 import signal
-import socket
-from contextlib import ExitStack
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from support.cli import train
+from support.processes import find_free_port, wait_for_all
 
 import jaxclf
 from jaxclf.cli.train_options import parse_train
 from jaxclf.errors import UserError
 from jaxclf.training.devices import Devices
-from jaxclf.training.distributed import Processes, require_single_process, slurm_tasks
-from jaxclf.training.pipeline import eval_batches, train_batches
-from jaxclf.types import Batch, Split
+from jaxclf.training.distributed import Processes, count_slurm_tasks, require_single_process
+from jaxclf.training.pipeline import read_eval_batches, read_train_batches
+from jaxclf.types import Split
 
 N = 23
 SPLIT = Split(np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1), np.arange(N, dtype=np.int32), ("x",) * N)
@@ -29,24 +28,23 @@ SHARES = (np.array([0, 1, 6, 7]), np.array([2, 3, 4, 5, 8, 9]))  # of a batch of
 
 
 def training(rows=None):
-    return train_batches(SPLIT, batch_size=10, remainder="pad", seed=0, start=0, stop=6, rows=rows)
+    return read_train_batches(SPLIT, batch_size=10, remainder="pad", seed=0, start=0, stop=6, rows=rows)
 
 
 def evaluation(rows=None):
-    return eval_batches(SPLIT, 10, rows)
+    return read_eval_batches(SPLIT, 10, rows)
 
 
 @pytest.mark.parametrize("feed", [training, evaluation])
-def test_shares_put_together_are_the_batch(feed):
+def test_the_shares_of_all_processes_make_up_the_batch(feed):
+    places = np.argsort(np.concatenate(SHARES))
     for whole, *parts in zip(feed(), *map(feed, SHARES), strict=True):
-        together = Batch(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-        places = np.argsort(np.concatenate(SHARES))
-        for a, b in zip(whole, together, strict=True):
-            np.testing.assert_array_equal(a, b[places])
+        together = jax.tree.map(lambda *arrays: np.concatenate(arrays)[places], *parts)
+        jax.tree.map(np.testing.assert_array_equal, whole, together)
 
 
-def test_one_process_holds_every_row():
-    np.testing.assert_array_equal(Devices.all().rows(12), np.arange(12))
+def test_one_process_has_every_row():
+    np.testing.assert_array_equal(Devices.all().get_local_rows(12), np.arange(12))
 
 
 FEW_DIGITS = """
@@ -91,21 +89,6 @@ ONE_DEVICE = {"XLA_FLAGS": UNOPTIMIZED}
 TWO_DEVICES = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {UNOPTIMIZED}"}
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return server.getsockname()[1]
-
-
-def ends_of(processes):
-    """What each process printed until it ended, and its errors."""
-    with ExitStack() as stack:
-        for process in processes:
-            stack.enter_context(process)
-            stack.callback(process.kill)
-        return [process.communicate(timeout=300) for process in processes]
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scaling")
@@ -123,17 +106,17 @@ def one(command, place):
 
 @pytest.fixture(scope="module")
 def two(start, place):
-    """The run of two processes with two devices each, and what they printed."""
-    others = ("--coordinator", f"localhost:{free_port()}", "--num-processes", 2, "--process-id")
+    """The run of two processes with two devices each, and their output."""
+    others = ("--coordinator", f"localhost:{find_free_port()}", "--num-processes", 2, "--process-id")
     processes = [start(*TRAIN, "two", *others, i, cwd=place, **TWO_DEVICES) for i in range(2)]
-    printed = ends_of(processes)
+    printed = wait_for_all(processes)
     assert [process.returncode for process in processes] == [0, 0], printed
     assert [errors for _, errors in printed] == ["", ""]
     return place / "two", [output.splitlines() for output, _ in printed]
 
 
 def without_last_epoch(run, name):
-    """A copy of a run as it was after its first epoch."""
+    """Copy a run in its state after the first epoch."""
     copy = shutil.copytree(run, run.with_name(name))
     shutil.rmtree(copy / f"checkpoints/{2 * STEPS}")
     (copy / "summary.json").unlink()
@@ -141,7 +124,7 @@ def without_last_epoch(run, name):
 
 
 def rows(run):
-    """The lines of a run's metrics.jsonl: what each is of, and its numbers without what a clock measured."""
+    """Yield split, period and values of each row of metrics.jsonl, without values measured by the clock."""
     for line in (run / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         label = (row.pop("split"), row.pop("period"))
@@ -149,7 +132,7 @@ def rows(run):
 
 
 def assert_same_run(run, other, place, monkeypatch):
-    """Parameters to 1e-5, and every number that was written."""
+    """Compare the parameters to 1e-5, and all metrics."""
     monkeypatch.syspath_prepend(str(place))
     for weights in ("raw", "ema"):
         a, b = (jaxclf.load(path, weights=weights, imports=("few_digits",)) for path in (run, other))
@@ -163,8 +146,7 @@ def assert_same_run(run, other, place, monkeypatch):
         assert found[name] == pytest.approx(expected[name], rel=1e-4)
 
 
-@pytest.mark.slow
-def test_two_processes_with_two_devices_each_train_as_one_does(one, two, place, monkeypatch):
+def test_two_processes_with_two_devices_each_match_one_process(one, two, place, monkeypatch):
     run, (first, second) = two
     assert_same_run(run, one, place, monkeypatch)
     environment = json.loads((run / "environment.json").read_text())
@@ -173,46 +155,43 @@ def test_two_processes_with_two_devices_each_train_as_one_does(one, two, place, 
     assert second[1:] == ["2 processes, 4 devices, 2 of them here"]
 
 
-@pytest.mark.slow
-def test_what_two_processes_began_one_goes_on_with(command, one, two, place, monkeypatch):
+def test_one_process_resumes_the_run_of_two(command, one, two, place, monkeypatch):
     run = without_last_epoch(two[0], "continued")
     done = command(*TRAIN, run, cwd=place, **ONE_DEVICE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"going on from step {STEPS}" in done.stdout
+    assert f"resuming from step {STEPS}" in done.stdout
     assert_same_run(run, one, place, monkeypatch)
 
 
-@pytest.mark.slow
-def test_slurm_is_recognised_and_a_process_that_dies_ends_the_others(start, one, place):
+def test_slurm_is_detected_and_a_dead_process_ends_the_others(start, one, place):
     run = without_last_epoch(one, "killed")
-    job = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    job = {"SLURM_JOB_ID": str(find_free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     task = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
     processes = [start(*TRAIN, run, cwd=place, **TWO_DEVICES, **job, **task[i]) for i in range(2)]
     for line in processes[0].stdout:
-        if line.startswith("going on from step 13"):
+        if line.startswith("resuming from step 13"):
             break
     processes[0].kill()
-    _, (_, errors) = ends_of(processes)
+    _, (_, errors) = wait_for_all(processes)
     assert processes[1].returncode not in (0, 2)
     assert "another process has ended" in errors or "another task died" in errors
     assert not (run / "summary.json").exists()
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_same_step(start, place):
-    """To the one that does not write; then, when they have gone on, to the one that does."""
+    """First to the process that does not write; then, after resuming, to the one that does."""
     run, reached = place / "stopped", []
     for which, number in ((1, signal.SIGTERM), (0, signal.SIGINT)):
-        others = ("--coordinator", f"localhost:{free_port()}", "--num-processes", 2, "--process-id")
+        others = ("--coordinator", f"localhost:{find_free_port()}", "--num-processes", 2, "--process-id")
         long = ("--epochs", 10_000)
         processes = [start(*TRAIN, run, *long, *others, i, cwd=place, **TWO_DEVICES) for i in range(2)]
         for line in processes[0].stdout:
             if line.startswith("step"):
                 break
         processes[which].send_signal(number)
-        (_, errors), _ = ends_of(processes)
+        (_, errors), _ = wait_for_all(processes)
         assert [process.returncode for process in processes] == [128 + number] * 2, errors
-        found = int(re.search(r"stopped at step ([\d,]+); the same command goes on", errors)[1].replace(",", ""))
+        found = int(re.search(r"stopped at step ([\d,]+); the same command resumes", errors)[1].replace(",", ""))
         assert (run / f"checkpoints/{found}/manifest.json").exists()
         assert [row["step"] for _, row in rows(run)][-1] <= found
         reached.append(found)
@@ -220,26 +199,26 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(start, place):
 
 
 @pytest.mark.parametrize(
-    ("flags", "answer"),
+    ("flags", "message"),
     [
         (["--coordinator", "localhost:1"], "give all three, or none"),
         (["--num-processes", "2"], "give all three, or none"),
         (["--coordinator", "a", "--num-processes", "2", "--process-id", "0"], "expected HOST:PORT"),
         (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "process_id=2: expected 0 to 1"),
         (["--coordinator", "a:1", "--num-processes", "0", "--process-id", "0"], "expected at least 1"),
-        (["--coordinator", "auto"], "the processes do not come together"),
+        (["--coordinator", "auto"], "jax.distributed could not be initialized"),
         (["--coordinate", "a:1"], "did you mean --coordinator?"),
         (["--process", "1"], "did you mean --process-id?"),
     ],
 )
-def test_wrong_processes_are_refused(flags, answer, capsys):
+def test_invalid_process_options_are_refused(flags, message, capsys):
     assert train(["mnist_linear", *flags]) == 2
     printed = capsys.readouterr().err
-    assert answer in printed
+    assert message in printed
     assert len(printed.splitlines()) <= 5
 
 
-def test_one_process_alone_is_no_mistake():
+def test_one_process_is_valid():
     Processes(num_processes=1)
     Processes(coordinator="a:1", num_processes=1, process_id=0)
 
@@ -265,17 +244,17 @@ def test_tasks_of_slurm(variables, tasks, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert slurm_tasks() == tasks
+    assert count_slurm_tasks() == tasks
     if tasks > 1:
         with pytest.raises(UserError, match=r"eval.py runs in one process and SLURM started 4; .*--ntasks=1"):
             require_single_process("eval.py")
 
 
-def test_every_command_of_the_page_is_understood():
+def test_the_commands_in_the_docs_parse():
     page = PAGE.read_text().replace("\\\n", " ").replace("CONFIG --workdir …", "mnist_cnn --workdir x")
     page = re.sub(r"\n +--", " --", page).replace("$JOB_COMPLETION_INDEX", "1")
-    commands = re.findall(r"(?:train\.py|jaxclf-train) (mnist_cnn .*?)[`\n]", page)
-    processes = [parse_train(shlex.split(command))[1].processes for command in commands]
+    commands = re.findall(r"jaxclf train (mnist_cnn .*?)[`\n]", page)
+    processes = [parse_train(shlex.split(command)).processes for command in commands]
     assert Processes("auto") in processes
     assert {each.process_id for each in processes} == {None, 0, 1}
     assert len(processes) >= 5

@@ -1,4 +1,4 @@
-"""benchmarks/training.py: what is trained, who trains, and the table. The peers check their own networks."""
+"""benchmarks/training.py: tasks, contenders and the table. The workers of the peers check their own networks."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import itertools
 
 import training
-from training_worker import fastest, read_task
+from training_worker import find_fastest, read_task
 
 
 @pytest.mark.parametrize(
@@ -26,9 +26,9 @@ from training_worker import fastest, read_task
         ("simpsons_cnn", 1_337_296 + 513 * 18),
     ],
 )
-def test_workers_read_the_network_and_whole_batches(name, parameters, tmp_path):
-    """The numbers of parameters are those of the documents; the task must be enough to make the network from."""
-    task, images, labels = training.task_of(name, epochs=1)
+def test_workers_read_the_task_and_its_data(name, parameters, tmp_path):
+    """The task determines the network, and the numbers of parameters are those in the documentation."""
+    task, images, labels = training.build_task(name, epochs=1)
     task.write(tmp_path, images, labels)
     read, read_images, read_labels = read_task(tmp_path)
     assert read == task
@@ -47,7 +47,7 @@ def test_workers_read_the_network_and_whole_batches(name, parameters, tmp_path):
     assert total == task.parameters == parameters
 
 
-def test_the_fastest_setting_is_chosen_and_every_one_is_warmed_up():
+def test_the_fastest_setting_is_chosen_after_a_warm_up_of_all():
     calls = []
 
     def build(name, first, later):
@@ -58,19 +58,19 @@ def test_the_fastest_setting_is_chosen_and_every_one_is_warmed_up():
 
         return lambda: train
 
-    setting, train = fastest({"slow": build("slow", 0, 0.05), "compiles": build("compiles", 0.2, 0)})
+    setting, train = find_fastest({"slow": build("slow", 0, 0.05), "compiles": build("compiles", 0.2, 0)})
     assert setting == "compiles"
     train()
     assert calls == ["slow"] * 3 + ["compiles"] * 4
 
 
-def test_the_table_compares_medians_with_every_peer_and_with_the_best():
+def test_the_table_has_ratios_of_medians_to_each_peer_and_to_the_best():
     keras, torch = training.PEERS[0].name, training.PEERS[3].name
     rates = {
         "a": {"jaxclf": [100, 900, 300], keras: [600, 100, 500], torch: [150]},
         "b": {"jaxclf": [1_000], torch: [800]},
     }
-    assert training.table(rates).splitlines() == [
+    assert training.build_table(rates).splitlines() == [
         f"| images/s | jaxclf | {keras} | {torch} | ours / best peer |",
         "| --- | --- | --- | --- | --- |",
         "| `a` | 300 | 500 (0.60) | 150 (2.00) | 0.60 |",
@@ -88,27 +88,25 @@ def test_a_peer_that_fails_is_skipped_with_its_reason(tmp_path, monkeypatch, cap
     assert "no_such_script.py" in printed
 
 
-def test_a_peer_goes_to_the_first_interpreter_that_has_all_it_needs(monkeypatch, capsys):
+def test_a_peer_runs_with_the_first_interpreter_that_has_its_modules(monkeypatch, capsys):
     here = training.Contender("Here", "", "", ("json", "numpy"))
     nowhere = training.Contender("Nowhere", "", "", ("json", "no_such_module"))
     monkeypatch.setattr(training, "PEERS", (here, nowhere))
-    found = training.interpreters(["false", sys.executable])
+    found = training.find_interpreters(["false", sys.executable])
     assert found[here] == sys.executable
     assert nowhere not in found
     assert (
-        "Nowhere is skipped: give --peer-python an interpreter that has json and no_such_module"
-        in capsys.readouterr().out
+        "Nowhere is skipped: --peer-python needs an interpreter with json and no_such_module" in capsys.readouterr().out
     )
 
 
-def test_an_interpreter_that_is_not_there_is_refused_before_anything_starts(command):
+def test_a_missing_interpreter_is_refused_before_anything_starts(command):
     done = command("benchmarks/training.py", "--peer-python", "no/python")
     assert done.returncode == 2
-    assert "--peer-python no/python: there is no such program" in done.stderr
+    assert "--peer-python no/python: not found" in done.stderr
 
 
-@pytest.mark.slow
-def test_without_peers_ours_is_timed(command):
+def test_without_peers_only_jaxclf_is_timed(command):
     done = command("benchmarks/training.py", "--configs", "mnist_linear", "--repeats", "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" is skipped: ") == len(training.PEERS)

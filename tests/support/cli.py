@@ -14,3 +14,10 @@ train, evaluate, explain, predict, export, demo, benchmark, report = (
     partial(run_command, name)
     for name in ("train", "eval", "explain", "predict", "export", "demo", "benchmark", "report")
 )
+
+
+def lines(done):
+    """What a mistake prints; never a traceback."""
+    assert done.returncode == 2, done
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()

@@ -115,10 +115,10 @@ class Forked:
 def import_libraries():
     for name in IMPORTED:
         import_module(name)
-    import_module("jaxclf.training.pipeline").tensorflow()
+    import_module("jaxclf.training.pipeline").import_tensorflow()
     page = import_module("jaxclf.reporting.report.page")
     for template in Path(page.__file__).with_name("templates").iterdir():
-        page.environment().get_template(template.name)  # which keeps it, as Python keeps a module
+        page.get_environment().get_template(template.name)  # which keeps it, as Python keeps a module
     gc.freeze()  # commands need not look through it for garbage, which would copy it
 
 

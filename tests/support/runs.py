@@ -1,34 +1,53 @@
 """Runs kept in a directory, stopped where a test likes, and what they wrote."""
 
 import json
+from contextlib import closing
 from itertools import count
 
 import jax
 import numpy as np
 
+from jaxclf.training.callbacks import Callback, RecordWriters
 from jaxclf.training.checkpoint import Checkpoints
-from jaxclf.training.devices import Devices
-from jaxclf.training.trainer import Stopped, Trainer
-from jaxclf.training.writers import Jsonl
+from jaxclf.training.trainer import Interrupted, Trainer
+from jaxclf.training.writers import Jsonl, RunInfo
 
 CLOCK = ("images_per_second", "data_wait_seconds")
 
 
-def run_on(splits, path, config, devices=None, stop=lambda: 0):
+class Stop(Callback):
+    """Interrupts training by signal 15 where `wanted` says so; it is asked where a signal would be looked for."""
+
+    def __init__(self, wanted):
+        self.wanted = wanted
+
+    def on_ready(self, trainer):
+        trainer.interrupted = 15 if self.wanted(trainer) else 0
+
+    def on_step_end(self, trainer, steps):
+        self.on_ready(trainer)
+
+    def on_batch_evaluated(self, trainer):
+        self.on_ready(trainer)
+
+
+def run_on(splits, path, config, devices=None, stop=None, callbacks=()):
     """A run kept under `path`, which goes on from what is there."""
     path.mkdir(exist_ok=True)
     checkpoints = Checkpoints(path / "checkpoints", writing=True)
-    run = Trainer(config, splits, devices or Devices.all(), checkpoints, stop=stop)
-    jsonl = Jsonl(path / "metrics.jsonl", run.resumed.notes["rows"] if run.resumed else 0)
-    run.write, run.rows = jsonl, lambda: jsonl.rows
+    callbacks = [*callbacks, Stop(stop)] if stop else callbacks
+    run = Trainer(config, splits, devices, checkpoints, callbacks)
+    before = rows(path)[: run.resumed.notes["rows"]] if run.resumed else ()
+    run.add_callbacks(RecordWriters([Jsonl()], RunInfo(path, {}, before)))
     return run
 
 
 def fit(run):
     """Train to the end, or until it stops: the state, or None."""
     try:
-        return jax.device_get(run.fit())
-    except Stopped:
+        with closing(run):
+            return jax.device_get(run.fit())
+    except Interrupted:
         return None
     finally:
         run.checkpoints.close()
@@ -37,12 +56,18 @@ def fit(run):
 def at_call(number):
     """What says to stop at one time of asking: between two executions, or two batches of evaluation."""
     calls = count(1)
-    return lambda: next(calls) == number
+    return lambda trainer: next(calls) == number
+
+
+def at_step(number):
+    """What says to stop after a step."""
+    return lambda trainer: trainer.progress.steps_done == number
 
 
 def rows(path):
     """The rows of metrics.jsonl without what depends on the clock."""
-    lines = (path / "metrics.jsonl").read_text().splitlines()
+    file = path / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else ()
     return [{name: value for name, value in json.loads(line).items() if name not in CLOCK} for line in lines]
 
 

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from jax.scipy.stats import beta
 from jax.sharding import NamedSharding, PartitionSpec
+from support.components import AUGMENTATIONS, MIXERS
 
 from jaxclf.augment import Augmentation, Cutout, Flip, Mixup, Rotate, Shift, augment_batch
 from jaxclf.augment.geometric import rotate
 from jaxclf.errors import UserError
 
-AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
-MIXERS = [Mixup(), Mixup(alpha=8.0)]
 IMAGES = jnp.asarray(np.random.default_rng(0).integers(1, 256, (6, 9, 7, 3), np.uint8))
 LABELS = jax.nn.one_hot(jnp.arange(6) % 4, 4)
 KEY = jax.random.key(0)

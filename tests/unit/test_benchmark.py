@@ -1,4 +1,4 @@
-"""What a benchmark reads from the files of runs, and makes of it: numbers by hand, and choosing without test."""
+"""Results of a benchmark from the files of runs: statistics computed by hand, and the choice by validation."""
 
 import csv
 import io
@@ -6,17 +6,17 @@ import json
 
 import pytest
 
-from jaxclf.benchmark.cells import Cell, error_line, finish
+from jaxclf.benchmark.cells import Cell, find_error_line, record_outcome
 from jaxclf.benchmark.results import (
     TEST,
     VALIDATION,
-    cell_table,
-    choice_table,
-    choose,
-    comparison_table,
+    build_cell_table,
+    build_choice_table,
+    build_comparison_table,
+    build_result_table,
+    choose_best,
     read_result,
     read_results,
-    result_table,
 )
 from jaxclf.errors import UserError
 from jaxclf.reporting.tables import to_csv, to_markdown
@@ -27,7 +27,7 @@ ACCURACIES = {"low": (0.90, 0.91, 0.95), "high": (0.92, 0.93, 0.94)}
 
 @pytest.fixture
 def cells(tmp_path):
-    """Cells of two rows and three seeds, none of them run."""
+    """Cells of two variants and three seeds, none of them run."""
     return [
         Cell(row, seed, ("tiny.py",), CONFIG, tmp_path / row / f"seed_{seed}", tmp_path)
         for row in ACCURACIES
@@ -36,7 +36,7 @@ def cells(tmp_path):
 
 
 def write_run(cell, validation, test, speeds=(1.0, 100.0, 300.0)):
-    """The files of a finished run, as train.py leaves them."""
+    """Write the files of a finished run, as `jaxclf train` does."""
     cell.path.mkdir(parents=True)
     seconds = {"compile_seconds": 1.5, "train_seconds": 2.0 + cell.seed, "wall_seconds": 10.0}
     split = {"validation": validation, "test": test}
@@ -48,9 +48,9 @@ def write_run(cell, validation, test, speeds=(1.0, 100.0, 300.0)):
 
 @pytest.fixture
 def finished(cells):
-    """The same cells, finished. What is best by validation is worst by test."""
+    """The same cells, finished. The best one by validation is the worst by test."""
     for cell in cells:
-        accuracy = ACCURACIES[cell.row][cell.seed]
+        accuracy = ACCURACIES[cell.variant][cell.seed]
         write_run(cell, {"accuracy": accuracy, "loss": 1 - accuracy}, {"accuracy": 1 - accuracy, "loss": accuracy})
     return cells
 
@@ -59,14 +59,14 @@ def numbers(table):
     return list(csv.DictReader(io.StringIO(to_csv(table))))
 
 
-def test_the_first_interval_is_warming_up(finished):
+def test_the_first_interval_is_excluded_as_warm_up(finished):
     result = read_result(finished[0])
     assert result.speeds == (100.0, 300.0)
     assert result.seconds == {"compile seconds": 1.5, "training seconds": 2.0, "wall seconds": 10.0}
 
 
-def test_a_row_a_cell(finished):
-    rows = numbers(cell_table(finished, read_results(finished), VALIDATION + TEST))
+def test_the_cell_table_has_one_row_per_cell(finished):
+    rows = numbers(build_cell_table(finished, read_results(finished), VALIDATION + TEST))
     assert [(row["config_and_settings"], row["seed"]) for row in rows] == [
         (name, str(seed)) for name in ACCURACIES for seed in range(3)
     ]
@@ -76,8 +76,8 @@ def test_a_row_a_cell(finished):
     assert {row["state"] for row in rows} == {"finished"}
 
 
-def test_a_row_of_seeds_has_mean_spread_and_interval(finished):
-    table = result_table(read_results(finished), VALIDATION + TEST)
+def test_the_result_table_has_mean_standard_deviation_and_interval(finished):
+    table = build_result_table(read_results(finished), VALIDATION + TEST)
     low, high = numbers(table)
     assert (low["config_and_settings"], low["n"]) == ("low", "3")
     assert float(high["validation_accuracy_mean"]) == pytest.approx(0.93)
@@ -87,30 +87,30 @@ def test_a_row_of_seeds_has_mean_spread_and_interval(finished):
     assert "| 93.00 ± 1.00 % [90.52, 95.48] |" in to_markdown(table)
 
 
-def test_quantiles_of_speed_are_over_the_intervals_of_all_seeds(cells):
+def test_percentiles_of_speed_are_over_the_intervals_of_all_seeds(cells):
     for cell in cells:
         write_run(cell, None, {"accuracy": 0.5, "loss": 1.0}, [0.0, *(cell.seed * 10.0 + i for i in range(1, 8))])
-    low, _ = numbers(result_table(read_results(cells), TEST))
+    low, _ = numbers(build_result_table(read_results(cells), TEST))
     assert float(low["images_per_second_p50"]) == 14.0
     assert float(low["images_per_second_p95"]) == 26.0
 
 
 def test_a_run_too_short_for_two_intervals_has_no_speed(cells):
     write_run(cells[0], None, {"accuracy": 0.5, "loss": 1.0}, [5.0])
-    (row,) = numbers(cell_table(cells[:1], read_results(cells[:1]), TEST))
+    (row,) = numbers(build_cell_table(cells[:1], read_results(cells[:1]), TEST))
     assert "images_per_second_p50" not in row
 
 
-def test_without_validation_its_columns_are_not_there(cells):
+def test_without_validation_there_are_no_validation_columns(cells):
     for cell in cells:
         write_run(cell, None, {"accuracy": 0.5, "loss": None})
-    table = result_table(read_results(cells), VALIDATION + TEST)
+    table = build_result_table(read_results(cells), VALIDATION + TEST)
     assert not [name for name in table.columns if "validation" in name]
     assert {row["test_loss_mean"] for row in numbers(table)} == {"nan"}
 
 
-def test_a_comparison_is_by_seed(finished):
-    (row,) = numbers(comparison_table(read_results(finished), "high", "low", TEST))
+def test_a_comparison_is_paired_by_seed(finished):
+    (row,) = numbers(build_comparison_table(read_results(finished), "high", "low", TEST))
     assert (row["difference"], row["n"]) == ("high - low", "3")
     # By hand: -0.02, -0.02 and 0.01.
     assert float(row["test_accuracy_mean"]) == pytest.approx(-0.01)
@@ -118,44 +118,44 @@ def test_a_comparison_is_by_seed(finished):
     assert float(row["test_accuracy_low"]) == pytest.approx(-0.01 - 4.303 * 0.01, abs=1e-5)
 
 
-def test_a_comparison_is_of_seeds_that_both_have(finished):
+def test_a_comparison_uses_the_seeds_that_both_have(finished):
     finished[1].directory.summary.unlink()
-    (row,) = numbers(comparison_table(read_results(finished), "high", "low", TEST))
+    (row,) = numbers(build_comparison_table(read_results(finished), "high", "low", TEST))
     assert row["n"] == "2"
     assert float(row["test_accuracy_mean"]) == pytest.approx(-0.005)
 
 
-def test_nothing_in_common_is_nothing_to_compare(cells):
-    assert numbers(comparison_table(read_results(cells), "high", "low", TEST)) == [
+def test_a_comparison_without_common_seeds_is_empty(cells):
+    assert numbers(build_comparison_table(read_results(cells), "high", "low", TEST)) == [
         {"difference": "high - low", "n": "0"}
     ]
 
 
-def test_the_best_is_chosen_by_validation_whatever_test_says(finished):
+def test_the_best_is_chosen_by_validation_and_not_by_test(finished):
     results = read_results(finished)
-    assert choose(finished, results) == "high"
-    (row,) = numbers(choice_table(results, "high"))
+    assert choose_best(finished, results) == "high"
+    (row,) = numbers(build_choice_table(results, "high"))
     assert float(row["test_accuracy_mean"]) == pytest.approx(0.07)
-    for cell in finished:  # test could not have been asked
+    for cell in finished:  # without test results the choice is the same
         summary = json.loads(cell.directory.summary.read_text())
         cell.directory.summary.write_text(json.dumps(summary | {"test": None}))
-    assert choose(finished, read_results(finished)) == "high"
+    assert choose_best(finished, read_results(finished)) == "high"
 
 
-def test_without_accuracy_the_least_loss_is_best(cells):
+def test_without_accuracy_the_lowest_loss_is_best(cells):
     for cell in cells:
-        write_run(cell, {"loss": 1.0 if cell.row == "high" else 0.5}, None)
-    assert choose(cells, read_results(cells)) == "low"
+        write_run(cell, {"loss": 1.0 if cell.variant == "high" else 0.5}, None)
+    assert choose_best(cells, read_results(cells)) == "low"
 
 
-def test_a_row_with_a_seed_missing_is_not_chosen(finished):
+def test_a_row_with_a_missing_seed_is_not_chosen(finished):
     finished[-1].directory.summary.unlink()
-    assert choose(finished, read_results(finished)) == "low"
+    assert choose_best(finished, read_results(finished)) == "low"
     finished[0].directory.summary.unlink()
-    assert choose(finished, read_results(finished)) is None
+    assert choose_best(finished, read_results(finished)) is None
 
 
-def test_finished_is_what_the_runs_own_files_say(finished, cells):
+def test_the_state_of_a_cell_depends_on_the_files_of_its_run(finished, cells):
     cell = finished[0]
     assert cell.state == "finished"
     cell.check()
@@ -169,10 +169,10 @@ def test_finished_is_what_the_runs_own_files_say(finished, cells):
 def test_a_failure_counts_only_for_the_config_that_failed(cells):
     cell = cells[0]
     cell.path.mkdir(parents=True)
-    cell.output.write_text("$ python train.py\nTraceback\nValueError: bad\n")
-    finish(cell, 1)
+    cell.output.write_text("$ jaxclf train\nTraceback\nValueError: bad\n")
+    record_outcome(cell, 1)
     assert (cell.state, cell.error) == ("failed", "exit code 1: ValueError: bad")
-    (row,) = numbers(cell_table([cell], read_results([cell]), TEST))
+    (row,) = numbers(build_cell_table([cell], read_results([cell]), TEST))
     assert row["state"] == "failed: exit code 1: ValueError: bad"
     cell.failure.write_text(json.dumps({"config": CONFIG | {"epochs": 2}, "error": "x"}))
     assert cell.state == "waiting"
@@ -183,14 +183,14 @@ def test_a_failure_counts_only_for_the_config_that_failed(cells):
     [
         ("$ train\nerror: no longer finite\ntry a lower rate\n", "exit code 3: no longer finite"),
         ("$ train\nstep 1\nKeyError: 'x'\n\n", "exit code 3: KeyError: 'x'"),
-        ("$ train\n", "exit code 3: it printed nothing"),
+        ("$ train\n", "exit code 3: no output"),
     ],
 )
-def test_the_last_line_that_says_it_is_an_error(output, line):
-    assert error_line(output, 3) == line
+def test_find_error_line(output, line):
+    assert find_error_line(output, 3) == line
 
 
-def test_damaged_files_are_named(finished):
+def test_damaged_files_are_reported(finished):
     finished[0].directory.metrics.write_text("{")
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         read_results(finished)

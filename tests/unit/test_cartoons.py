@@ -60,14 +60,3 @@ def test_what_another_process_has_drawn_meanwhile_is_kept(tmp_path):
 def test_a_subset_out_of_range_is_refused_before_anything_is_drawn():
     with pytest.raises(UserError, match=r"subset=2\.0: expected"):
         Cartoons(subset=2.0)
-
-
-@pytest.mark.slow
-def test_the_splits_are_documented():
-    splits = Cartoons().load()
-    assert [len(split) for _, split in splits.items()] == [4_500, 300, 1_200]
-    assert splits.train.class_names == tuple(sorted(character.name for character in CHARACTERS))
-    assert splits.skipped == ()
-    few = Cartoons(subset=0.045).load()
-    assert abs(len(few.train) - 200) <= 5
-    assert len(few.test) == 1_200

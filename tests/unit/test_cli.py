@@ -5,30 +5,8 @@ import json
 import pytest
 from support.cli import train
 
-from jaxclf.cli.train_options import initials
+from jaxclf.cli.train_options import get_initials
 from jaxclf.errors import UserError
-
-
-def test_help_lists_every_field_without_tensorflow(command):
-    done = command("-X", "importtime", "train.py", "configs/mnist_cnn.py", "--help", COLUMNS="200")
-    assert done.returncode == 0
-    for text in (
-        "--workdir",
-        "--optimizer.learning-rate FLOAT",
-        "(default: 0.001)",
-        "--model.features",
-        "16 36",
-    ):
-        assert text in done.stdout
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
-    assert imported & {"tensorflow", "matplotlib", "orbax", "tensorboardX"} == set()
-    assert "jax" in imported
-
-
-def test_help_without_a_config(command):
-    done = command("train.py", "--help")
-    assert done.returncode == 0
-    assert "CONFIG" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -70,4 +48,4 @@ def test_print_config_is_json(capsys):
 
 
 def test_initials():
-    assert initials("optimizer.learning_rate") == "lr"
+    assert get_initials("optimizer.learning_rate") == "lr"

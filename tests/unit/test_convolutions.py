@@ -1,4 +1,4 @@
-"""Convolutions written for a CPU agree with the plain ones, derivatives included, and are found where they are."""
+"""Rewritten convolutions agree with plain ones, derivatives included, in loops too; the switch turns all of it off."""
 
 from functools import partial
 
@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxclf.xla import convolutions
-from jaxclf.xla.convolutions import FastConvolutions, fast_convolutions
-from jaxclf.xla.interpreter import bodies
+from jaxclf.models import Cnn
+from jaxclf.xla import options as xla_options
+from jaxclf.xla.convolutions import FastConvolutions, rewrite_convolutions
+from jaxclf.xla.interpreter import find_subjaxprs
+from jaxclf.xla.options import WITH_ONEDNN, WITHOUT_YNN
 
 RANDOM = np.random.default_rng(0)
 ORDERS = {"channels last": ("NHWC", "HWIO", "NHWC"), "channels first": ("NCHW", "OIHW", "NCHW")}
+
+
+@pytest.fixture
+def on_version(monkeypatch):
+    """Rewrite as on some version of JAX, on an x86 machine."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    return partial(monkeypatch.setattr, jax, "__version_info__")
 
 
 def convolve(images, kernel, strides=(1, 1), padding="SAME", order="channels last", **options):
@@ -55,26 +64,29 @@ def derivatives(function, operands, tangents):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("onednn", [False, True])
-def test_all_derivatives_are_those_of_the_plain_convolution(name, onednn, monkeypatch):
+@pytest.mark.parametrize("version", [(0, 10, 2), (0, 12, 0)], ids=str)
+def test_all_derivatives_are_those_of_the_plain_convolution(name, version, on_version):
     """Without oneDNN thin images are convolved in blocks; with it products have barriers."""
-    monkeypatch.setattr(convolutions, "onednn_helps", lambda: onednn)
+    on_version(version)
     operands, options = CASES[name]
     run = partial(derivatives, partial(convolve, **options))
     plain = jax.jit(run)(operands, operands)
-    fast = jax.jit(fast_convolutions(run))(operands, operands)
-    tolerance = 0.05 if operands[0].dtype == jnp.bfloat16 else 1e-5
+    fast = jax.jit(rewrite_convolutions(run))(operands, operands)
+    half = operands[0].dtype == jnp.bfloat16
+    # The parts of a weight gradient are rounded to the 8 bits of bfloat16 before they are added: up to three roundings
+    # of the largest value (measured: 1.9).
+    rtol, atol = (0, 3 * 2**-8) if half else (1e-5, 1e-5)
 
     def close(x, y):
         x, y = (np.asarray(v, np.float32) for v in (x, y))
-        np.testing.assert_allclose(y, x, rtol=tolerance, atol=tolerance * np.abs(x).max())
+        np.testing.assert_allclose(y, x, rtol=rtol, atol=atol * np.abs(x).max())
 
     jax.tree.map(close, plain, fast)
 
 
 def shapes_of(function, *operands):
     """The shapes of what convolutions take and give once rewritten."""
-    program = jax.make_jaxpr(fast_convolutions(function))(*operands)
+    program = jax.make_jaxpr(rewrite_convolutions(function))(*operands)
     return [
         (*(x.aval.shape for x in eqn.invars), eqn.outvars[0].aval.shape)
         for eqn in program.eqns
@@ -89,16 +101,21 @@ def test_weight_gradients_are_added_up_from_parts_of_the_batch():
     assert found[-4:] == [((5, 6, 6, 2), (6, 6, 2, 7), (5, 3, 3, 7))] * 4
 
 
-def test_thin_images_are_convolved_in_blocks(monkeypatch):
-    monkeypatch.setattr(convolutions, "onednn_helps", lambda: False)
+def test_thin_images_are_convolved_in_blocks_without_onednn(on_version):
+    on_version((0, 10, 2))
     (images, kernel), _ = CASES["grey images"]
     assert shapes_of(convolve, images, kernel) == [((4, 6, 6, 4), (3, 3, 4, 32), (4, 4, 4, 32))]
 
 
-def test_a_sum_over_examples_takes_every_part_from_every_device():
-    """Rows 0, 4, 8 … are a part, so that a batch that is spread over devices need not move."""
-    parts = convolutions._parts(jnp.arange(16)[None], 1)
-    np.testing.assert_array_equal(parts[1], [[1, 5, 9, 13]])
+def test_a_part_of_the_batch_has_rows_of_every_device():
+    """Rows 0, 4, 8, … are the first part, so that rows of a batch that is sharded over devices need not move."""
+    images, kernel = arrays((16, 4, 4, 2), (3, 3, 2, 3))
+    gradient = jax.grad(lambda kernel, images: convolve(images, kernel).sum())
+    program = jax.make_jaxpr(rewrite_convolutions(gradient))(kernel, images)
+    (x, *_) = [
+        x for eqn in program.eqns if eqn.primitive.name == "reshape" for x in eqn.outvars if x.aval.shape[0] == 4
+    ]
+    assert x.aval.shape[:2] == (4, 4)  # [rows of a part, parts], in row-major order
 
 
 @pytest.mark.parametrize("loop", ["scan", "while"])
@@ -117,11 +134,11 @@ def test_convolutions_in_loops(loop):
     for f in (function,) if loop == "while" else (function, gradients):
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4),
-            fast_convolutions(f)(images, kernels),
+            rewrite_convolutions(f)(images, kernels),
             f(images, kernels),
         )
         orders = {
-            eqn.params["dimension_numbers"] for eqn in inner(jax.make_jaxpr(fast_convolutions(f))(images, kernels))
+            eqn.params["dimension_numbers"] for eqn in inner(jax.make_jaxpr(rewrite_convolutions(f))(images, kernels))
         }
         assert orders == {lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}
 
@@ -130,7 +147,7 @@ def inner(jaxpr):
     """The convolutions of a program, those of loops too."""
     for eqn in jaxpr.eqns:
         yield from [eqn] if eqn.primitive.name == "conv_general_dilated" else []
-        for body in bodies(eqn):
+        for body in find_subjaxprs(eqn):
             yield from inner(body)
 
 
@@ -140,34 +157,34 @@ def options_of(function, *arguments):
     return fast.compiler_options
 
 
-def test_options_are_for_programs_with_convolutions(monkeypatch):
+def test_options_are_for_programs_with_convolutions(on_version):
     (images, kernel), _ = CASES["grey images"]
-    monkeypatch.setattr(convolutions, "known", lambda options: True)
-    monkeypatch.setattr(convolutions, "onednn_helps", lambda: True)
+    on_version((0, 12, 0))
     assert options_of(jnp.dot, images[0, :, :, 0], images[1, :, :, 0]) is None
-    assert options_of(convolve, images, kernel) == convolutions.YNN_OFF | convolutions.ONEDNN
-    monkeypatch.setattr(convolutions, "onednn_helps", lambda: False)
-    assert options_of(convolve, images, kernel) == convolutions.YNN_OFF
-    monkeypatch.setattr(convolutions, "known", lambda options: False)
-    assert options_of(convolve, images, kernel) is None
+    assert options_of(convolve, images, kernel) == dict(WITH_ONEDNN)
+    on_version((0, 10, 2))
+    assert options_of(convolve, images, kernel) == dict(WITHOUT_YNN)
 
 
-def test_no_option_goes_against_a_flag_of_the_users(monkeypatch):
+def test_no_options_if_xla_lacks_one(monkeypatch):
+    monkeypatch.setattr(xla_options, "WITHOUT_YNN", (("xla_cpu_no_such_option", True),))
+    assert options_of(convolve, *CASES["grey images"][0]) is None
+
+
+def test_flags_of_the_user_win(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
     assert options_of(convolve, *CASES["grey images"][0]) is None
 
 
-def test_no_onednn_where_a_product_is_out_of_reach(monkeypatch):
-    monkeypatch.setattr(convolutions, "onednn_helps", lambda: True)
-    monkeypatch.setattr(convolutions, "known", lambda options: True)
-
+def test_no_onednn_with_a_product_that_gets_no_barrier(on_version):
+    on_version((0, 12, 0))
     hidden = jax.custom_jvp(lambda x: x @ x)
     hidden.defjvps(lambda t, value, x: 2 * x * t)
 
     def function(images, kernel):
         return convolve(images, kernel), hidden(images[0, :, :, 0])
 
-    assert options_of(function, *CASES["grey images"][0]) == convolutions.YNN_OFF
+    assert options_of(function, *CASES["grey images"][0]) == dict(WITHOUT_YNN)
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu"])
@@ -188,9 +205,45 @@ def test_options_change_rounding_only(activation):
         np.testing.assert_allclose(y, x, rtol=1e-3, atol=1e-4 * np.abs(x).max())
 
 
-def test_a_program_without_convolutions_is_left_as_it_is(monkeypatch):
+def test_a_program_without_convolutions_is_left_as_it_is(on_version):
     """Barriers behind its products made the wide network's step 1.4 times as long."""
-    monkeypatch.setattr(convolutions, "onednn_helps", lambda: True)
+    on_version((0, 12, 0))
     (x,) = arrays((4, 4))
-    program = jax.make_jaxpr(fast_convolutions(lambda x: jnp.tanh(x @ x)))(x)
+    program = jax.make_jaxpr(rewrite_convolutions(lambda x: jnp.tanh(x @ x)))(x)
     assert [eqn.primitive.name for eqn in program.eqns] == ["dot_general", "tanh"]
+
+
+@pytest.fixture
+def step_of_a_network():
+    """One gradient step of a small network as a function of its parameters, and these."""
+    model = Cnn(features=(4, 8), dense=(), classes=3)
+    images = RANDOM.integers(0, 256, (8, 12, 12, 1), np.uint8)
+
+    def step(params):
+        gradients = jax.grad(lambda params: (model.apply({"params": params}, images) ** 2).sum())(params)
+        return jax.tree.map(lambda x, g: x - 0.01 * g, params, gradients)
+
+    return step, model.init(jax.random.key(0), images)["params"]
+
+
+def test_the_switch_leaves_a_step_as_written(monkeypatch, step_of_a_network):
+    step, params = step_of_a_network
+    written, rewritten = jax.make_jaxpr(step)(params), jax.make_jaxpr(rewrite_convolutions(step))(params)
+    assert str(rewritten) != str(written)
+    fast = jax.jit(rewrite_convolutions(step))(params)
+
+    monkeypatch.setenv(xla_options.SWITCH, "1")  # so that it is taken back after the test
+    xla_options.disable_fast_convolutions()
+    assert str(jax.make_jaxpr(rewrite_convolutions(step))(params)) == str(written)
+    assert options_of(step, params) is None
+    assert xla_options.select_options(onednn=True) == ()
+    plain = jax.jit(rewrite_convolutions(step))(params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), fast, plain)
+
+
+def test_the_switch_is_an_environment_variable_read_by_every_program(monkeypatch, step_of_a_network):
+    step, params = step_of_a_network
+    written = str(jax.make_jaxpr(step)(params))
+    for value, same in (("0", True), ("1", False)):
+        monkeypatch.setenv("JAXCLF_FAST_CONVOLUTIONS", value)
+        assert (str(jax.make_jaxpr(rewrite_convolutions(step))(params)) == written) == same

@@ -10,22 +10,22 @@ from matplotlib.colors import to_hex, to_rgb
 from jaxclf.reporting.figures import (
     RIGHT,
     WRONG,
-    Judged,
-    confusion_figure,
-    curve_and_mistake,
-    explanation_grid,
-    explanation_strip,
-    gradient_study,
-    image_flow,
-    image_grid,
-    learning_rate_curve,
-    one_hot_figure,
-    prediction_grid,
+    PredictedImages,
+    plot_confusion_matrix,
+    plot_curve_and_mistake,
+    plot_explanation_grid,
+    plot_explanation_strip,
+    plot_gradient_study,
+    plot_image_flow,
+    plot_image_grid,
+    plot_learning_rate_curve,
+    plot_one_hot,
+    plot_prediction_grid,
+    plot_seen_and_unseen,
+    plot_training_curves,
+    plot_weights,
     save,
-    seen_and_unseen,
     tile,
-    training_curves,
-    weight_images,
 )
 
 NAMES = ("ant", "bee", "cat")
@@ -40,7 +40,7 @@ def images(random):
 
 @pytest.fixture
 def predictions(images):
-    return prediction_grid(images, LABELS, PREDICTIONS, NAMES, "Some")
+    return plot_prediction_grid(images, LABELS, PREDICTIONS, NAMES, "Some")
 
 
 def shown(figure):
@@ -55,7 +55,7 @@ def frames(figure):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_is_shown_once_in_order(random, n, channels):
     images = random.integers(0, 256, (n, 4, 3, channels), np.uint8)
-    figure = image_grid(images, title="Some")
+    figure = plot_image_grid(images, title="Some")
     for axis, image in zip(shown(figure), images, strict=True):
         (drawn,) = axis.images
         np.testing.assert_array_equal(drawn.get_array(), image.squeeze())
@@ -65,7 +65,7 @@ def test_each_image_is_shown_once_in_order(random, n, channels):
 
 @pytest.mark.parametrize(("dtype", "highest"), [(np.uint8, 255), (np.int32, 255), (np.float32, 1)])
 def test_grey_runs_from_black_to_white_over_the_whole_range(dtype, highest):
-    (axis,) = shown(image_grid(np.full((1, 2, 2, 1), highest // 2, dtype)))
+    (axis,) = shown(plot_image_grid(np.full((1, 2, 2, 1), highest // 2, dtype)))
     assert axis.images[0].get_cmap().name == "gray"
     assert axis.images[0].get_clim() == (0, highest)
 
@@ -78,13 +78,13 @@ def test_titles_and_frames_say_what_is_right_and_what_is_wrong(predictions):
 
 def test_a_frame_once_red_is_not_red_in_the_next_figure(images, predictions):
     assert {WRONG} in frames(predictions)
-    assert frames(prediction_grid(images, LABELS, LABELS, NAMES)) == [{RIGHT}] * 5
-    assert all(frame.isdisjoint({RIGHT, WRONG}) for frame in frames(image_grid(images)))
+    assert frames(plot_prediction_grid(images, LABELS, LABELS, NAMES)) == [{RIGHT}] * 5
+    assert all(frame.isdisjoint({RIGHT, WRONG}) for frame in frames(plot_image_grid(images)))
 
 
 @pytest.mark.parametrize("label", range(3))
 def test_a_one_hot_vector_is_beside_its_image(images, label):
-    left, right = one_hot_figure(images[0], label, NAMES).axes
+    left, right = plot_one_hot(images[0], label, NAMES).axes
     np.testing.assert_array_equal(left.images[0].get_array(), images[0, ..., 0])
     one_hot = [int(i == label) for i in range(3)]
     assert [bar.get_height() for bar in right.patches] == one_hot
@@ -109,7 +109,7 @@ def test_the_tiles_cut_out_again_are_the_images(n, size, gap):
 
 
 def test_a_saved_figure_is_a_png_with_the_frames_in_it(images, tmp_path):
-    path = save(prediction_grid(images, LABELS, LABELS, NAMES), tmp_path / "a.png")
+    path = save(plot_prediction_grid(images, LABELS, LABELS, NAMES), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == [path]
     with PIL.Image.open(path) as image:
         assert image.format == "PNG"
@@ -129,7 +129,9 @@ def test_a_figure_that_cannot_be_saved_leaves_the_old_file_alone(predictions, tm
 
 def test_seen_and_unseen_stand_side_by_side(images):
     wrong = np.roll(LABELS, 1)
-    figure = seen_and_unseen(Judged(images, LABELS, LABELS), Judged(images, LABELS, wrong), NAMES, ("seen", "unseen"))
+    figure = plot_seen_and_unseen(
+        PredictedImages(images, LABELS, LABELS), PredictedImages(images, LABELS, wrong), NAMES, ("seen", "unseen")
+    )
     left, right = figure.subfigs
     assert (left.get_suptitle(), right.get_suptitle()) == ("seen", "unseen")
     assert frames(left) == [{RIGHT}] * 5
@@ -140,7 +142,7 @@ def test_seen_and_unseen_stand_side_by_side(images):
 def study(images, random):
     """Of five images: max grad, then the gradients of two of three classes, of very different sizes."""
     gradients = random.normal(size=(5, 3, 4, 3, 2)) * np.array([1e-6, 1.0, 1e-3])[None, :, None, None, None]
-    return gradients, gradient_study(images, LABELS, PREDICTIONS, gradients, [0, 2], NAMES)
+    return gradients, plot_gradient_study(images, LABELS, PREDICTIONS, gradients, [0, 2], NAMES)
 
 
 def test_a_study_shows_every_gradient_in_its_place(images, study):
@@ -188,7 +190,7 @@ def test_the_class_found_is_framed_in_a_study(study):
     ids=["signed", "zeros", "constant below", "constant above", "not negative", "above zero"],
 )
 def test_white_is_zero_or_the_least_value_above_it(images, values, expected):
-    figure = explanation_grid(images[:1], LABELS[:1], LABELS[:1], {"a": np.array(values)[None, ..., None]}, NAMES)
+    figure = plot_explanation_grid(images[:1], LABELS[:1], LABELS[:1], {"a": np.array(values)[None, ..., None]}, NAMES)
     (drawn,) = figure.axes[1].images
     assert drawn.get_clim() == pytest.approx(expected, rel=0.05)
     assert np.isfinite(drawn.norm(drawn.get_array())).all()
@@ -197,13 +199,13 @@ def test_white_is_zero_or_the_least_value_above_it(images, values, expected):
 def test_colours_end_before_a_single_large_value(images):
     values = np.ones((1, 30, 30, 1)) * np.where(np.arange(30) % 2, 1, -1)[None, :, None, None]
     values[0, 0, 0] = 1_000
-    figure = explanation_grid(images[:1], LABELS[:1], LABELS[:1], {"a": values}, NAMES)
+    figure = plot_explanation_grid(images[:1], LABELS[:1], LABELS[:1], {"a": values}, NAMES)
     assert figure.axes[1].images[0].get_clim() == (-1, 1)
 
 
 def test_a_grid_of_explanations_has_a_column_a_method_and_enlarges_small_maps(images, random):
     maps = {"gradient": random.normal(size=(5, 4, 3, 3)), "grad-cam-plus-plus": random.normal(size=(5, 2, 2, 1))}
-    figure = explanation_grid(images, LABELS, PREDICTIONS, maps, NAMES)
+    figure = plot_explanation_grid(images, LABELS, PREDICTIONS, maps, NAMES)
     axes = np.array(figure.axes).reshape(5, 3)
     assert [axis.get_title() for axis in axes[0]] == ["image", "gradient", "grad-cam-\nplus-plus"]
     assert [row[0].get_ylabel() for row in axes] == ["ant", "cat,\ntrue bee", "cat", "bee,\ntrue ant", "bee"]
@@ -217,7 +219,7 @@ def test_a_grid_of_explanations_has_a_column_a_method_and_enlarges_small_maps(im
 
 def test_a_strip_has_each_map_under_its_image(images, random):
     maps = random.normal(size=(5, 4, 3, 1))
-    figure = explanation_strip(images, maps, "gradient")
+    figure = plot_explanation_strip(images, maps, "gradient")
     above, below = np.array(figure.axes).reshape(2, 5)
     for i in range(5):
         np.testing.assert_array_equal(above[i].images[0].get_array(), images[i, ..., 0])
@@ -227,7 +229,7 @@ def test_a_strip_has_each_map_under_its_image(images, random):
 
 def test_a_learning_rate_curve_shows_every_loss_and_marks_two_rates():
     rates, losses = np.geomspace(1e-4, 1, 9), np.array([2.0, 2.1, 1.9, 1.5, 1.0, 0.9, 1.1, 4.0, 9.0])
-    figure = learning_rate_curve(rates, losses, losses + 0.1, {"steep": 0.01, "high": 0.1}, "Some $title")
+    figure = plot_learning_rate_curve(rates, losses, losses + 0.1, {"steep": 0.01, "high": 0.1}, "Some $title")
     (axis,) = figure.axes
     points, line, *marks = axis.lines
     for drawn, expected in ((points, losses), (line, losses + 0.1)):
@@ -254,7 +256,7 @@ def curves_of(axis):
 
 
 def test_curves_show_every_number_there_is_of_each_split():
-    accuracy, loss = training_curves(ROWS, "Some").axes
+    accuracy, loss = plot_training_curves(ROWS, "Some").axes
     assert (accuracy.get_ylabel(), loss.get_ylabel(), loss.get_xlabel()) == ("accuracy", "loss", "epoch")
     assert curves_of(accuracy) == {
         "training, running": [(0.5, 0.4), (1.0, 0.5)], "validation": [(1, 0.6)], "test": [(2, 0.8)],
@@ -267,40 +269,40 @@ def test_curves_show_every_number_there_is_of_each_split():
     styles = [(to_hex(line.get_color()), line.get_marker()) for line in accuracy.lines]
     assert len(set(styles)) == len(styles)
     assert [text.get_text() for text in accuracy.get_legend().get_texts()] == list(curves_of(accuracy))
-    assert not any(axis.lines for axis in training_curves([]).axes)
+    assert not any(axis.lines for axis in plot_training_curves([]).axes)
 
 
 def test_the_curve_stands_beside_the_mistake_with_both_labels(images):
-    figure = curve_and_mistake(ROWS, images[1], "cat", "bee")
+    figure = plot_curve_and_mistake(ROWS, images[1], "cat", "bee")
     left, right = figure.axes
     assert "validation" in curves_of(left)
     np.testing.assert_array_equal(right.images[0].get_array(), images[1, ..., 0])
-    assert right.get_title() == "found cat,\ntrue bee"
+    assert right.get_title() == "predicted cat,\ntrue bee"
     assert frames(figure) == [{WRONG}]
 
 
 def test_a_confusion_has_each_count_in_its_square_and_rows_that_are_true():
     matrix = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 1_999]])
-    (axis,) = confusion_figure(matrix, NAMES, "Some").axes
+    (axis,) = plot_confusion_matrix(matrix, NAMES, "Some").axes
     texts = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axis.texts}
     assert texts == {(0, 0): "8", (0, 1): "2", (2, 0): "1", (2, 2): "1,999"}
     shades = np.asarray(axis.images[0].get_array())
     assert shades[0, 0] == pytest.approx(0.8)
     assert (shades[[0, 2], [1, 0]] < 0).all()
     assert shades[0, 1] == shades.min()
-    assert (axis.get_ylabel(), axis.get_xlabel()) == ("true", "found")
+    assert (axis.get_ylabel(), axis.get_xlabel()) == ("true", "predicted")
     assert [label.get_text() for label in axis.get_yticklabels()] == list(NAMES)
 
 
 def test_a_confusion_of_many_classes_has_no_counts():
-    (axis,) = confusion_figure(np.eye(30, dtype=int), [f"class {i}" for i in range(30)]).axes
+    (axis,) = plot_confusion_matrix(np.eye(30, dtype=int), [f"class {i}" for i in range(30)]).axes
     assert not axis.texts
 
 
 def test_weights_are_an_image_a_class_on_one_scale_centred_at_zero(random):
     weights = random.normal(size=(28, 27, 2, 10))
-    figure = weight_images(weights, [str(i) for i in range(10)])
-    assert "10 times [28, 27]" in figure.get_suptitle()
+    figure = plot_weights(weights, [str(i) for i in range(10)])
+    assert "10 classes, [28, 27] each" in figure.get_suptitle()
     assert len(shown(figure)) == 10
     for i, axis in enumerate(shown(figure)):
         np.testing.assert_allclose(axis.images[0].get_array(), weights[..., i].sum(axis=2))
@@ -312,7 +314,7 @@ def test_weights_are_an_image_a_class_on_one_scale_centred_at_zero(random):
 def test_the_flow_shows_each_filter_and_each_map_of_each_convolution(images, random):
     filters = {"conv1": random.normal(size=(5, 5, 1, 16)), "conv2": random.normal(size=(5, 5, 16, 70))}
     maps = {"conv1": random.normal(size=(28, 28, 16)), "conv2": random.normal(size=(14, 14, 70))}
-    figure = image_flow(images[0], filters, maps)
+    figure = plot_image_flow(images[0], filters, maps)
     first, *rest = shown(figure)
     np.testing.assert_array_equal(first.images[0].get_array(), images[0, ..., 0])
     expected = [

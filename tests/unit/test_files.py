@@ -1,5 +1,6 @@
 """Files are written whole or not at all; what cannot be read is an error that names the file."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxclf.errors import UserError
-from jaxclf.io.files import read_json, whole, write_json, write_text
+from jaxclf.io.files import atomic_write, read_json, write_json, write_text
+from jaxclf.io.lock import check_free, lock_directory
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
@@ -22,7 +24,7 @@ def path(tmp_path):
 
 
 def test_the_new_content_appears_when_the_block_ends(path):
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -32,7 +34,7 @@ def test_the_new_content_appears_when_the_block_ends(path):
 # An interruption from the keyboard is no Exception.
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_leaves_the_old_content_and_nothing_else(path, error):
-    with pytest.raises(error), whole(path) as partial:
+    with pytest.raises(error), atomic_write(path) as partial:
         partial.write_text("new")
         raise error
     assert path.read_text() == "old"
@@ -69,3 +71,21 @@ def test_a_damaged_file_is_named(path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"/name\.txt is not readable as JSON"):
         read_json(path)
+
+
+def test_a_directory_is_locked_until_its_block_ends(tmp_path):
+    directory, words = tmp_path / "a/b", ("a test", "wait")
+    check_free(directory, *words)
+    assert not (tmp_path / "a").exists()
+    message = rf"a/b is in use by a test \(process {os.getpid()} on .+\); wait$"
+    with pytest.raises(KeyError), lock_directory(directory, *words):
+        for _ in range(2):
+            with pytest.raises(UserError, match=message):
+                check_free(directory, *words)
+        with pytest.raises(UserError, match=message), lock_directory(directory, *words):
+            pass
+        raise KeyError
+    check_free(directory, *words)
+    with lock_directory(directory, *words):
+        pass
+    assert [path.name for path in directory.iterdir()] == [".lock"]

@@ -13,10 +13,10 @@ from PIL import Image
 
 from jaxclf.datasets import ImageFolder
 from jaxclf.datasets import decoding as pictures
-from jaxclf.datasets.decoding import read_picture
+from jaxclf.datasets.decoding import read_image
 from jaxclf.datasets.scan import scan
 from jaxclf.errors import UserError
-from jaxclf.training.pipeline import eval_batches, train_batches
+from jaxclf.training.pipeline import read_eval_batches, read_train_batches
 
 RED, HEIGHT, WIDTH = (200, 30, 60), 6, 10
 COLOUR = Image.new("RGB", (WIDTH, HEIGHT), RED)
@@ -67,7 +67,7 @@ def seen(split):
 def test_every_format_and_mode(tmp_path, name):
     image, options, expected = FILES[name]
     image.save(tmp_path / name, **options)
-    pixels = read_picture(tmp_path / name, (5, 7))
+    pixels = read_image(tmp_path / name, (5, 7))
     assert (pixels.shape, pixels.dtype) == ((5, 7, 3), np.uint8)
     assert np.abs(pixels.astype(int) - expected).max() <= 4  # JPEG's
 
@@ -84,23 +84,23 @@ def test_exif_orientation_is_honoured(tmp_path, orientation):
     exif[0x0112] = orientation
     pixels = np.ascontiguousarray(stored[orientation](np.asarray(upright)))
     Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
-    np.testing.assert_array_equal(read_picture(tmp_path / "x.png", (4, 6)), np.asarray(upright))
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png", (4, 6)), np.asarray(upright))
 
 
 def test_resizing_agrees_with_pillow_and_averages_large_pictures(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "x.png")
-    whole = read_picture(tmp_path / "x.png", (1, 1))[0, 0]
+    whole = read_image(tmp_path / "x.png", (1, 1))[0, 0]
     assert np.abs(whole - noise.mean((0, 1))).max() < 16
-    np.testing.assert_array_equal(read_picture(tmp_path / "x.png", (64, 64)), noise)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png", (64, 64)), noise)
 
 
 BAD = {
     "truncated.jpg": "truncated",
     "empty.png": "the file is empty",
     "text.jpg": "cannot identify",
-    "notes.txt": "does not end as a picture's",
-    "nowhere.png": "leads nowhere",
+    "notes.txt": "not an image by its suffix",
+    "nowhere.png": "broken link",
     "postscript.png": "cannot identify",
     "huge.png": "pixels, more than",
 }
@@ -137,7 +137,7 @@ def test_every_unreadable_file_is_listed_with_its_reason(damaged):
 
 
 def test_unreadable_files_are_an_error_that_lists_them_unless_they_are_to_be_left_out(damaged):
-    with pytest.raises(UserError, match=r"7 files under .* unreadable='skip'") as error:
+    with pytest.raises(UserError, match=r"7 files in .* unreadable='skip'") as error:
         ImageFolder(str(damaged)).load()
     assert list(error.value.items) == list(scan(damaged).skipped)
 
@@ -150,7 +150,7 @@ def test_a_second_scan_decodes_only_what_changed(damaged, monkeypatch):
         read.append(path.name)
         return None, True
 
-    monkeypatch.setattr("jaxclf.datasets.scan.reason", note)
+    monkeypatch.setattr("jaxclf.datasets.scan._check_file", note)
     (damaged / "b/nowhere.png").unlink()  # where a link leads is looked up every time
     assert scan(damaged).classes == first.classes
     assert not read
@@ -198,7 +198,7 @@ def test_a_subset_is_of_training_alone(tmp_path):
 def test_small_classes_are_left_out_and_named(tmp_path):
     splits = ImageFolder(str(write(tmp_path / "x", {"a": 3, "b": 9, "c": 0})), min_images=4).load()
     assert splits.train.class_names == ("b",)
-    assert splits.remarks == ("left out, with fewer than 4 pictures: a (3), c (0)",)
+    assert splits.remarks == ("left out, with fewer than 4 images: a (3), c (0)",)
 
 
 @pytest.mark.parametrize("around", ["", "simpsons_dataset", "archive/simpsons_dataset"])
@@ -252,19 +252,19 @@ def test_what_the_system_refuses_once_is_tried_again(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxclf.datasets.scan.fault", refuse)
+        patch.setattr("jaxclf.datasets.scan.find_fault", refuse)
         assert [line.rpartition(": ")[2] for line in scan(root).skipped] == ["Permission denied"] * 2
     assert scan(root).skipped == ()
 
 
 def test_damaged_exif_is_no_damage_to_the_picture(tmp_path):
     COLOUR.save(tmp_path / "x.png", exif=b"Exif\0\0garbage")
-    assert read_picture(tmp_path / "x.png", (2, 2))[0, 0].tolist() == list(RED)
+    assert read_image(tmp_path / "x.png", (2, 2))[0, 0].tolist() == list(RED)
 
 
 def test_a_clear_grey_of_16_bits_becomes_white(tmp_path):
     Image.fromarray(np.array([[0, 257]], np.uint16)).save(tmp_path / "x.png", transparency=0)
-    assert read_picture(tmp_path / "x.png", (1, 2))[0, :, 0].tolist() == [255, 1]
+    assert read_image(tmp_path / "x.png", (1, 2))[0, :, 0].tolist() == [255, 1]
 
 
 def test_names_that_are_no_text_are_made_text(tmp_path):
@@ -281,9 +281,9 @@ def test_names_that_are_no_text_are_made_text(tmp_path):
 def test_what_is_not_there_names_page_layout_and_place(tmp_path, damaged):
     with pytest.raises(UserError) as error:
         ImageFolder(str(tmp_path / "nowhere"), page="https://example.org/pictures").load()
-    for words in ("https://example.org/pictures", "<root>/<class>/<picture>", str(tmp_path / "nowhere")):
+    for words in ("https://example.org/pictures", "<root>/<class>/<image>", str(tmp_path / "nowhere")):
         assert words in str(error.value)
-    with pytest.raises(UserError, match=r"no class under .* has 100 readable pictures") as error:
+    with pytest.raises(UserError, match=r"no class in .* has 100 readable images") as error:
         ImageFolder(str(damaged), min_images=100, unreadable="skip").load()
     assert len(error.value.items) == len(BAD)
 
@@ -311,15 +311,15 @@ def test_kept_or_decoded_again_the_images_are_the_same(tmp_path, keep_mib):
     for _ in range(2):
         np.testing.assert_array_equal(split.images[:][:, 0, 0, 0], np.arange(1, 12))
         np.testing.assert_array_equal(split.images[np.array([7, 2, 7])][:, 0, 0, 0], [8, 3, 8])
-    batches = train_batches(split, batch_size=4, remainder="pad", seed=0, start=0, stop=6)
+    batches = read_train_batches(split, batch_size=4, remainder="pad", seed=0, start=0, stop=6)
     for batch in batches:
         assert ((batch.images[:, 0, 0, 0] > 5) == batch.labels).all()
     (root / "a/000.png").unlink()
     if keep_mib:
-        assert next(eval_batches(split, 4)).images[0, 0, 0, 0] == 1
+        assert next(read_eval_batches(split, 4)).images[0, 0, 0, 0] == 1
     else:
-        with pytest.raises(UserError, match=r"000\.png was readable and no longer is"):
-            list(eval_batches(split, 4))
+        with pytest.raises(UserError, match=r"000\.png was readable before and is not now"):
+            list(read_eval_batches(split, 4))
 
 
 names = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\0"), min_size=1, max_size=12)
@@ -361,11 +361,11 @@ def test_odd_folders_are_read_or_refused(tree):
         try:
             splits = ImageFolder(str(root), image_size=(4, 4), unreadable="skip").load()
         except UserError as error:
-            assert "expected <root>/<class>/<picture>" in str(error)
+            assert "expected <root>/<class>/<image>" in str(error)
             assert good == 0
             return
         if splits.skipped:
-            with pytest.raises(UserError, match="are no readable pictures"):
+            with pytest.raises(UserError, match="could not be decoded; fix or delete them"):
                 ImageFolder(str(root), image_size=(4, 4)).load()
         parts = [split for _, split in splits.items() if split is not None]
         assert sum(map(len, parts)) >= good

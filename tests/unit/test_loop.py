@@ -9,43 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.runs import rows, run_on
+from support.configs import FULL
+from support.runs import at_step, rows, run_on
 
-from jaxclf.augment import Flip, Mixup, Shift
-from jaxclf.config import Config
-from jaxclf.datasets import Mnist
-from jaxclf.errors import UserError
+from jaxclf.errors import NonFiniteError, UserError
 from jaxclf.metrics import Accuracy, Confusion, TopK
-from jaxclf.models import Cnn, Mlp
-from jaxclf.optimizers import Adam, OneCycle, Sgd
+from jaxclf.models import Mlp
+from jaxclf.optimizers import Sgd
 from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import evaluate
-from jaxclf.training.interval_log import NonFiniteError
-from jaxclf.training.recipe import balanced
-from jaxclf.training.step import variables_of
-from jaxclf.training.trainer import Stopped, Trainer
+from jaxclf.training.state import get_variables
+from jaxclf.training.step_config import compute_balanced_weights
+from jaxclf.training.trainer import Interrupted, Trainer
 from jaxclf.types import Split, Splits
-
-CONFIG = Config(
-    dataset=Mnist(),
-    model=Mlp(features=(12,), classes=10, dropout=0.2),
-    optimizer=Adam(learning_rate=0.01, schedule=OneCycle()),
-    epochs=3,
-    batch_size=16,
-    augment=(Shift(1), Flip()),
-    mixup=Mixup(),
-    class_weights="balanced",
-    remainder="pad",
-    ema_decay=0.9,
-    evaluate_train=True,
-    log_every=5,
-)
 
 
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole")
-    run = run_on(digits, path, CONFIG)
+    run = run_on(digits, path, FULL)
     state = jax.device_get(run.fit())
     run.checkpoints.close()
     return path, state, run
@@ -53,7 +35,7 @@ def whole(digits, tmp_path_factory):
 
 def test_a_run_of_executions_is_the_run_of_their_steps(digits, tmp_path, whole):
     """Epochs of 13 steps in executions of 4, 4, 4 and 1; intervals end with the execution in which they would."""
-    run = run_on(digits, tmp_path, replace(CONFIG, steps_per_execution=4))
+    run = run_on(digits, tmp_path, replace(FULL, steps_per_execution=4))
     state = jax.device_get(run.fit())
     run.checkpoints.close()
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), state.params, whole[1].params)
@@ -85,7 +67,7 @@ def test_the_epoch_row_is_the_running_mean_of_its_intervals(whole):
 
 
 def test_checkpoints_keep_the_last_two_and_the_best(digits, tmp_path):
-    run = run_on(digits, tmp_path, replace(CONFIG, epochs=5, optimizer=Sgd(learning_rate=1e-9)))
+    run = run_on(digits, tmp_path, replace(FULL, epochs=5, optimizer=Sgd(learning_rate=1e-9)))
     run.fit()
     run.checkpoints.wait()
     # With next to no learning rate nothing changes, and the latest of equals is the best.
@@ -93,18 +75,18 @@ def test_checkpoints_keep_the_last_two_and_the_best(digits, tmp_path):
     assert run.checkpoints.best.step == 65
     assert run.checkpoints.find("last").step == 65
     for which in ("3", "newest", ""):
-        with pytest.raises(UserError, match="last, best and the steps 52, 65"):
+        with pytest.raises(UserError, match="last, best or one of the steps 52, 65"):
             run.checkpoints.find(which)
     run.checkpoints.close()
 
 
 def test_nothing_is_chosen_by_the_test_set(digits, tmp_path):
-    run = run_on(Splits(digits.train, None, digits.test), tmp_path, replace(CONFIG, epochs=1))
+    run = run_on(Splits(digits.train, None, digits.test), tmp_path, replace(FULL, epochs=1))
     run.fit()
     run.checkpoints.wait()
     assert {row["split"] for row in rows(tmp_path)} == {"train", "train_full", "test"}
     assert run.checkpoints.best is None
-    with pytest.raises(UserError, match="no validation images"):
+    with pytest.raises(UserError, match="no validation split"):
         run.checkpoints.find("best")
     run.checkpoints.close()
 
@@ -112,14 +94,14 @@ def test_nothing_is_chosen_by_the_test_set(digits, tmp_path):
 @pytest.fixture(scope="module")
 def evaluated(whole):
     run = whole[2]
-    recipe = replace(run.recipe, metrics=(Accuracy(), TopK(3), Confusion()))
+    step_config = replace(run.step_config, metrics=(Accuracy(), TopK(3), Confusion()))
     state = jax.device_put(whole[1], run.devices.replicated)
     return partial(
         evaluate,
-        recipe,
+        step_config,
         run.devices,
-        run.devices.compile_eval_step(recipe),
-        variables_of(state),
+        run.devices.compile_eval_step(step_config),
+        get_variables(state),
         keep_logits=True,
     )
 
@@ -132,24 +114,24 @@ def test_any_batch_size_evaluates_every_example_once(batch_size, digits, evaluat
     assert values["accuracy"] == np.count_nonzero(np.argmax(logits, axis=1) == labels) / 101
     assert 0.2 < values["accuracy"] < 1.0  # there are mistakes to count
     assert values["confusion_matrix"].sum() == 101
-    log_probabilities = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(axis=1, keepdims=True))
-    assert values["loss"] == pytest.approx(-log_probabilities[np.arange(101), labels].mean(), rel=1e-5)
+    compute_log_probabilities = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum(axis=1, keepdims=True))
+    assert values["loss"] == pytest.approx(-compute_log_probabilities[np.arange(101), labels].mean(), rel=1e-5)
 
 
 def test_the_running_mean_of_the_parameters_is_what_is_evaluated(whole):
     state = whole[1]
     assert np.abs(state.ema["logits"]["kernel"] - state.params["logits"]["kernel"]).max() > 1e-4
-    assert variables_of(state)["params"] is state.ema
+    assert get_variables(state)["params"] is state.ema
 
 
 def test_training_that_is_not_finite_stops_and_names_the_step(digits):
-    config = replace(CONFIG, optimizer=Sgd(learning_rate=1e30), model=Mlp(features=(5, 5), classes=10))
+    config = replace(FULL, optimizer=Sgd(learning_rate=1e30), model=Mlp(features=(5, 5), classes=10))
     with pytest.raises(NonFiniteError, match=r"step 5: loss nan.*\n.*learning-rate"):
         Trainer(config, digits, Devices.all()).fit()
 
 
 def test_a_metric_that_gives_arrays_stays_out_of_the_lines(digits, tmp_path):
-    run = run_on(digits, tmp_path, replace(CONFIG, epochs=1, metrics=(Confusion(), TopK(3))))
+    run = run_on(digits, tmp_path, replace(FULL, epochs=1, metrics=(Confusion(), TopK(3))))
     run.fit()
     run.checkpoints.close()
     validation = next(row for row in rows(tmp_path) if row["split"] == "validation")
@@ -159,58 +141,13 @@ def test_a_metric_that_gives_arrays_stays_out_of_the_lines(digits, tmp_path):
     assert run.checkpoints.best.step == 13
 
 
-def test_a_convolutional_network_learns_real_digits(mnist):
-    few = Split(mnist.train.images[:2_000], mnist.train.labels[:2_000], mnist.train.class_names)
-    config = replace(
-        CONFIG,
-        model=Cnn(features=(8, 16), dense=(32,), classes=10),
-        optimizer=Adam(learning_rate=3e-3),
-        augment=(),
-        batch_size=40,
-        ema_decay=0.0,
-        evaluate_train=False,
-    )
-    run = Trainer(config, Splits(few, None, None), Devices.all())
-    run.fit()
-    assert run.progress.latest["train"]["accuracy"] > 0.85
-
-
-def stubborn(path, digits):
-    """A run whose validation never becomes better after its first epoch: nothing is learnt."""
-    config = replace(
-        CONFIG, optimizer=Sgd(learning_rate=0.0), augment=(), mixup=None, ema_decay=0.0, epochs=9, patience=3
-    )
-    return run_on(digits, path, config)
-
-
-def test_training_stops_when_patience_ends_and_resumed_ends_alike(digits, tmp_path):
-    whole = stubborn(tmp_path / "whole", digits)
-    whole.fit()
-    assert (whole.progress.epochs_done, whole.progress.best_epoch, whole.stopped_early) == (4, 1, True)
-    stopped = stubborn(tmp_path / "stopped", digits)
-    stopped.stop = lambda: stopped.progress.steps_done == 35
-    with pytest.raises(Stopped):
-        stopped.fit()
-    stopped.checkpoints.close()
-    resumed = stubborn(tmp_path / "stopped", digits)
-    state = resumed.fit()
-    assert (resumed.progress.epochs_done, resumed.progress.best_epoch, int(state.step)) == (4, 1, 52)
-    resumed.checkpoints.close()
-    again = stubborn(tmp_path / "stopped", digits)
-    assert int(again.fit().step) == 52  # it does not go on
-    for run in (whole, again):
-        run.checkpoints.close()
-    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
-
-
 def test_a_run_goes_on_with_no_other_data(digits, tmp_path):
-    stopped = run_on(digits, tmp_path, CONFIG)
-    stopped.stop = lambda: stopped.progress.steps_done == 20
-    with pytest.raises(Stopped):
+    stopped = run_on(digits, tmp_path, FULL, stop=at_step(20))
+    with pytest.raises(Interrupted):
         stopped.fit()
     stopped.checkpoints.close()
     less = Split(digits.train.images[:-1], digits.train.labels[:-1], digits.train.class_names)
-    run = run_on(Splits(less, digits.validation, digits.test), tmp_path, CONFIG)
+    run = run_on(Splits(less, digits.validation, digits.test), tmp_path, FULL)
     with pytest.raises(UserError, match="the data is not what this run began with") as error:
         run.fit()
     run.checkpoints.close()
@@ -219,13 +156,13 @@ def test_a_run_goes_on_with_no_other_data(digits, tmp_path):
 
 def test_patience_needs_validation(digits):
     with pytest.raises(UserError, match="patience=2 stops by validation"):
-        Trainer(replace(CONFIG, patience=2), Splits(digits.train, None, digits.test), Devices.all())
+        Trainer(replace(FULL, patience=2), Splits(digits.train, None, digits.test), Devices.all())
 
 
 def test_balanced_weights_give_every_class_the_same_share():
     labels = np.repeat(np.arange(3, dtype=np.int32), (6, 3, 1))
     split = Split(np.zeros((10, 1, 1, 1), np.uint8), labels, ("a", "b", "c", "none"))
-    weights = np.array(balanced(split))[labels]
+    weights = np.array(compute_balanced_weights(split))[labels]
     assert np.allclose([weights[labels == label].sum() for label in range(3)], 10 / 3)
     assert weights.mean() == pytest.approx(1)
 
@@ -239,7 +176,7 @@ def test_the_wait_for_data_is_measured(digits, tmp_path):
             return digits.train.images[indices]
 
     slow = Splits(Split(Slow(), digits.train.labels, digits.train.class_names), digits.validation, None)
-    run = run_on(slow, tmp_path, replace(CONFIG, epochs=1, evaluate_train=False))
+    run = run_on(slow, tmp_path, replace(FULL, epochs=1, evaluate_train=False))
     run.fit()
     run.checkpoints.close()
     lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
@@ -249,38 +186,19 @@ def test_the_wait_for_data_is_measured(digits, tmp_path):
 
 
 def test_a_wait_counts_only_where_the_device_has_nothing_to_do(digits, tmp_path):
-    run = run_on(digits, tmp_path, CONFIG)
+    run = run_on(digits, tmp_path, FULL)
     done = jax.block_until_ready(run.start())
-    batch = next(run.batches(0, 1))
+    batch = next(run.read_batches(0, 1))
 
     def late():
         time.sleep(0.02)
         yield batch
 
     long = jax.jit(lambda x: jax.lax.fori_loop(0, 500, lambda _, x: jnp.tanh(x @ x), x).sum())
-    busy = done.replace(step=long(jnp.ones((600, 600))))
-    assert run.next_batches(late(), busy) is batch
-    assert not busy.step.is_ready()
+    run.state = done.replace(step=long(jnp.ones((600, 600))))
+    assert run.wait_for_batches(late()) is batch
+    assert not run.state.step.is_ready()
     assert run.progress.data_wait_seconds == 0
-    run.next_batches(late(), done)
+    run.state = done
+    run.wait_for_batches(late())
     assert run.progress.data_wait_seconds >= 0.02
-
-
-@pytest.mark.parametrize("steps_per_execution", [1, 4])
-def test_nothing_is_compiled_behind_the_first_epoch(steps_per_execution, digits, tmp_path):
-    compiled, at_step = [], []
-    run = run_on(digits, tmp_path, replace(CONFIG, steps_per_execution=steps_per_execution))
-    run.on_step = lambda step, epoch: at_step.append((epoch, len(compiled)))
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compiled.append(event) if event.endswith("backend_compile_duration") else None
-    )
-    try:
-        run.fit()
-    finally:
-        jax.monitoring.clear_event_listeners()
-        run.checkpoints.close()
-    assert compiled  # or nothing listens
-    first_epoch = [count for epoch, count in at_step if epoch == 0]
-    assert len(set(first_epoch)) == 1  # none between the steps
-    second_step, end = at_step[len(first_epoch)][1], len(compiled)
-    assert second_step == end

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from support.components import LOSSES
 
 from jaxclf.losses import CrossEntropy
 
-LOSSES = [CrossEntropy(), CrossEntropy(label_smoothing=0.1)]
 LOGITS = jnp.array([[1.3, -0.2, 5.2], [0.1, 0.2, 0.3]])
 LABELS = jnp.array([0, 2])
 

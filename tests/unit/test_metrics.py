@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.components import METRICS
 
 from jaxclf.metrics import Accuracy, Confusion, TopK
 
-METRICS = [Accuracy(), TopK(k=2), Confusion()]
 N, CLASSES = 101, 7
 RANDOM = np.random.default_rng(0)
 # Rounded, so that logits tie; labels at random, so that there are mistakes of every kind.

@@ -2,13 +2,9 @@
 
 import numpy as np
 import pytest
+from support.arrays import read_arrays
 
-from jaxclf.io.npz import growing_npz
-
-
-def arrays(path):
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+from jaxclf.io.npz import open_npz_writer
 
 
 def test_arrays_grow_side_by_side_and_are_read_as_any_npz(tmp_path, random):
@@ -17,11 +13,11 @@ def test_arrays_grow_side_by_side_and_are_read_as_any_npz(tmp_path, random):
         "b": np.arange(7),
         "c": np.asfortranarray(random.normal(size=(7, 4))),
     }
-    with growing_npz(tmp_path / "x.npz", 7) as append:
+    with open_npz_writer(tmp_path / "x.npz", 7) as append:
         for start, stop in ((0, 1), (1, 4), (4, 7)):
             append({name: array[start:stop] for name, array in expected.items()})
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
-    found = arrays(tmp_path / "x.npz")
+    found = read_arrays(tmp_path / "x.npz")
     assert set(found) == set(expected)
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
@@ -30,8 +26,8 @@ def test_arrays_grow_side_by_side_and_are_read_as_any_npz(tmp_path, random):
 
 def test_a_file_that_is_not_finished_leaves_the_old_one_alone(tmp_path):
     np.savez(tmp_path / "x.npz", old=np.arange(3))
-    with pytest.raises(RuntimeError), growing_npz(tmp_path / "x.npz", 2) as append:
+    with pytest.raises(RuntimeError), open_npz_writer(tmp_path / "x.npz", 2) as append:
         append({"new": np.arange(1)})
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
-    assert set(arrays(tmp_path / "x.npz")) == {"old"}
+    assert set(read_arrays(tmp_path / "x.npz")) == {"old"}

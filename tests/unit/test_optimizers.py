@@ -5,19 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from support.components import OPTIMIZERS, SCHEDULES
 
 from jaxclf.errors import UserError
-from jaxclf.optimizers import Adam, Constant, OneCycle, Sgd, WarmupCosine
+from jaxclf.optimizers import Adam, OneCycle, Sgd, WarmupCosine
 
-OPTIMIZERS = [
-    Sgd(learning_rate=0.1),
-    Sgd(learning_rate=0.05, momentum=0.9),
-    Sgd(learning_rate=0.05, momentum=0.9, nesterov=True, clip_norm=1.0),
-    Adam(learning_rate=0.3, schedule=WarmupCosine(warmup=0.1)),
-    Adam(learning_rate=0.3, weight_decay=1e-3, schedule=OneCycle()),
-]
-
-SCHEDULES = [Constant(), WarmupCosine(warmup=0.1, final=0.2), WarmupCosine(warmup=0.0), OneCycle()]
 CORNERS = [
     {0: 0.5, 100: 0.5},
     {0: 0.0, 10: 0.5, 55: 0.5 * (1 + 0.2) / 2, 100: 0.1},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxclf.errors import UserError
-from jaxclf.training.pipeline import AT_ONCE, eval_batches, steps_per_epoch, train_batches
+from jaxclf.training.pipeline import AT_ONCE, count_steps_per_epoch, read_eval_batches, read_train_batches
 from jaxclf.types import Split
 
 N = 23
@@ -16,7 +16,9 @@ SPLIT = Split(np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1), np.arange(N, dty
 
 
 def feed(start=0, stop=12, batch_size=5, remainder="pad", seed=0, split=SPLIT):
-    return list(train_batches(split, batch_size=batch_size, remainder=remainder, seed=seed, start=start, stop=stop))
+    return list(
+        read_train_batches(split, batch_size=batch_size, remainder=remainder, seed=seed, start=start, stop=stop)
+    )
 
 
 def seen(batches):
@@ -38,7 +40,7 @@ def test_images_and_labels_stay_together():
 
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 30])
 def test_padding_shows_every_example_once_an_epoch(batch_size):
-    steps = steps_per_epoch(N, batch_size, "pad")
+    steps = count_steps_per_epoch(N, batch_size, "pad")
     epochs = feed(stop=3 * steps, batch_size=batch_size)
     for epoch in range(3):
         assert sorted(seen(epochs[epoch * steps : (epoch + 1) * steps])) == list(range(N))
@@ -66,7 +68,7 @@ def test_where_an_example_comes_is_uniform():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 100])
 def test_evaluation_sees_every_example_once_in_order(batch_size):
-    batches = list(eval_batches(SPLIT, batch_size))
+    batches = list(read_eval_batches(SPLIT, batch_size))
     np.testing.assert_array_equal(seen(batches), np.arange(N))
     assert {batch.images.shape for batch in batches} == {(batch_size, 1, 1, 1)}
 
@@ -81,7 +83,7 @@ def test_evaluation_reads_ahead_a_little_and_no_more_once_it_is_left():
             read.append(indices[0])
             return SPLIT.images[indices]
 
-    batches = eval_batches(Split(Source(), SPLIT.labels, SPLIT.class_names), 1)
+    batches = read_eval_batches(Split(Source(), SPLIT.labels, SPLIT.class_names), 1)
     assert next(batches).labels == [0]
     batches.close()
     assert sorted(read) == list(range(len(read)))
@@ -90,12 +92,12 @@ def test_evaluation_reads_ahead_a_little_and_no_more_once_it_is_left():
 
 @pytest.mark.parametrize(("remainder", "steps"), [("pad", 430), ("drop", 429)])
 def test_documented_steps_of_an_epoch(remainder, steps):
-    assert steps_per_epoch(55_000, 128, remainder) == steps
+    assert count_steps_per_epoch(55_000, 128, remainder) == steps
 
 
 def test_a_batch_larger_than_the_data_names_the_fix():
     with pytest.raises(UserError, match=r"batch_size=24 is more than the 23 training images.*remainder"):
-        steps_per_epoch(N, 24, "drop")
+        count_steps_per_epoch(N, 24, "drop")
 
 
 def test_images_may_be_read_on_demand():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn, Mlp
-from jaxclf.saliency.methods.full_grad import shares
+from jaxclf.saliency.methods.full_grad import compute_overlaps
 
 
 class ConvNetOneConv(nn.Module):
@@ -163,11 +163,11 @@ def test_fullgrad_puts_what_a_bias_owes_below_its_place():
 
 
 def test_equal_places_share_pixels_in_order():
-    np.testing.assert_allclose(shares(2, 4), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
-    np.testing.assert_allclose(shares(2, 3), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
-    np.testing.assert_allclose(shares(3, 2), [[1, 0], [0.5, 0.5], [0, 1]])
-    np.testing.assert_allclose(shares(5, 7).sum(axis=1), np.ones(5))
-    np.testing.assert_allclose(shares(5, 7).sum(axis=0), np.full(7, 5 / 7))
+    np.testing.assert_allclose(compute_overlaps(2, 4), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+    np.testing.assert_allclose(compute_overlaps(2, 3), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
+    np.testing.assert_allclose(compute_overlaps(3, 2), [[1, 0], [0.5, 0.5], [0, 1]])
+    np.testing.assert_allclose(compute_overlaps(5, 7).sum(axis=1), np.ones(5))
+    np.testing.assert_allclose(compute_overlaps(5, 7).sum(axis=0), np.full(7, 5 / 7))
 
 
 def test_flat_images_and_one_channel_agree():

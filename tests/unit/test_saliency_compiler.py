@@ -11,6 +11,7 @@ import pytest
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.saliency import compiler
+from jaxclf.xla.options import WITH_ONEDNN
 
 IMAGES = np.float32(np.random.default_rng(0).normal(size=(4, 12, 12, 3)))
 
@@ -28,10 +29,23 @@ class Net(nn.Module):
         return nn.Dense(3)(x.reshape(x.shape[0], -1))
 
 
+@pytest.fixture
+def newest(monkeypatch):
+    """Compile as on a version of JAX with which oneDNN is used, on an x86 machine."""
+    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+
+def options(activation):
+    model = Net(activation)
+    return compiler.select_compiler_options(model, model.init(jax.random.key(0), IMAGES), IMAGES, None)
+
+
 @pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu"])
-def test_called_by_itself_a_method_says_what_it_says_inside_a_program(activation):
+def test_a_method_gives_the_same_values_with_compiler_options_and_inside_a_program_without_them(newest, activation):
     """An option once miscompiled x * sigmoid(x) behind a convolution."""
     model = Net(activation)
+    assert bool(options(activation)) == (activation in ("relu", "leaky_relu"))
     variables = model.init(jax.random.key(0), IMAGES)
     for method in (saliency.Gradient(), saliency.IntegratedGradients(steps=3)):
         alone = method(model, variables, IMAGES).values
@@ -55,31 +69,31 @@ def test_products_have_all_their_digits_unless_the_user_has_chosen_others(method
         assert "(Precision.HIGH," in precisions(partial(method, model), variables, IMAGES)
 
 
-@pytest.fixture
-def accepted(monkeypatch):
-    monkeypatch.setattr(compiler, "_accepted", lambda: True)
-
-
-def options(activation):
-    model = Net(activation)
-    return compiler.compiler_options(model, model.init(jax.random.key(0), IMAGES), IMAGES, None)
-
-
-def test_options_are_for_networks_of_relus_alone(accepted):
-    assert options("relu") == compiler.ONEDNN
+def test_options_are_for_networks_of_relus_alone(newest):
+    assert options("relu") == WITH_ONEDNN
     assert options("silu") == options("gelu") == ()
 
 
-def test_flags_of_the_users_own_go_before(accepted, monkeypatch):
+def test_no_options_where_onednn_was_not_faster(monkeypatch):
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
+    assert options("relu") == ()
+
+
+def test_flags_of_the_users_own_go_before(newest, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=false")
     assert options("relu") == ()
 
 
-def test_a_part_of_a_program_has_none(accepted):
+def test_the_switch_of_fast_convolutions_takes_options_away(newest, monkeypatch):
+    monkeypatch.setenv("JAXCLF_FAST_CONVOLUTIONS", "0")
+    assert options("relu") == ()
+
+
+def test_a_part_of_a_program_has_none(newest):
     model, given = Net("relu"), []
     variables = model.init(jax.random.key(0), IMAGES)
-    jax.jit(lambda: given.append(compiler.compiler_options(model, variables, IMAGES)))()
-    jax.grad(lambda x: given.append(compiler.compiler_options(model, variables, x)) or x.sum())(IMAGES)
+    jax.jit(lambda: given.append(compiler.select_compiler_options(model, variables, IMAGES)))()
+    jax.grad(lambda x: given.append(compiler.select_compiler_options(model, variables, x)) or x.sum())(IMAGES)
     assert given == [(), ()]
 
 

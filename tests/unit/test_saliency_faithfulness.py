@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse.linalg
-from test_saliency import traced_rows
+from support.saliency import traced_rows
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn
-from jaxclf.saliency import Attribution, deletion, infidelity, insertion, sensitivity_n
-from jaxclf.saliency.metrics import road
+from jaxclf.saliency import Attribution, deletion, infidelity, insertion, road, sensitivity_n
 from jaxclf.saliency.metrics.road import impute
 
 B, CLASSES = 5, 4

@@ -9,7 +9,7 @@ import pytest
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
-from jaxclf.saliency.query import scores_of
+from jaxclf.saliency.query import select_scores
 
 B, N, CLASSES = 4, 6, 5
 SCORES = ("logit", "probability", "log_probability", "margin")
@@ -37,7 +37,7 @@ def test_gradients_are_finite_differences(score, variables, images):
     step = 1e-2
     for i in range(N):
         up, down = (
-            scores_of(score, smooth(variables, images + s * np.eye(N)[i]), targets)[:, 0] for s in (step, -step)
+            select_scores(score, smooth(variables, images + s * np.eye(N)[i]), targets)[:, 0] for s in (step, -step)
         )
         np.testing.assert_allclose(a.values[:, i], (up - down) / (2 * step), atol=2e-3)
 
@@ -76,7 +76,7 @@ def test_equal_logits_do_not_share_a_gradient():
 
 def test_a_margin_is_the_distance_to_the_largest_other():
     logits = np.float32([[3, 1, 2], [0, 5, 4]])
-    np.testing.assert_array_equal(scores_of("margin", logits, None), [[1, -2, -1], [-5, 1, -1]])
+    np.testing.assert_array_equal(select_scores("margin", logits, None), [[1, -2, -1], [-5, 1, -1]])
 
 
 def test_a_target_that_is_no_class_is_not_a_number(variables, images):

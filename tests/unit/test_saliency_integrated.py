@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
-from jaxclf.saliency.methods.integrated_gradients import nodes_and_weights
+from jaxclf.saliency.methods.integrated_gradients import compute_quadrature
 
 RULES = ("gauss_legendre", "trapezoid", "midpoint", "left", "right")
 CURVES = {
@@ -49,7 +49,7 @@ def test_the_rules_have_their_known_errors(rule, steps, errors):
 def test_each_rule_sums_to_one_and_refuses_too_few_steps():
     for rule in RULES:
         for steps in (2, 3, 50):
-            nodes, weights = nodes_and_weights(rule, steps)
+            nodes, weights = compute_quadrature(rule, steps)
             assert weights.sum() == pytest.approx(1)  # the peer's trapezoid sums to (n - 1) / n: 2 % off at 50
             assert 0 <= nodes.min() <= nodes.max() <= 1
     with pytest.raises(UserError, match="steps=1: expected at least 2"):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_saliency_class_activation import CLASSES, IMAGES, WRAPS, B, Net, Relu, initialized
+from support.networks import CLASSES, IMAGES, WRAPS, B, Net, Relu, initialized
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -78,11 +78,11 @@ def test_of_two_modules_alike_both_are_layers(wrap):
     "model, layer, message",
     [
         (Net(), "third", "no layer 'third': the layers are first/conv, first/relu, first, second/conv, second/relu, "),
-        (Net(), "logits", r"layer 'logits' puts out \[3, 4\]: expected \[b, h, w, c\]"),
+        (Net(), "logits", r"layer 'logits' has the output shape \[3, 4\]: expected \[b, h, w, c\]"),
         (Reused(), "relu", "layer 'relu' is called 2 times: expected once; choose one of conv1, conv2, relu, logits"),
         (Reused(), None, "layer 'relu' is called 2 times"),
         (Looped(), "inside", "no layer 'inside': the layers are after, logits"),
-        (Mlp(features=(3,), classes=CLASSES), None, r"no layer puts out \[b, h, w, c\], .* are flatten, dense1, log"),
+        (Mlp(features=(3,), classes=CLASSES), None, r"no layer has an output \[b, h, w, c\], .* are flatten, dense1, "),
     ],
 )
 def test_a_layer_that_will_not_do_is_named(model, layer, message):
@@ -105,7 +105,7 @@ def test_what_has_no_layers_or_no_sides_is_named():
     def function(variables, images):
         return Net().apply(variables, images)
 
-    with pytest.raises(UserError, match="function is no Linen module"):
+    with pytest.raises(UserError, match="function is not a Linen module"):
         saliency.GradCam()(function, variables, IMAGES)
     model = Cnn(features=(2,), dense=(), classes=CLASSES)
     flat = IMAGES.reshape(B, -1)

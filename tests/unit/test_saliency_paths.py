@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.saliency import BlurIntegratedGradients, GuidedIntegratedGradients
-from jaxclf.saliency.methods.blur_integrated_gradients import blurred
+from jaxclf.saliency.methods.blur_integrated_gradients import blur
 
 DOTS = np.zeros((1, 5, 5, 1), np.float32)
 DOTS[0, 1, 1], DOTS[0, 2, 2] = 0.7, 1
@@ -33,15 +33,15 @@ def test_blur_is_that_of_scipy(random, sigma):
     images = random.uniform(size=(2, 6, 9, 3)).astype(np.float32)
     sides = (0, sigma, sigma, 0)
     expected = gaussian_filter(images.astype(np.float64), sides, mode="constant", truncate=9)
-    np.testing.assert_allclose(blurred(images, jnp.float32(sigma), 10.0), expected, atol=1e-6)
+    np.testing.assert_allclose(blur(images, jnp.float32(sigma), 10.0), expected, atol=1e-6)
     peer = gaussian_filter(images.astype(np.float64), sides, mode="constant")
-    np.testing.assert_allclose(blurred(images, jnp.float32(sigma), 10.0), peer, atol=2e-4)
+    np.testing.assert_allclose(blur(images, jnp.float32(sigma), 10.0), peer, atol=2e-4)
 
 
 def test_blur_of_flat_images_is_along_their_one_axis(random):
     images = random.uniform(size=(2, 9)).astype(np.float32)
     expected = gaussian_filter(images.astype(np.float64), (0, 2.0), mode="constant", truncate=9)
-    np.testing.assert_allclose(blurred(images, jnp.float32(2.0), 2.0), expected, atol=1e-6)
+    np.testing.assert_allclose(blur(images, jnp.float32(2.0), 2.0), expected, atol=1e-6)
 
 
 def test_blur_ig_of_the_sine_is_its_change_in_each_pixel():

@@ -10,8 +10,8 @@ from jax import lax
 from jaxclf.errors import UserError
 from jaxclf.models import Mlp
 from jaxclf.saliency import Deconvnet, DeepLift, FullGrad, GradientTimesInput, GuidedBackprop, Lrp
-from jaxclf.saliency.methods.guided_backprop import deconvolved, guided
-from jaxclf.saliency.methods.relu import with_relus
+from jaxclf.saliency.methods.guided_backprop import apply_deconvnet_relu, apply_guided_relu
+from jaxclf.saliency.methods.relu import replace_relus
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 W = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
@@ -49,7 +49,7 @@ RELUS = {
 }
 
 
-@pytest.mark.parametrize("relu", [guided, deconvolved])
+@pytest.mark.parametrize("relu", [apply_guided_relu, apply_deconvnet_relu])
 @pytest.mark.parametrize("name", RELUS)
 def test_relus_are_found_however_they_are_written(name, relu):
     def gradient(function):
@@ -57,7 +57,7 @@ def test_relus_are_found_however_they_are_written(name, relu):
 
     expected = gradient(twice(relu))
     assert np.abs(expected - gradient(twice(nn.relu))).max() > 0.1
-    np.testing.assert_allclose(gradient(with_relus(RELUS[name], relu)), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient(replace_relus(RELUS[name], relu)), expected, rtol=1e-5, atol=1e-5)
 
 
 class Block(nn.Module):
@@ -159,7 +159,7 @@ def looped_relu(x):
 )
 def test_a_relu_in_a_body_that_cannot_be_rewritten_is_an_error(relu, where):
     for method in (GuidedBackprop(), Deconvnet()):
-        with pytest.raises(UserError, match=f"a ReLU stands inside '{where}'"):
+        with pytest.raises(UserError, match=f"a ReLU is inside '{where}'"):
             method(lambda _, x: nn.relu(relu(x)), {}, X)
 
 
@@ -194,13 +194,15 @@ def test_other_functions_keep_their_own_derivatives():
     def others(x):
         return jax.nn.silu(x) + jax.nn.gelu(x) + jax.nn.softplus(x) + sevenfold(x) + jax.nn.logsumexp(x)
 
-    gradient = jax.grad(lambda x: with_relus(lambda x: others(x) + 0 * nn.relu(x), guided)(x).sum())(X)
+    gradient = jax.grad(lambda x: replace_relus(lambda x: others(x) + 0 * nn.relu(x), apply_guided_relu)(x).sum())(X)
     np.testing.assert_allclose(gradient, jax.grad(lambda x: others(x).sum())(X), rtol=1e-6)
 
 
 def test_relu6_is_a_relu_with_a_cap():
     x = jnp.array([-1.0, 1.0, 7.0, 1.0])
-    gradient = jax.grad(lambda x: (with_relus(nn.relu6, guided)(x) * jnp.array([1.0, 2.0, 3.0, -4.0])).sum())(x)
+    gradient = jax.grad(
+        lambda x: (replace_relus(nn.relu6, apply_guided_relu)(x) * jnp.array([1.0, 2.0, 3.0, -4.0])).sum()
+    )(x)
     np.testing.assert_array_equal(gradient, [0, 2, 0, 0])
 
 

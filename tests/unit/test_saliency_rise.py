@@ -7,7 +7,7 @@ import pytest
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
-from jaxclf.saliency.methods.rise import random_mask
+from jaxclf.saliency.methods.rise import sample_mask
 
 SIZES, GRID, SHARE = (7, 5), 3, 0.4
 CELLS = (3, 2)  # pixels of a cell: the sides divided by the grid, rounded up
@@ -34,7 +34,7 @@ EVERY_SHIFT = covariance([range(3), range(2)])
 @pytest.fixture(scope="module")
 def masks():
     keys = jax.random.split(jax.random.key(0), 6000)
-    return np.asarray(jax.vmap(lambda key: random_mask(key, SIZES, GRID, SHARE))(keys), np.float64).reshape(6000, -1)
+    return np.asarray(jax.vmap(lambda key: sample_mask(key, SIZES, GRID, SHARE))(keys), np.float64).reshape(6000, -1)
 
 
 def test_every_pixel_is_seen_equally_often(masks):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_saliency import traced_rows
+from support.saliency import traced_rows
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -187,5 +187,5 @@ def test_what_does_not_fit_is_named(variables, bowl):
         ask(samples=0)
     with pytest.raises(UserError, match="iterations=0"):
         ask(exact=True, iterations=0)
-    with pytest.raises(UserError, match="the exact constant is of one class"):
+    with pytest.raises(UserError, match="the exact constant is for one class"):
         local_lipschitz(saliency.all_classes(saliency.Gradient()), MODEL, variables, bowl[1], key=KEY, exact=True)

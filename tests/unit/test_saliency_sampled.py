@@ -113,7 +113,7 @@ def test_antithetic_noise_is_exact_where_the_gradient_is_linear(matrix, images):
     a = saliency.SmoothGrad(samples=4, noise=0.5, antithetic=True)(quadratic, matrix, images, key=KEY)
     np.testing.assert_allclose(a.values, images @ matrix, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(a.stderr, 0, atol=1e-5)
-    with pytest.raises(UserError, match="samples=5: antithetic noise comes in pairs; try 6"):
+    with pytest.raises(UserError, match="samples=5: antithetic noise needs an even number of samples; try 6"):
         saliency.VarGrad(samples=5, antithetic=True)
 
 
@@ -140,7 +140,7 @@ def test_a_wrapped_method_keeps_its_score_rows_and_class(matrix, images):
 
 def test_moments_merge_as_numpy_counts_them(random):
     samples = random.gamma(2.0, size=(37, 4)).astype(np.float32)
-    parts = [Moments.of(part) for part in np.split(samples, [5, 6, 20])]
+    parts = [Moments.from_samples(part) for part in np.split(samples, [5, 6, 20])]
     merged = parts[0]
     for part in parts[1:]:
         merged = merged.merge(part)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from test_saliency import limited, traced_rows
+from support.saliency import limited, traced_rows
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -17,9 +17,9 @@ from jaxclf.models import Cnn, Mlp
 from jaxclf.saliency import input_invariance, parameter_randomization
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.methods.guided_backprop import GuidedBackprop
-from jaxclf.saliency.metrics.sanity import parameter_layers, with_fresh
-from jaxclf.saliency.metrics.similarity import rank_correlation, structural_similarity
-from jaxclf.saliency.query import attribution
+from jaxclf.saliency.metrics.sanity import find_parameter_layers, replace_layers
+from jaxclf.saliency.metrics.similarity import compute_rank_correlation, compute_ssim
+from jaxclf.saliency.query import make_attribution
 
 B = 3
 MODEL = Cnn(features=(2,), dense=(4,), classes=3)
@@ -33,9 +33,9 @@ class Edges(BaseMethod):
     """How each pixel differs from the one before it: a picture of the image that knows nothing of the model."""
 
     def explain(self, query):
-        query, score = query.settled()
+        query, score = query.resolve_targets()
         edges = query.images - jnp.roll(query.images, 1, axis=2)
-        return attribution(query, jnp.broadcast_to(edges[:, None], (*score.shape, *edges.shape[1:])), score, 1)
+        return make_attribution(query, jnp.broadcast_to(edges[:, None], (*score.shape, *edges.shape[1:])), score, 1)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def test_rank_correlation_is_spearmans_with_ties(random):
     x, y = random.integers(-3, 4, (2, 6, 40)).astype(np.float32)
     y[1], y[2] = np.exp(x[1]), -x[2]
     expected = [scipy.stats.spearmanr(*pair).statistic for pair in zip(x, y, strict=True)]
-    np.testing.assert_allclose(rank_correlation(x, y), expected, atol=1e-6)
-    np.testing.assert_array_equal(rank_correlation(x, np.full_like(x, 0.1)), 0)
+    np.testing.assert_allclose(compute_rank_correlation(x, y), expected, atol=1e-6)
+    np.testing.assert_array_equal(compute_rank_correlation(x, np.full_like(x, 0.1)), 0)
 
 
 @pytest.mark.parametrize("shape", [(10, 12), (6, 9), (3, 3), (20,)])
@@ -71,17 +71,17 @@ def test_structural_similarity_is_the_mean_over_windows(random, shape):
         return np.mean(found)
 
     expected = [[similarity(x[i, j], y[i, j]) for j in range(3)] for i in range(2)]
-    np.testing.assert_allclose(structural_similarity(x, y), expected, atol=1e-5)
-    np.testing.assert_allclose(structural_similarity(x, 5 * x), 1, rtol=1e-6)
-    np.testing.assert_array_equal(structural_similarity(0 * x, 0 * x), 1)
+    np.testing.assert_allclose(compute_ssim(x, y), expected, atol=1e-5)
+    np.testing.assert_allclose(compute_ssim(x, 5 * x), 1, rtol=1e-6)
+    np.testing.assert_array_equal(compute_ssim(0 * x, 0 * x), 1)
 
 
 def test_layers_are_randomized_from_the_output_down_and_the_others_stay_bit_for_bit(variables):
     fresh = MODEL.init(jax.random.key(7), IMAGES)["params"]
-    layers = parameter_layers(MODEL, variables, IMAGES)
+    layers = find_parameter_layers(MODEL, variables, IMAGES)
     assert layers == tuple((name,) for name in NAMES)
     for stage in range(3):
-        params = with_fresh(variables["params"], fresh, layers, jnp.int32(stage))
+        params = replace_layers(variables["params"], fresh, layers, jnp.int32(stage))
         for i, name in enumerate(NAMES):
             jax.tree.map(
                 np.testing.assert_array_equal, params[name], (fresh if i <= stage else variables["params"])[name]
@@ -114,7 +114,7 @@ def test_layers_come_in_the_order_they_end_whatever_their_names(block):
     model = Nested(block)
     variables = model.init(jax.random.key(0), np.zeros((1, 2, 2, 1), np.float32))
     for _ in range(2):  # compiled the second time
-        names = ["/".join(path) for path in parameter_layers(model, variables, IMAGES[:, :2, :2])]
+        names = ["/".join(path) for path in find_parameter_layers(model, variables, IMAGES[:, :2, :2])]
         assert names == ["", "m_out", "norm", "twice", "a_last", "a_last/inner", "mid", "mid/inner", "z_first"]
 
 
@@ -154,12 +154,12 @@ def test_each_stage_is_the_method_on_those_weights(variables):
     trained = method(MODEL, variables, IMAGES)
     targets = np.argmax(MODEL.apply(variables, IMAGES), axis=1)
     fresh = MODEL.init(jax.random.fold_in(KEY, jnp.int32(-1)), IMAGES)["params"]
-    layers = parameter_layers(MODEL, variables, IMAGES)
+    layers = find_parameter_layers(MODEL, variables, IMAGES)
     for stage in range(3):
-        params = with_fresh(variables["params"], fresh, layers, stage)
+        params = replace_layers(variables["params"], fresh, layers, stage)
         values = method(MODEL, {"params": params}, IMAGES, targets).values
         x, y = (z.reshape(B, 1, 8, 8) for z in (values, trained.values))
-        np.testing.assert_allclose(found.ssim[stage], structural_similarity(x, y)[:, 0], atol=1e-4)
+        np.testing.assert_allclose(found.ssim[stage], compute_ssim(x, y)[:, 0], atol=1e-4)
 
 
 def test_flat_images_are_compared_as_the_squares_they_are():
@@ -193,7 +193,7 @@ def test_randomization_takes_rows_neighbours_and_noise_as_methods_do(variables):
 
 
 def test_what_cannot_be_randomized_is_named(variables):
-    with pytest.raises(UserError, match="no Linen module"):
+    with pytest.raises(UserError, match="is not a Linen module"):
         parameter_randomization(saliency.Gradient(), MODEL.apply, variables, IMAGES, key=KEY)
     with pytest.raises(UserError, match=r"keys of shape \[3\]: expected one"):
         parameter_randomization(saliency.Gradient(), MODEL, variables, IMAGES, key=jax.random.split(KEY, 3))
@@ -252,5 +252,5 @@ def test_a_map_of_zeros_is_invariant_and_draws_need_a_key(variables):
     found = parameter_randomization(saliency.Gradient(), MODEL, zeros, IMAGES, key=KEY)
     assert np.isfinite(found.ssim).all()
     np.testing.assert_array_equal(found.rank_correlation, 0)
-    with pytest.raises(UserError, match="give it a key"):
+    with pytest.raises(UserError, match="pass key="):
         input_invariance(saliency.SmoothGrad(), MODEL, variables, IMAGES)

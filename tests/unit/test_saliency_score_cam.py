@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_saliency_class_activation import IMAGES, Net, activation, initialized
+from support.networks import IMAGES, Net, activation, initialized
 
 from jaxclf import saliency
 

@@ -10,7 +10,7 @@ import skimage
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
-from jaxclf.saliency.methods.xrai import over_regions, regions, segments
+from jaxclf.saliency.methods.xrai import average_regions, segment_image, select_regions
 
 SMALL = saliency.Xrai(steps=4, scales=(20.0, 50.0), side=48)
 
@@ -34,14 +34,14 @@ def masks(random):
 
 
 def test_regions_are_disjoint_and_cover_the_image(attribution, masks):
-    parts = regions(attribution, masks)
+    parts = select_regions(attribution, masks)
     assert (np.sum(parts, axis=0) == 1).all()
     assert all(part.any() for part in parts)
 
 
 def test_each_region_is_the_most_that_any_segment_adds_for_a_pixel(attribution, masks):
     """The greedy choice, made anew for every region; what no segment covers comes last."""
-    *parts, rest = regions(attribution, masks)
+    *parts, rest = select_regions(attribution, masks)
     left = np.ones(attribution.shape, bool)
     for part in parts:
         best = max(attribution[mask & left].mean() for mask in masks if (mask & left).any())
@@ -56,8 +56,8 @@ def test_disjoint_segments_come_in_the_order_of_their_values(attribution):
     two = np.stack([rectangle((1, 9), (1, 12)), rectangle((10, 20), (15, 30))])
     many = [rectangle((i, i + 10), (j, j + 10)) for i in (0, 10, 20) for j in (0, 10, 20, 30)]
     for masks in (two, np.stack(many)):
-        parts = regions(attribution, masks)
-        values = over_regions(attribution, parts)
+        parts = select_regions(attribution, masks)
+        values = average_regions(attribution, parts)
         assert all(np.ptp(values[part]) == 0 for part in parts)
         means = [values[part][0] for part in parts[: len(masks)]]
         assert means == sorted(means, reverse=True)
@@ -71,7 +71,7 @@ def test_segments_that_add_too_little_join_what_is_left():
     small = rectangle((0, 1), (0, 10), (2000, 10))
     large = rectangle((3, 6), (0, 10), (2000, 10))
     attribution[small], attribution[large] = 9, 5
-    first, rest = regions(attribution, np.stack([small, large]))
+    first, rest = select_regions(attribution, np.stack([small, large]))
     np.testing.assert_array_equal(first, large)
     np.testing.assert_array_equal(rest, ~large)
 
@@ -80,7 +80,7 @@ def test_segments_of_every_scale_reach_over_their_edges():
     """Black, the blurred edge of four columns, and white: each wider by 5 in 224, here two pixels a side."""
     image = np.zeros((112, 112, 3))
     image[:, 56:] = 1
-    masks = segments(skimage, image, (1e5, 1e5), 112)
+    masks = segment_image(skimage, image, (1e5, 1e5), 112)
     edges = [(0, 54 + 2), (54 - 2, 58 + 2), (58 - 2, 112)]
     expected = [rectangle((0, 112), columns, (112, 112)) for columns in edges]
     np.testing.assert_array_equal(masks, expected + expected)
@@ -88,7 +88,7 @@ def test_segments_of_every_scale_reach_over_their_edges():
 
 @pytest.mark.parametrize("value", [0.0, 0.3, np.nan])
 def test_an_image_without_contrast_is_one_segment(value):
-    masks = segments(skimage, np.full((10, 12, 1), value), (50.0,), 48)
+    masks = segment_image(skimage, np.full((10, 12, 1), value), (50.0,), 48)
     assert masks.shape == (1, 10, 12)
     assert masks.all()
 
@@ -114,9 +114,9 @@ def test_values_are_the_regions_means_of_integrated_gradients_from_black_and_whi
     assert a.values.shape == (2, 16, 20, 1)
     np.testing.assert_allclose(a.values.sum(axis=(1, 2, 3)), pixels.sum(axis=(1, 2)), rtol=1e-4)
     for values, own, image in zip(np.asarray(a.values)[..., 0], pixels, images, strict=True):
-        parts = regions(own, segments(skimage, image.astype(np.float64), SMALL.scales, SMALL.side))
+        parts = select_regions(own, segment_image(skimage, image.astype(np.float64), SMALL.scales, SMALL.side))
         assert len(parts) > 2
-        np.testing.assert_allclose(values, over_regions(own, parts), atol=1e-6)
+        np.testing.assert_allclose(values, average_regions(own, parts), atol=1e-6)
     np.testing.assert_array_equal(a.score, both[0].score)
     np.testing.assert_array_equal(a.evaluations, 2 * (4 + 2))
     assert a.delta is None

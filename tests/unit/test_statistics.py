@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxclf.reporting.stats import estimate, paired_difference
+from jaxclf.reporting.stats import estimate, estimate_paired_difference
 
 # 97.5 % quantiles of Student's t by degrees of freedom, as every textbook prints them.
 QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 29: 2.045, 120: 1.980}
@@ -53,12 +53,12 @@ def test_shift_and_scale_move_the_interval_with_the_values(drawn, shift, scale):
 def test_pairs_are_matched_by_seed_and_others_do_not_count(drawn):
     a = dict(enumerate(drawn))
     b = {seed: value + seed for seed, value in reversed(a.items())}
-    alone = paired_difference(a | {99: 5.0}, b | {100: 7.0})
+    alone = estimate_paired_difference(a | {99: 5.0}, b | {100: 7.0})
     expected = estimate([a[seed] - b[seed] for seed in a])
     assert (alone.n, alone.mean, alone.half_width) == (expected.n, expected.mean, expected.half_width)
 
 
 def test_a_difference_common_to_all_seeds_is_found_under_their_spread():
     a = {seed: 10.0 * seed for seed in range(5)}
-    found = paired_difference({seed: value + 1 for seed, value in a.items()}, a)
+    found = estimate_paired_difference({seed: value + 1 for seed, value in a.items()}, a)
     assert (found.mean, found.std, found.low, found.high) == (1.0, 0.0, 1.0, 1.0)

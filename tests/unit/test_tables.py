@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxclf.reporting.stats import Estimate, estimate
-from jaxclf.reporting.tables import LATEX, Table, escaped, print_table, to_csv, to_latex, to_markdown
+from jaxclf.reporting.tables import LATEX, Table, escape_latex, print_table, to_csv, to_latex, to_markdown
 
 FOUND = Estimate(0.25, 3, 0.125, 0.5)
 ROWS = [{"row": "a_b", "n": 1}, {"row": "c|d", "accuracy": FOUND, "n": 2}]
@@ -67,7 +67,7 @@ def test_markdown_gives_every_text_back(names):
 
 @given(st.text())
 def test_latex_gives_every_text_back(text):
-    assert unescaped(escaped(text)) == text
+    assert unescaped(escape_latex(text)) == text
 
 
 def test_latex_is_a_booktabs_table():
@@ -89,8 +89,8 @@ def test_latex_is_a_booktabs_table():
 
 @pytest.mark.parametrize("character", "&%$#_{}~^\\<>|±")
 def test_no_character_that_latex_takes_for_a_command_is_left(character):
-    assert escaped(character) != character
-    assert escaped(f"a{character}b") == f"a{escaped(character)}b"
+    assert escape_latex(character) != character
+    assert escape_latex(f"a{character}b") == f"a{escape_latex(character)}b"
 
 
 def test_a_wide_table_is_not_cut(capsys):

@@ -1,4 +1,4 @@
-"""The characters of the Cartoons dataset as a table: each is named features, and a feature is shapes."""
+"""Table of the characters of the Cartoons dataset: a character is a list of features, and a feature is shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Character:
-    """One class: its number of images, the range its skin is coloured from, and its features in drawing order."""
+    """One class: its number of images, the palette of its skin, and its features in drawing order."""
 
     name: str
     images: int
@@ -41,8 +41,8 @@ CHARACTERS: tuple[Character, ...] = (
 )
 
 # A feature is its name, a colon, and shapes between commas. A shape is modifiers, a kind (with a width for a line),
-# a colour and numbers x y, to the right and down of the head's centre in hundredths of its radius; an oval has its own
-# centre and its radii. "@" repeats another feature, "both" adds the mirror image, "flat" has no outline, and the
+# a color and numbers x y, to the right and down of the head's center in hundredths of its radius; an oval has its own
+# center and its radii. "@" repeats another feature, "both" adds the mirror image, "flat" has no outline, and the
 # other modifiers are moved by the expression.
 FEATURES = """
 torso: soft cloth -50 60 50 60 150 120 175 500 -175 500 -150 120
@@ -165,23 +165,23 @@ whiskers: edged warm -16 12 16 12 0 32, both line-6 ink 50 26 135 14, both line-
 class Shape:
     """A polygon, or a line where `width` is above zero. Points [n, 2] and width in radii of the head."""
 
-    colour: str
+    color: str
     points: np.ndarray
     modifiers: frozenset[str]
     width: float = 0.0
 
 
-def read_features(text: str) -> dict[str, tuple[Shape, ...]]:
-    """The shapes of each feature of a table like `FEATURES`."""
+def _read_features(text: str) -> dict[str, tuple[Shape, ...]]:
+    """Parse a table of features such as `FEATURES` into shapes."""
     features: dict[str, tuple[Shape, ...]] = {}
     lines = text.replace("\n    ", " ").splitlines()
     for name, shapes in (line.split(": ") for line in lines if line):
-        features[name] = tuple(shape for words in shapes.split(", ") for shape in read_shapes(words.split(), features))
+        features[name] = tuple(shape for words in shapes.split(", ") for shape in _read_shapes(words.split(), features))
     return features
 
 
-def read_shapes(words: list[str], features: dict[str, tuple[Shape, ...]]) -> Iterator[Shape]:
-    """The shapes of one entry: another feature's after an @, one, or two where the other side has the same."""
+def _read_shapes(words: list[str], features: dict[str, tuple[Shape, ...]]) -> Iterator[Shape]:
+    """Yield the shapes of one entry: those of another feature after "@", two for "both", otherwise one."""
     if words[0].startswith("@"):
         yield from features[words[0][1:]]
         return
@@ -194,15 +194,15 @@ def read_shapes(words: list[str], features: dict[str, tuple[Shape, ...]]) -> Ite
         yield replace(shape, points=points * (-1, 1))
 
 
-def ellipse(numbers: np.ndarray) -> np.ndarray:
-    """The points about a centre at two radii."""
-    centre, radii = numbers
+def _make_ellipse(numbers: np.ndarray) -> np.ndarray:
+    """Return points [22, 2] on an ellipse, given its center and its radii."""
+    center, radii = numbers
     angles = np.linspace(0, 2 * np.pi, 22, endpoint=False)
-    return centre + radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return center + radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def cut_corners(points: np.ndarray) -> np.ndarray:
-    """The points of a polygon whose corners are cut twice, which looks round."""
+def _cut_corners(points: np.ndarray) -> np.ndarray:
+    """Round a polygon by cutting its corners twice."""
     for _ in range(2):
         following = np.roll(points, -1, axis=0)
         points = np.stack([0.8 * points + 0.2 * following, 0.2 * points + 0.8 * following], axis=1).reshape(-1, 2)
@@ -210,5 +210,5 @@ def cut_corners(points: np.ndarray) -> np.ndarray:
 
 
 Points = Callable[[np.ndarray], np.ndarray]
-KINDS: dict[str, Points] = {"oval": ellipse, "soft": cut_corners, "edged": np.asarray, "line": np.asarray}
-SHAPES = read_features(FEATURES)
+KINDS: dict[str, Points] = {"oval": _make_ellipse, "soft": _cut_corners, "edged": np.asarray, "line": np.asarray}
+SHAPES = _read_features(FEATURES)

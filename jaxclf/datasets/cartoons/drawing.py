@@ -1,4 +1,4 @@
-"""Draws the characters of the Cartoons dataset with Pillow, each time in another pose, light and clutter."""
+"""Drawing of the Cartoons dataset's characters with Pillow, in random poses, light and clutter."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from jaxclf.datasets.cartoons.characters import SHAPES, Character, Shape
 
-SIDE = 64  # pixels of a picture
-CANVAS = 3 * SIDE  # pixels of its drawing, for smooth edges
+SIDE = 64  # pixels, of an image
+CANVAS = 3 * SIDE  # pixels, of the drawing that is reduced to it, for smooth edges
 OUTLINE = 0.07  # width, in radii of the head
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-PALETTES = {  # ranges of hue, saturation and value, wide and shared so that colour gives no character away
+PALETTES = {  # ranges of hue, saturation and value, wide and shared, so that no color identifies a character
     "any": ((0.0, 1.0), (0.1, 0.9), (0.25, 1.0)),
     "person": ((0.03, 0.1), (0.2, 0.6), (0.5, 1.0)),
     "animal": ((0.02, 0.14), (0.1, 0.75), (0.35, 1.0)),
@@ -34,9 +34,9 @@ PALETTES = {  # ranges of hue, saturation and value, wide and shared so that col
 
 @dataclass(frozen=True)
 class Look:
-    """What differs between pictures of a character: colours by name, and the numbers of an expression."""
+    """Colors by name and the facial expression of one image."""
 
-    colours: dict[str, Colour]
+    colors: dict[str, Color]
     gaze: np.ndarray
     lids: float
     brows: float
@@ -44,8 +44,8 @@ class Look:
     gape: float
 
 
-def expressed(shape: Shape, look: Look) -> np.ndarray:
-    """The points of a shape, moved by the expression as its modifiers say."""
+def _apply_expression(shape: Shape, look: Look) -> np.ndarray:
+    """Return the points [n, 2] of a shape, moved by the expression as its modifiers say."""
     x, y = shape.points.T
     middle = (y.min() + y.max()) / 2
     if "lid" in shape.modifiers:
@@ -61,142 +61,152 @@ def expressed(shape: Shape, look: Look) -> np.ndarray:
 
 
 def draw(character: Character, random: np.random.Generator) -> Image.Image:
-    """A picture of the character, 64x64 in RGB."""
-    picture = background(random)
-    canvas = ImageDraw.Draw(picture)
-    look = random_look(character.skin, random)
+    """Draw a random image of a character.
+
+    Args:
+        character: The character.
+        random: The source of randomness, on which alone the image depends.
+
+    Returns:
+        An RGB image, 64x64.
+    """
+    image = _draw_background(random)
+    canvas = ImageDraw.Draw(image)
+    look = _sample_look(character.skin, random)
     radius = CANVAS / 2 * random.uniform(0.4, 0.78)
-    centre = CANVAS * 0.53 + random.uniform(-1, 1, 2) * (0.46 * CANVAS - 0.9 * radius)
+    center = CANVAS * 0.53 + random.uniform(-1, 1, 2) * (0.46 * CANVAS - 0.9 * radius)
     tilt = random.uniform(-0.36, 0.36)
     stretch = random.uniform(0.9, 1.1, 2) * (random.choice([-1, 1]), 1)
     for features, angle in ((character.body, tilt / 3), (character.head, tilt)):
         for shape in (shape for feature in features.split() for shape in SHAPES[feature]):
-            paint(canvas, shape, centre + radius * turned(expressed(shape, look) * stretch, angle), look, radius)
+            _draw_shape(
+                canvas, shape, center + radius * _rotate(_apply_expression(shape, look) * stretch, angle), look, radius
+            )
     for _ in range(random.integers(4)):
-        occlude(canvas, random)
-    return light(picture.resize((SIDE, SIDE), Image.Resampling.BOX), random)
+        _draw_occluder(canvas, random)
+    return _apply_lighting(image.resize((SIDE, SIDE), Image.Resampling.BOX), random)
 
 
-def turned(points: np.ndarray, angle: float) -> np.ndarray:
-    """The points turned clockwise about the origin by an angle in radians."""
+def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
+    """Rotate points [n, 2] clockwise around the origin by an angle in radians."""
     x, y = points.T
     return np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)], axis=1)
 
 
-def paint(canvas: ImageDraw.ImageDraw, shape: Shape, points: np.ndarray, look: Look, radius: float) -> None:
-    """Draw a shape at points of the canvas, with an outline unless it is flat or a line."""
-    numbers, colour = points.round(1).ravel().tolist(), look.colours[shape.colour]
+def _draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape, points: np.ndarray, look: Look, radius: float) -> None:
+    """Draw a shape at points [n, 2] of the canvas, with an outline unless it is flat or a line."""
+    numbers, color = points.round(1).ravel().tolist(), look.colors[shape.color]
     if shape.width:
-        canvas.line(numbers, colour, round(shape.width * radius), joint="curve")
+        canvas.line(numbers, color, round(shape.width * radius), joint="curve")
         return
-    canvas.polygon(numbers, colour)
+    canvas.polygon(numbers, color)
     if "flat" not in shape.modifiers:
-        canvas.line(numbers + numbers[:2], look.colours["ink"], round(OUTLINE * radius))
+        canvas.line(numbers + numbers[:2], look.colors["ink"], round(OUTLINE * radius))
 
 
-def random_colour(random: np.random.Generator, palette: str = "any") -> Colour:
-    """A colour of a palette."""
+def _sample_color(random: np.random.Generator, palette: str = "any") -> Color:
+    """Return a random color of a palette."""
     hue, saturation, value = (random.uniform(*ends) for ends in PALETTES[palette])
     red, green, blue = hsv_to_rgb(hue % 1, saturation, value)
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
-def mixed(colour: Colour, other: Colour, share: float) -> Colour:
-    """The colour with a share of another one."""
-    red, green, blue = (int(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
+def _mix(color: Color, other: Color, share: float) -> Color:
+    """Mix a color with a fraction of another one."""
+    red, green, blue = (int(a + (b - a) * share) for a, b in zip(color, other, strict=True))
     return red, green, blue
 
 
-def random_look(skin: str, random: np.random.Generator) -> Look:
-    """The colours and the expression of one picture."""
-    own, cloth = random_colour(random, skin), random_colour(random)
-    shades = {"skin": own, "light": mixed(own, (255, 250, 240), 0.5), "dark": mixed(own, (20, 10, 30), 0.4)}
-    others = {name: random_colour(random, name) for name in ("trim", "hair", "warm", "glass", "white", "mouth", "ink")}
+def _sample_look(skin: str, random: np.random.Generator) -> Look:
+    """Return random colors and a random expression."""
+    own, cloth = _sample_color(random, skin), _sample_color(random)
+    shades = {"skin": own, "light": _mix(own, (255, 250, 240), 0.5), "dark": _mix(own, (20, 10, 30), 0.4)}
+    others = {name: _sample_color(random, name) for name in ("trim", "hair", "warm", "glass", "white", "mouth", "ink")}
     gaze = random.uniform(-1, 1, 2) * (0.09, 0.07)
     lids, brows = random.uniform(0.45, 1.1), random.uniform(-0.5, 0.5)
     smile, gape = random.uniform(-0.5, 1.1), random.uniform(0.4, 1.7)
     return Look({**shades, **others, "cloth": cloth}, gaze, lids, brows, smile, gape)
 
 
-def background(random: np.random.Generator) -> Image.Image:
-    """A canvas with something behind the character."""
-    corners = [random_colour(random) for _ in range(2)]
-    corners += [mixed(corners[i], random_colour(random), 0.4) for i in random.permutation(2)]
-    picture = Image.new("RGB", (2, 2))
-    picture.putdata(corners if random.random() < 0.7 else corners[:1] * 4)
-    picture = picture.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
+def _draw_background(random: np.random.Generator) -> Image.Image:
+    """Return a canvas with a random background."""
+    corners = [_sample_color(random) for _ in range(2)]
+    corners += [_mix(corners[i], _sample_color(random), 0.4) for i in random.permutation(2)]
+    image = Image.new("RGB", (2, 2))
+    image.putdata(corners if random.random() < 0.7 else corners[:1] * 4)
+    image = image.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
     scenery = SCENERIES[random.integers(len(SCENERIES))]
-    scenery(ImageDraw.Draw(picture), random, [random_colour(random) for _ in range(4)])
-    return picture
+    scenery(ImageDraw.Draw(image), random, [_sample_color(random) for _ in range(4)])
+    return image
 
 
-def plain(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colours: list[Colour]) -> None:
-    """Nothing."""
+def _draw_nothing(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colors: list[Color]) -> None:
+    """Draw nothing."""
 
 
-def stripes(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colours: list[Colour]) -> None:
-    """Parallel bars at any angle."""
+def _draw_stripes(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colors: list[Color]) -> None:
+    """Draw parallel bars at a random angle."""
     period, slant = random.uniform(22, 70), random.uniform(-1, 1) * CANVAS
     for left in np.arange(-CANVAS - random.uniform(0, period), 2 * CANVAS, period).tolist():
         ends = [(left, 0), (left + period / 2, 0), (left + period / 2 + slant, CANVAS), (left + slant, CANVAS)]
-        canvas.polygon([(y, x) for x, y in ends] if period > 46 else ends, colours[0])
+        canvas.polygon([(y, x) for x, y in ends] if period > 46 else ends, colors[0])
 
 
-def checker(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colours: list[Colour]) -> None:
-    """Squares of a board."""
+def _draw_checkerboard(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colors: list[Color]) -> None:
+    """Draw a checkerboard."""
     size = int(random.integers(14, 48))
     for row in range(CANVAS // size + 1):
         for column in range(row % 2, CANVAS // size + 1, 2):
-            canvas.rectangle((column * size, row * size, (column + 1) * size, (row + 1) * size), colours[0])
+            canvas.rectangle((column * size, row * size, (column + 1) * size, (row + 1) * size), colors[0])
 
 
-def hills(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colours: list[Colour]) -> None:
-    """A sun and three hills."""
-    circle(canvas, random.uniform(0, CANVAS, 2) * (1, 0.5), random.uniform(10, 30), colours[0])
-    for i, colour in enumerate(colours[1:]):
+def _draw_hills(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colors: list[Color]) -> None:
+    """Draw a sun and three hills."""
+    _draw_circle(canvas, random.uniform(0, CANVAS, 2) * (1, 0.5), random.uniform(10, 30), colors[0])
+    for i, color in enumerate(colors[1:]):
         top, radius = CANVAS * random.uniform(0.4, 0.7) + 25 * i, random.uniform(60, 220)
-        circle(canvas, np.array([random.uniform(0, CANVAS), top + radius]), radius, colour)
+        _draw_circle(canvas, np.array([random.uniform(0, CANVAS), top + radius]), radius, color)
 
 
-def room(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colours: list[Colour]) -> None:
-    """A floor, a window and a cupboard."""
+def _draw_room(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colors: list[Color]) -> None:
+    """Draw a floor, a cupboard and a window."""
     floor, left, other = CANVAS * random.uniform(0.55, 0.9), random.uniform(0, 150), random.uniform(0, 150)
-    canvas.rectangle((0, floor, CANVAS, CANVAS), colours[0])
-    canvas.rectangle((other, random.uniform(20, 100), other + random.uniform(30, 80), floor), colours[1])
+    canvas.rectangle((0, floor, CANVAS, CANVAS), colors[0])
+    canvas.rectangle((other, random.uniform(20, 100), other + random.uniform(30, 80), floor), colors[1])
     top, width, height = random.uniform(5, 70), random.uniform(30, 70), random.uniform(30, 70)
-    canvas.rectangle((left, top, left + width, top + height), colours[2], colours[3], 5)
-    canvas.line((left + width / 2, top, left + width / 2, top + height), colours[3], 5)
+    canvas.rectangle((left, top, left + width, top + height), colors[2], colors[3], 5)
+    canvas.line((left + width / 2, top, left + width / 2, top + height), colors[3], 5)
 
 
-def bubbles(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colours: list[Colour]) -> None:
-    """Circles of all sizes."""
+def _draw_bubbles(canvas: ImageDraw.ImageDraw, random: np.random.Generator, colors: list[Color]) -> None:
+    """Draw circles of random sizes."""
     for i in range(random.integers(6, 22)):
-        circle(canvas, random.uniform(0, CANVAS, 2), random.uniform(5, 36), colours[i % 4])
+        _draw_circle(canvas, random.uniform(0, CANVAS, 2), random.uniform(5, 36), colors[i % 4])
 
 
-SCENERIES = (plain, stripes, checker, hills, room, bubbles)
+SCENERIES = (_draw_nothing, _draw_stripes, _draw_checkerboard, _draw_hills, _draw_room, _draw_bubbles)
 
 
-def circle(canvas: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, colour: Colour) -> None:
+def _draw_circle(canvas: ImageDraw.ImageDraw, center: np.ndarray, radius: float, color: Color) -> None:
     """Draw a disc."""
-    x, y = centre.tolist()
-    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
+    x, y = center.tolist()
+    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), color)
 
 
-def occlude(canvas: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
-    """Draw something in front of the character: a polygon of three to seven corners, or a long bar."""
+def _draw_occluder(canvas: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
+    """Draw a polygon with three to seven corners, or a long bar, in front of the character."""
     angles = np.linspace(0, 2 * np.pi, int(random.integers(3, 8)), endpoint=False) + random.uniform(0, 7)
     radii = (random.uniform(60, 130), random.uniform(3, 7)) if random.random() < 0.3 else random.uniform(8, 25, 2)
-    points = turned(np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii, random.uniform(0, np.pi))
+    points = _rotate(np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii, random.uniform(0, np.pi))
     points += random.uniform(0, CANVAS, 2)
-    canvas.polygon(points.round(1).ravel().tolist(), random_colour(random))
+    canvas.polygon(points.round(1).ravel().tolist(), _sample_color(random))
 
 
-def light(picture: Image.Image, random: np.random.Generator) -> Image.Image:
-    """The picture under another light, from one side and of a tint, and through a poor camera."""
+def _apply_lighting(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Apply light from one side with a tint, random contrast, blur and noise."""
     if random.random() < 0.3:
-        picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 0.8)))
-    pixels = np.asarray(picture, np.float32)
+        image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 0.8)))
+    pixels = np.asarray(image, np.float32)
     side = 1 + random.uniform(-0.35, 0.35) * np.linspace(-1, 1, SIDE, dtype=np.float32)[:, None]
     tint = random.uniform(0.75, 1.25) * random.uniform(0.85, 1.15, 3)
     pixels = (pixels - 128) * np.float32(random.uniform(0.7, 1.2)) + 128

@@ -1,30 +1,47 @@
-"""Pictures: pure functions from arrays to a matplotlib Figure, or to pixels. Importing them leaves matplotlib alone."""
+"""Figures: pure functions from arrays to a matplotlib Figure, or to pixels. Importing them does not load matplotlib."""
 
-from jaxclf.reporting.figures.axes import RIGHT, WRONG, pixels, save
-from jaxclf.reporting.figures.confusion import confusion_figure
-from jaxclf.reporting.figures.curves import curve_and_mistake, learning_rate_curve, training_curves
-from jaxclf.reporting.figures.examples import Judged, image_grid, one_hot_figure, prediction_grid, seen_and_unseen, tile
-from jaxclf.reporting.figures.maps import explanation_grid, explanation_strip, gradient_study
-from jaxclf.reporting.figures.network import image_flow, weight_images
+from jaxclf.reporting.figures.axes import RIGHT, WRONG, save, to_pixels
+from jaxclf.reporting.figures.confusion import plot_confusion_matrix
+from jaxclf.reporting.figures.curves import (
+    plot_curve_and_mistake,
+    plot_learning_rate_curve,
+    plot_reliability,
+    plot_series,
+    plot_training_curves,
+)
+from jaxclf.reporting.figures.examples import (
+    PredictedImages,
+    plot_image_grid,
+    plot_one_hot,
+    plot_prediction_grid,
+    plot_seen_and_unseen,
+    tile,
+)
+from jaxclf.reporting.figures.maps import plot_explanation_grid, plot_explanation_strip, plot_gradient_study
+from jaxclf.reporting.figures.network import plot_image_flow, plot_weights
+from jaxclf.reporting.figures.overlay import overlay_map
 
 __all__ = [
     "RIGHT",
     "WRONG",
-    "Judged",
-    "confusion_figure",
-    "curve_and_mistake",
-    "explanation_grid",
-    "explanation_strip",
-    "gradient_study",
-    "image_flow",
-    "image_grid",
-    "learning_rate_curve",
-    "one_hot_figure",
-    "pixels",
-    "prediction_grid",
+    "PredictedImages",
+    "overlay_map",
+    "plot_confusion_matrix",
+    "plot_curve_and_mistake",
+    "plot_explanation_grid",
+    "plot_explanation_strip",
+    "plot_gradient_study",
+    "plot_image_flow",
+    "plot_image_grid",
+    "plot_learning_rate_curve",
+    "plot_one_hot",
+    "plot_prediction_grid",
+    "plot_reliability",
+    "plot_seen_and_unseen",
+    "plot_series",
+    "plot_training_curves",
+    "plot_weights",
     "save",
-    "seen_and_unseen",
     "tile",
-    "training_curves",
-    "weight_images",
+    "to_pixels",
 ]

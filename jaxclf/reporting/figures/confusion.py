@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Confusion matrices."""
 
 from __future__ import annotations
 
@@ -10,41 +10,72 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST = 100  # classes in a matrix that is shown: of more, nothing could be read
-COUNTED = 20  # most classes whose counts fit into the squares
-DARK = 0.6  # shade from which on a count is written in white
-REDDEST = 0.75  # shade of the largest confusion
+MAX_CLASSES = 100  # larger matrices are not drawn: nothing could be read
+MAX_COUNTED = 20  # classes up to which counts fit into the cells
+DARK = 0.6  # shade from which a count is written in white
+DEEPEST_RED = 0.75  # shade of the largest confusion
 
 
-def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], title: str = "") -> Figure:
-    """Counts [true, found] of a class a row: blue what is right, as a share of the row, red what is taken for another.
+def count_confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Count predictions by true and predicted class.
 
-    Red is deepest at the largest share that is taken for one other class.
+    Args:
+        labels: True classes [n].
+        predictions: Predicted classes [n].
+        classes: Number of classes.
+
+    Returns:
+        The confusion matrix [true, predicted] as int64.
+    """
+    cells = labels.astype(np.int64) * classes + predictions
+    return np.bincount(cells, minlength=classes**2).astype(np.int64).reshape(classes, classes)
+
+
+def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title: str = "") -> Figure:
+    """Plot a confusion matrix.
+
+    Correct predictions are blue, by their proportion of the row; errors are red, relative to the largest proportion
+    of a row that was predicted as one other class.
+
+    Args:
+        matrix: Counts [true, predicted].
+        class_names: Names of the classes.
+        title: Title of the figure.
+
+    Returns:
+        The figure.
     """
     from matplotlib.figure import Figure
 
     classes = len(class_names)
-    shares = signed_shares(matrix)
+    shades = compute_cell_shades(matrix)
     side = max(4.0, 0.45 * min(classes, 40)) + 1
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(shares, cmap="RdBu", vmin=-1, vmax=1)
+    axis.imshow(shades, cmap="RdBu", vmin=-1, vmax=1)
     axis.set_title(title, parse_math=False)
-    axis.set(xlabel="found", ylabel="true")
-    turned = 0 if max(map(len, class_names)) < 3 else 90
-    axis.set_xticks(range(classes), class_names, rotation=turned, fontsize=8, parse_math=False)
+    axis.set(xlabel="predicted", ylabel="true")
+    rotation = 0 if max(map(len, class_names)) < 3 else 90
+    axis.set_xticks(range(classes), class_names, rotation=rotation, fontsize=8, parse_math=False)
     axis.set_yticks(range(classes), class_names, fontsize=8, parse_math=False)
-    if classes <= COUNTED:
-        for true, found in np.argwhere(matrix):
-            color = "white" if abs(shares[true, found]) > DARK else "black"
-            count = f"{matrix[true, found]:,}"
-            # They are inside anyway, and measuring each takes the layout a third of its time.
-            axis.text(found, true, count, ha="center", va="center", fontsize=7, color=color, in_layout=False)
+    if classes <= MAX_COUNTED:
+        for true, predicted in np.argwhere(matrix):
+            color = "white" if abs(shades[true, predicted]) > DARK else "black"
+            count = f"{matrix[true, predicted]:,}"
+            # in_layout=False: they are inside anyway, and measuring each takes a third of the layout's time.
+            axis.text(predicted, true, count, ha="center", va="center", fontsize=7, color=color, in_layout=False)
     return figure
 
 
-def signed_shares(matrix: np.ndarray) -> np.ndarray:
-    """What each row has of its images on the diagonal, above zero; elsewhere below, against the largest such share."""
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    wrong = shares * ~np.eye(len(matrix), dtype=bool)
-    return (shares - wrong) - REDDEST * wrong / max(wrong.max(), 1e-9)
+def compute_cell_shades(matrix: np.ndarray) -> np.ndarray:
+    """Compute the color of each cell of a confusion matrix.
+
+    Args:
+        matrix: Counts [true, predicted].
+
+    Returns:
+        Shades [true, predicted]: from 0 to 1 on the diagonal, from 0 down to -0.75 elsewhere.
+    """
+    proportions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    errors = proportions * ~np.eye(len(matrix), dtype=bool)
+    return (proportions - errors) - DEEPEST_RED * errors / max(errors.max(), 1e-9)

@@ -1,4 +1,4 @@
-"""Images in grids: what they are, and whether they are found."""
+"""Grids of images and of predictions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jaxclf.reporting.figures.axes import RIGHT, WRONG, frame, show_image
+from jaxclf.reporting.figures.axes import RIGHT, WRONG, draw_frame, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 
 def tile(images: np.ndarray, gap: int = 2) -> np.ndarray:
-    """Images [n, h, w, c] side by side in a square grid, as one picture of the same dtype."""
+    """Tile images into one image.
+
+    Args:
+        images: Images [n, h, w, c].
+        gap: Black pixels between them.
+
+    Returns:
+        An image [h', w', c] of the same dtype, a square grid.
+    """
     n, h, w, c = images.shape
-    rows, columns = grid_shape(n)
+    rows, columns = compute_grid_shape(n)
     picture = np.zeros((rows * (h + gap) - gap, columns * (w + gap) - gap, c), images.dtype)
     for i, image in enumerate(images):
         y, x = i // columns * (h + gap), i % columns * (w + gap)
@@ -24,27 +32,41 @@ def tile(images: np.ndarray, gap: int = 2) -> np.ndarray:
     return picture
 
 
-def image_grid(images: np.ndarray, titles: Sequence[str] = (), colors: Sequence[str] = (), title: str = "") -> Figure:
-    """Images [n, h, w, c] in a square grid, each under its title and in a frame of its colour."""
+def plot_image_grid(
+    images: np.ndarray, titles: Sequence[str] = (), colors: Sequence[str] = (), title: str = ""
+) -> Figure:
+    """Plot images in a square grid.
+
+    Args:
+        images: Images [n, h, w, c].
+        titles: A title for each image.
+        colors: A frame color for each image.
+        title: Title of the figure.
+
+    Returns:
+        The figure.
+    """
     from matplotlib.figure import Figure
 
-    rows, columns = grid_shape(len(images))
+    rows, columns = compute_grid_shape(len(images))
     figure = Figure(figsize=(1.7 * columns, (1.9 if titles else 1.7) * rows + 0.5), layout="constrained")
-    draw_grid(figure, images, titles, colors, title)
+    _draw_grid(figure, images, titles, colors, title)
     return figure
 
 
-def grid_shape(n: int) -> tuple[int, int]:
-    """Rows and columns of a square grid of n."""
+def compute_grid_shape(n: int) -> tuple[int, int]:
+    """Return the rows and columns of a square grid of n cells."""
     columns = max(1, int(np.ceil(np.sqrt(n))))
     return max(1, -(-n // columns)), columns
 
 
-def draw_grid(figure: FigureBase, images: np.ndarray, titles: Sequence[str], colors: Sequence[str], title: str) -> None:
-    """Draw a grid of images on a figure, or on a part of one."""
+def _draw_grid(
+    figure: FigureBase, images: np.ndarray, titles: Sequence[str], colors: Sequence[str], title: str
+) -> None:
+    """Draw a grid of images on a figure or a subfigure."""
     if title:
         figure.suptitle(title, parse_math=False)
-    rows, columns = grid_shape(len(images))
+    rows, columns = compute_grid_shape(len(images))
     axes = figure.subplots(rows, columns, squeeze=False)
     for i, axis in enumerate(axes.flat):
         axis.set(xticks=[], yticks=[])
@@ -55,52 +77,89 @@ def draw_grid(figure: FigureBase, images: np.ndarray, titles: Sequence[str], col
         if i < len(titles):
             axis.set_title(titles[i], fontsize=10, parse_math=False)
         if i < len(colors):
-            frame(axis, colors[i])
+            draw_frame(axis, colors[i])
 
 
-def prediction_grid(
+def plot_prediction_grid(
     images: np.ndarray,
     labels: np.ndarray,
     predictions: np.ndarray,
     class_names: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """What was found, framed green where it is right; red, with the true label, where it is wrong."""
-    return image_grid(images, *judge(labels, predictions, class_names), title)
+    """Plot images with their predicted class: in green frames if it is correct, in red ones with the true class if not.
+
+    Args:
+        images: Images [n, h, w, c].
+        labels: True classes [n].
+        predictions: Predicted classes [n].
+        class_names: Names of the classes.
+        title: Title of the figure.
+
+    Returns:
+        The figure.
+    """
+    return plot_image_grid(images, *describe_predictions(labels, predictions, class_names), title)
 
 
-def judge(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A title and a colour for each prediction."""
-    right = predictions == labels
+def describe_predictions(
+    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return a title and a frame color for each prediction."""
     titles = [
-        f"{class_names[found]}" if ok else f"{class_names[found]},\ntrue {class_names[label]}"
-        for found, label, ok in zip(predictions, labels, right, strict=True)
+        f"{class_names[predicted]}" if predicted == label else f"{class_names[predicted]},\ntrue {class_names[label]}"
+        for predicted, label in zip(predictions, labels, strict=True)
     ]
-    return titles, [RIGHT if ok else WRONG for ok in right]
+    return titles, [RIGHT if correct else WRONG for correct in predictions == labels]
 
 
-class Judged(NamedTuple):
-    """Images [n, h, w, c], what they are and what was found."""
+class PredictedImages(NamedTuple):
+    """Images with their true and predicted classes."""
 
     images: np.ndarray
+    """[n, h, w, c]."""
     labels: np.ndarray
+    """True classes [n]."""
     predictions: np.ndarray
+    """Predicted classes [n]."""
 
 
-def seen_and_unseen(seen: Judged, unseen: Judged, class_names: Sequence[str], titles: tuple[str, str]) -> Figure:
-    """Predictions on images of training beside predictions on others, framed green and red."""
+def plot_seen_and_unseen(
+    seen: PredictedImages, unseen: PredictedImages, class_names: Sequence[str], titles: tuple[str, str]
+) -> Figure:
+    """Plot predictions on training images beside predictions on other images.
+
+    Args:
+        seen: Training images.
+        unseen: Other images.
+        class_names: Names of the classes.
+        titles: Titles of the two grids.
+
+    Returns:
+        The figure.
+    """
     from matplotlib.figure import Figure
 
-    rows, columns = grid_shape(max(len(seen.images), len(unseen.images)))
+    rows, columns = compute_grid_shape(max(len(seen.images), len(unseen.images)))
     figure = Figure(figsize=(3.6 * columns, 2.1 * rows + 0.6), layout="constrained")
     left, right = figure.subfigures(1, 2, wspace=0.06, squeeze=False)[0]
-    for part, judged, title in zip((left, right), (seen, unseen), titles, strict=True):
-        draw_grid(part, judged.images, *judge(judged.labels, judged.predictions, class_names), title)
+    for part, predicted, title in zip((left, right), (seen, unseen), titles, strict=True):
+        described = describe_predictions(predicted.labels, predicted.predictions, class_names)
+        _draw_grid(part, predicted.images, *described, title)
     return figure
 
 
-def one_hot_figure(image: np.ndarray, label: int, class_names: Sequence[str]) -> Figure:
-    """One image beside its one-hot vector."""
+def plot_one_hot(image: np.ndarray, label: int, class_names: Sequence[str]) -> Figure:
+    """Plot an image beside its one-hot vector.
+
+    Args:
+        image: The image [h, w, c].
+        label: Its class.
+        class_names: Names of the classes.
+
+    Returns:
+        The figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a network has learnt, and what becomes of an image in it."""
+"""Weights and feature maps of a network."""
 
 from __future__ import annotations
 
@@ -8,39 +8,51 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxclf.reporting.figures.axes import show_image
-from jaxclf.reporting.figures.examples import grid_shape
-from jaxclf.reporting.figures.maps import SIGNED, colour_limit
+from jaxclf.reporting.figures.examples import compute_grid_shape
+from jaxclf.reporting.figures.maps import SIGNED, get_color_limit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
-MOST = 64  # filters or maps of a layer that are shown
+MAX_MAPS = 64  # of a layer
 
 
-def weight_images(weights: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """The weights [h, w, c, classes] of a linear classifier as an image a class; red raises its score, blue lowers it.
+def plot_weights(weights: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Plot the weights of a linear classifier as one image per class: red raises its score, blue lowers it.
 
-    Channels are summed. All share one scale, whose ends are printed.
+    Args:
+        weights: Weights [h, w, c, classes]; channels are summed.
+        class_names: Names of the classes.
+
+    Returns:
+        The figure. All images share one color scale, whose ends are in the title.
     """
     from matplotlib.figure import Figure
 
     maps = np.moveaxis(weights.sum(axis=2), -1, 0)
-    limit = colour_limit(maps)
-    rows, columns = (2, 5) if len(maps) == 10 else grid_shape(len(maps))
+    limit = get_color_limit(maps)
+    rows, columns = (2, 5) if len(maps) == 10 else compute_grid_shape(len(maps))
     figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.6), layout="constrained")
-    figure.suptitle(f"Weights, {len(maps)} times {list(maps.shape[1:])}: red raises, blue lowers, ± {limit:.2g}")
+    figure.suptitle(
+        f"Weights of {len(maps)} classes, {list(maps.shape[1:])} each: red raises, blue lowers, ± {limit:.2g}"
+    )
     axes = figure.subplots(rows, columns, squeeze=False)
-    draw_signed(axes, maps, limit)
+    _draw_signed(axes, maps, limit)
     for axis, name in zip(axes.flat, class_names, strict=False):
         axis.set_title(name, fontsize=10, parse_math=False)
     return figure
 
 
-def image_flow(image: np.ndarray, filters: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]) -> Figure:
-    """An image [h, w, c] on its way through convolutions: a row a layer, its filters beside what it makes of the image.
+def plot_image_flow(image: np.ndarray, filters: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]) -> Figure:
+    """Plot the filters and feature maps of an image in each convolution, one row per layer.
 
-    Filters are [k, k, inputs, outputs], of which those of the first input are shown; maps are [h, w, outputs].
-    Each grid has a scale of its own: red is above zero, blue below.
+    Args:
+        image: The image [h, w, c].
+        filters: Filters [k, k, inputs, outputs] by layer; those of the first input are shown.
+        maps: Feature maps [h, w, outputs] by layer.
+
+    Returns:
+        The figure. Each grid has its own color scale: red is positive, blue negative.
     """
     from matplotlib.figure import Figure
 
@@ -53,21 +65,23 @@ def image_flow(image: np.ndarray, filters: Mapping[str, np.ndarray], maps: Mappi
     for row, (name, of_layer) in zip(rows, maps.items(), strict=True):
         kernel = filters[name]
         left, right = row.subfigures(1, 2)
-        draw_stack(left, kernel[:, :, 0], f"{name}: filters {list(kernel.shape)}, of the first input")
-        draw_stack(right, of_layer, f"{name}: maps {list(of_layer.shape)}; red above zero, blue below")
+        _draw_stack(left, kernel[:, :, 0], f"{name}: filters {list(kernel.shape)}, first input channel")
+        _draw_stack(right, of_layer, f"{name}: feature maps {list(of_layer.shape)}; red positive, blue negative")
     return figure
 
 
-def draw_stack(figure: FigureBase, stack: np.ndarray, title: str) -> None:
-    """The last axis of [h, w, n] side by side; more than a screenful are cut."""
-    shown = np.moveaxis(stack[..., :MOST], -1, 0)
-    more = f" (the first {MOST})" if stack.shape[-1] > MOST else ""
+def _draw_stack(figure: FigureBase, stack: np.ndarray, title: str) -> None:
+    """Draw the slices of [h, w, n] along the last axis in a grid, at most 64 of them."""
+    shown = np.moveaxis(stack[..., :MAX_MAPS], -1, 0)
+    more = f" (first {MAX_MAPS})" if stack.shape[-1] > MAX_MAPS else ""
     figure.suptitle(title + more, fontsize=9, parse_math=False)
-    draw_signed(figure.subplots(*grid_shape(len(shown)), squeeze=False), shown, float(np.abs(shown).max()) or 1.0)
+    _draw_signed(
+        figure.subplots(*compute_grid_shape(len(shown)), squeeze=False), shown, float(np.abs(shown).max()) or 1.0
+    )
 
 
-def draw_signed(axes: np.ndarray, maps: np.ndarray, limit: float) -> None:
-    """Maps [n, h, w] on axes, in colours that tell a sign; what is left of the axes is empty."""
+def _draw_signed(axes: np.ndarray, maps: np.ndarray, limit: float) -> None:
+    """Draw maps [n, h, w] in diverging colors, one per axis; further axes are switched off."""
     for axis in axes.flat[len(maps) :]:
         axis.set_axis_off()
     for axis, values in zip(axes.flat, maps, strict=False):

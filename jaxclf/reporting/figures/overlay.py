@@ -1,28 +1,32 @@
-"""A map laid over its image, as pixels."""
+"""Saliency maps overlaid on images, as pixels."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image
 
-from jaxclf.reporting.figures.maps import colour_strength
+from jaxclf.reporting.figures.maps import compute_color_strength
 
-RAISES, LOWERS = (255, 60, 40), (60, 130, 255)  # bright, so that they are seen on black
-GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness
-LEAST_SIDE = 280  # pixels; smaller images are enlarged
+RAISES, LOWERS = (255, 60, 40), (60, 130, 255)  # bright enough to be visible on black
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in the brightness
+MIN_SIDE = 280  # pixels; smaller images are enlarged
 
 
-def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """An image of integers [h, w, c] in grey under its map [h', w', c'], as a picture: red raises, blue lowers.
+def overlay_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Overlay a saliency map on the gray image: red raises the score, blue lowers it.
 
-    Channels of the map are summed; the colours end where they do in a grid of maps. A map that is smaller is enlarged
-    smoothly.
+    Args:
+        image: The image [h, w, c], of integers from 0 to 255.
+        values: The map [h', w', c'], bilinearly resized to the image; channels are summed.
+
+    Returns:
+        An RGB image, uint8 [h'', w'', 3], enlarged by a whole number to at least 280 pixels.
     """
     height, width, channels = image.shape
-    strength = Image.fromarray(colour_strength(values)).resize((width, height), Image.Resampling.BILINEAR)
+    strength = Image.fromarray(compute_color_strength(values)).resize((width, height), Image.Resampling.BILINEAR)
     strength = np.asarray(strength)[..., np.newaxis]
-    grey = image @ np.array(GREY if channels == 3 else (1,), np.float32)
-    colours = np.where(strength > 0, np.array(RAISES), np.array(LOWERS))
-    blended = grey[..., np.newaxis] * (1 - np.abs(strength)) + colours * np.abs(strength)
-    times = -(-LEAST_SIDE // max(height, width))
-    return blended.round().astype(np.uint8).repeat(times, axis=0).repeat(times, axis=1)
+    gray = image @ np.array(LUMA if channels == 3 else (1,), np.float32)
+    colors = np.where(strength > 0, np.array(RAISES), np.array(LOWERS))
+    blended = gray[..., np.newaxis] * (1 - np.abs(strength)) + colors * np.abs(strength)
+    scale = -(-MIN_SIDE // max(height, width))
+    return blended.round().astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)

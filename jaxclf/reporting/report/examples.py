@@ -1,4 +1,4 @@
-"""Images behind the cells of a confusion matrix, as many as there is room for."""
+"""Example images for the cells of the confusion matrix, as many as fit into the page."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.reporting.report.findings import Evaluated
-from jaxclf.reporting.report.page import surely
-from jaxclf.reporting.report.pictures import image_uri
+from jaxclf.reporting.report.findings import EvaluatedSplit
+from jaxclf.reporting.report.page import format_probability
+from jaxclf.reporting.report.pictures import encode_image
 
-IN_CELL = 4
-MOST = 600
+PER_CELL = 4
+MAX_EXAMPLES = 600
 SIDE = 64  # pixels
-AROUND = 60  # bytes of an example beside its picture
+OVERHEAD = 60  # bytes of an example besides its picture
 
 
-def chosen(evaluated: Evaluated) -> np.ndarray:
-    """Indices of the images worth the room: mistakes before others, one of each cell before a second of any.
+def select_examples(evaluated: EvaluatedSplit) -> np.ndarray:
+    """Return the indices of example images in order of priority.
 
-    Cells of many images come first. Of their mistakes it is the surest, of what is right the least sure.
+    Mistakes come before correct predictions, one image of each cell before a second of any, and cells with many images
+    first. Of mistakes the most confident ones are taken, of correct predictions the least confident ones.
     """
-    labels, found = evaluated.split.labels.astype(np.int64), evaluated.predictions
-    right = labels == found
+    labels, predictions = evaluated.split.labels.astype(np.int64), evaluated.predictions
+    correct = labels == predictions
     confidence = evaluated.probabilities.max(axis=1)
-    cells = labels * evaluated.logits.shape[1] + found
-    order = np.lexsort((np.where(right, confidence, -confidence), cells))
-    begins = np.flatnonzero(np.diff(cells[order], prepend=-1))
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
-    first = np.lexsort((-evaluated.matrix[labels, found], ranks, right))
-    return first[ranks[first] < IN_CELL][:MOST]
+    cells = labels * evaluated.logits.shape[1] + predictions
+    order = np.lexsort((np.where(correct, confidence, -confidence), cells))
+    starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+    ranks = np.empty(len(order), np.int64)  # of each image in its cell
+    ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    priority = np.lexsort((-evaluated.matrix[labels, predictions], ranks, correct))
+    return priority[ranks[priority] < PER_CELL][:MAX_EXAMPLES]
 
 
-def examples(evaluated: Evaluated, room: int) -> dict[str, list[dict[str, Any]]]:
-    """Pictures by cell, "true,found", that take at most so many bytes."""
-    indices, found = chosen(evaluated), {}
+def collect_examples(evaluated: EvaluatedSplit, limit: int) -> dict[str, list[dict[str, Any]]]:
+    """Return example images by cell, "true,predicted", of at most `limit` bytes together."""
+    indices, examples = select_examples(evaluated), {}
     for i, image in zip(indices.tolist(), evaluated.split.images[indices], strict=True):
-        true, taken_for = int(evaluated.split.labels[i]), int(evaluated.predictions[i])
-        example = {"i": i, "p": surely(float(evaluated.probabilities[i, taken_for])), "src": image_uri(image, SIDE)}
-        room -= len(example["src"]) + AROUND
-        if room < 0:
+        true, predicted = int(evaluated.split.labels[i]), int(evaluated.predictions[i])
+        confidence = format_probability(float(evaluated.probabilities[i, predicted]))
+        example = {"i": i, "p": confidence, "src": encode_image(image, SIDE)}
+        limit -= len(example["src"]) + OVERHEAD
+        if limit < 0:
             break
-        found.setdefault(f"{true},{taken_for}", []).append(example)
-    return found
+        examples.setdefault(f"{true},{predicted}", []).append(example)
+    return examples

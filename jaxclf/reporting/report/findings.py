@@ -1,4 +1,4 @@
-"""What a report says of an evaluated split: arrays in, numbers and rows out."""
+"""Numbers of a report: what is computed from the logits and labels of a split."""
 
 from __future__ import annotations
 
@@ -11,58 +11,59 @@ from jaxtyping import Float, Int
 
 from jaxclf.reporting.calibration import (
     Reliability,
-    brier,
-    expected_calibration_error,
-    log_probabilities,
-    negative_log_likelihood,
-    reliability,
-    temperature,
+    compute_brier_scores,
+    compute_calibration_error,
+    compute_log_probabilities,
+    compute_negative_log_likelihoods,
+    compute_reliability,
+    fit_temperature,
 )
-from jaxclf.reporting.stats import Estimate, estimate, interval_of_share
+from jaxclf.reporting.figures.confusion import count_confusions
+from jaxclf.reporting.stats import Estimate, estimate, estimate_proportion_interval
 from jaxclf.types import Split, Splits
 
-PAIRS = 10  # of classes most often confused
-LISTED = 20  # files left out that are named
+MAX_PAIRS = 10  # listed pairs of confused classes
+MAX_SKIPPED = 20  # listed files that could not be read
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
-    """A split of a run's data, and what the network makes of it."""
+class EvaluatedSplit:
+    """A split of a run's data with the logits of the network."""
 
     splits: Splits
+    """All data of the run."""
     name: str
-    """Which of them."""
+    """Name of the split."""
     logits: Float[np.ndarray, "n classes"]
+    """Logits of its images."""
     validation_logits: Float[np.ndarray, "v classes"] | None = None
-    """To fit a temperature with, unless that is the split itself."""
+    """Logits of the validation images, for temperature scaling; unused if the split is validation itself."""
     weights: Literal["ema", "raw"] = "ema"
-    """The running mean of the parameters, where the run keeps one, or the parameters themselves."""
+    """Exponential moving average of the parameters, where the run keeps one, or the parameters themselves."""
 
     @property
     def split(self) -> Split:
-        """The images and their labels."""
+        """Images and labels."""
         return self.splits[self.name]
 
     @cached_property
     def probabilities(self) -> Float[np.ndarray, "n classes"]:
-        """Of each class."""
-        return np.exp(log_probabilities(self.logits))
+        """Probability of each class."""
+        return np.exp(compute_log_probabilities(self.logits))
 
     @cached_property
     def predictions(self) -> Int[np.ndarray, " n"]:
-        """The most probable class."""
+        """Most probable class."""
         return self.logits.argmax(axis=1)
 
     @cached_property
     def matrix(self) -> Int[np.ndarray, "classes classes"]:
-        """Counts [true, found]."""
-        counts = np.zeros((self.logits.shape[1],) * 2, np.int64)
-        np.add.at(counts, (self.split.labels, self.predictions), 1)
-        return counts
+        """Confusion matrix [true, predicted]."""
+        return count_confusions(self.split.labels, self.predictions, self.logits.shape[1])
 
 
-class Share(NamedTuple):
-    """A share of n, and its 95 % interval; of none, None."""
+class Proportion(NamedTuple):
+    """A proportion of n with its 95 % confidence interval; the value is None if n is 0."""
 
     value: float | None
     low: float
@@ -70,109 +71,113 @@ class Share(NamedTuple):
     n: int
 
 
-def share(successes: int, n: int) -> Share:
-    """So many of n."""
-    return Share(successes / n if n else None, *interval_of_share(successes, n), n)
+def measure_proportion(successes: int, n: int) -> Proportion:
+    """Return the proportion of successes with its interval."""
+    return Proportion(successes / n if n else None, *estimate_proportion_interval(successes, n), n)
 
 
-class ClassRow(NamedTuple):
-    """How well one class is found."""
+class ClassScores(NamedTuple):
+    """Scores of one class."""
 
     name: str
-    precision: Share
-    recall: Share
-    f1: Share
+    precision: Proportion
+    recall: Proportion
+    f1: Proportion
     support: int
 
 
-def class_rows(matrix: Int[np.ndarray, "classes classes"], class_names: tuple[str, ...]) -> list[ClassRow]:
-    """A row a class, from counts [true, found]. What has no images, or is never found, is None."""
-    rows = []
+def measure_classes(matrix: Int[np.ndarray, "classes classes"], class_names: tuple[str, ...]) -> list[ClassScores]:
+    """Compute precision, recall and F1 of each class from the confusion matrix [true, predicted]."""
+    scores = []
     for label, name in enumerate(class_names):
-        right, support, found = int(matrix[label, label]), int(matrix[label].sum()), int(matrix[:, label].sum())
-        f1 = harmonic(share(right, support + found - right))
-        rows.append(ClassRow(name, share(right, found), share(right, support), f1, support))
-    return rows
+        correct, support, predicted = int(matrix[label, label]), int(matrix[label].sum()), int(matrix[:, label].sum())
+        precision, recall = measure_proportion(correct, predicted), measure_proportion(correct, support)
+        f1 = _measure_f1(correct, support + predicted - correct)
+        scores.append(ClassScores(name, precision, recall, f1, support))
+    return scores
 
 
-def harmonic(union: Share) -> Share:
-    """F1 of the share J that is right of all that is of a class or found as it: F1 = 2J/(1 + J), which grows with J."""
-    value, low, high, n = union
-    return Share(None if value is None else 2 * value / (1 + value), 2 * low / (1 + low), 2 * high / (1 + high), n)
+def _measure_f1(correct: int, union: int) -> Proportion:
+    """Return F1 with its interval: F1 = 2J / (1 + J) increases with the Jaccard index J, which is a proportion."""
+    value, low, high, n = measure_proportion(correct, union)
+    return Proportion(None if value is None else 2 * value / (1 + value), 2 * low / (1 + low), 2 * high / (1 + high), n)
 
 
-class Pair(NamedTuple):
-    """A class taken for another."""
+class ConfusedPair(NamedTuple):
+    """A class that was predicted as another."""
 
     true: int
-    found: int
+    predicted: int
     images: int
-    share: float  # of the images of the true one
+    proportion: float
+    """Of the images of the true class."""
 
 
-def confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> list[Pair]:
-    """The most frequent confusions, the most frequent first."""
+def find_confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> list[ConfusedPair]:
+    """Return the most frequent confusions of the matrix [true, predicted], in decreasing order."""
     wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
-    places = [(int(place) // len(matrix), int(place) % len(matrix)) for place in order]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_PAIRS]
+    cells = [(int(cell) // len(matrix), int(cell) % len(matrix)) for cell in order]
     support = matrix.sum(axis=1)
-    return [Pair(i, j, int(wrong[i, j]), wrong[i, j] / support[i]) for i, j in places if wrong[i, j]]
+    return [ConfusedPair(i, j, int(wrong[i, j]), wrong[i, j] / support[i]) for i, j in cells if wrong[i, j]]
 
 
 class Calibration(NamedTuple):
-    """How far the confidences of some logits can be believed."""
+    """Calibration of logits on labels."""
 
-    bins: Reliability
+    reliability: Reliability
     error: float
     brier: Estimate
     loss: Estimate
 
 
-def calibration(logits: np.ndarray, labels: np.ndarray) -> Calibration:
-    """All that is measured of confidences."""
+def measure_calibration(logits: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Compute the reliability diagram, the expected calibration error, the Brier score and the log loss."""
     return Calibration(
-        reliability(logits, labels),
-        expected_calibration_error(logits, labels),
-        estimate(brier(logits, labels).tolist()),
-        estimate(negative_log_likelihood(logits, labels).tolist()),
+        compute_reliability(logits, labels),
+        compute_calibration_error(logits, labels),
+        estimate(compute_brier_scores(logits, labels).tolist()),
+        estimate(compute_negative_log_likelihoods(logits, labels).tolist()),
     )
 
 
-class Scaled(NamedTuple):
-    """Confidences after temperature scaling."""
+class ScaledCalibration(NamedTuple):
+    """Calibration after temperature scaling."""
 
     temperature: float
-    n: int  # validation images it was fitted on
+    n: int
+    """Number of validation images it was fitted on."""
     calibration: Calibration
 
 
-def scaled(evaluated: Evaluated) -> Scaled | None:
-    """Confidences after temperature scaling, where there are validation images to fit one on and they are others."""
+def scale_temperature(evaluated: EvaluatedSplit) -> ScaledCalibration | None:
+    """Fit a temperature on the validation images and measure the split with it; None without other images to fit on."""
     validation, logits = evaluated.splits.validation, evaluated.validation_logits
     if validation is None or logits is None or evaluated.name == "validation":
         return None
-    found = temperature(logits, validation.labels)
-    return Scaled(found, len(validation), calibration(evaluated.logits / found, evaluated.split.labels))
+    temperature = fit_temperature(logits, validation.labels)
+    scaled = measure_calibration(evaluated.logits / temperature, evaluated.split.labels)
+    return ScaledCalibration(temperature, len(validation), scaled)
 
 
-def worst(evaluated: Evaluated, most: int) -> np.ndarray:
-    """Indices of the mistakes in which the true class was least expected, the worst first."""
-    losses = negative_log_likelihood(evaluated.logits, evaluated.split.labels)
+def find_worst_mistakes(evaluated: EvaluatedSplit, limit: int) -> np.ndarray:
+    """Return the indices of the mistakes with the highest losses, in decreasing order."""
+    losses = compute_negative_log_likelihoods(evaluated.logits, evaluated.split.labels)
     wrong = np.flatnonzero(evaluated.predictions != evaluated.split.labels)
-    return wrong[np.argsort(-losses[wrong], kind="stable")[:most]]
+    return wrong[np.argsort(-losses[wrong], kind="stable")[:limit]]
 
 
-def data_card(splits: Splits) -> dict[str, Any]:
-    """What the data is: sizes, class counts by split, what was left out."""
+def summarize_data(splits: Splits) -> dict[str, Any]:
+    """Return the sizes and class counts of all splits, and the files that were skipped."""
     present = {name: split for name, split in splits.items() if split is not None}
     names = splits.train.class_names
     counts = {name: np.bincount(split.labels, minlength=len(names)).tolist() for name, split in present.items()}
     return {
         "image_shape": splits.train.image_shape,
         "sizes": {name: len(split) for name, split in present.items()},
-        "most": {name: max(of_split) for name, of_split in counts.items()},
+        "largest": {name: max(of_split) for name, of_split in counts.items()},
         "classes": [(name, {split: of_split[i] for split, of_split in counts.items()}) for i, name in enumerate(names)],
         "remarks": splits.remarks,
-        "skipped": splits.skipped[:LISTED],
+        "skipped": splits.skipped[:MAX_SKIPPED],
         "skipped_count": len(splits.skipped),
     }

@@ -1,48 +1,83 @@
-"""Pictures that a page holds in itself, as data URIs."""
+"""Pictures embedded in a page: images as data URIs and figures as SVG."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
+from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
-from jaxclf.reporting.figures.maps import colour_strength
+from jaxclf.reporting.figures import RIGHT, WRONG
+from jaxclf.reporting.figures.curves import BLUE
+from jaxclf.reporting.figures.maps import compute_color_strength
 from jaxclf.reporting.figures.overlay import LOWERS, RAISES
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHADES = 15  # of a saliency map, so that it stays small
+# Colors of figures as the page has them, light or dark; --right-light and --wrong-light are RIGHT and WRONG.
+THEME = {
+    "#000000": "currentColor",
+    "#ffffff": "var(--panel)",
+    BLUE: "var(--blue)",
+    RIGHT: "var(--right)",
+    WRONG: "var(--wrong)",
+}
 
 
-def data_uri(picture: Image.Image, lossless: bool) -> str:
-    """A picture as the address of itself."""
+def _encode_webp(picture: Image.Image, lossless: bool) -> str:
+    """Return a picture as a data URI."""
     file = io.BytesIO()
     picture.save(file, "WEBP", lossless=lossless, quality=80, method=4)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def image_uri(image: np.ndarray, side: int) -> str:
-    """An image [h, w, c] of integers or of floats in [0, 1], with neither side larger than `side`."""
+def encode_image(image: np.ndarray, side: int) -> str:
+    """Return an image [h, w, c], integers or floats in [0, 1], as a data URI with sides of at most `side` pixels."""
     pixels = image if np.issubdtype(image.dtype, np.integer) else 255 * image.clip(0, 1)
     pixels = pixels.round().astype(np.uint8)
-    grey = pixels.shape[-1] == 1
-    picture = Image.fromarray(pixels[..., 0] if grey else pixels[..., :3])
+    gray = pixels.shape[-1] == 1
+    picture = Image.fromarray(pixels[..., 0] if gray else pixels[..., :3])
     picture.thumbnail((side, side))
-    return data_uri(picture, lossless=grey)
+    return _encode_webp(picture, lossless=gray)
 
 
-def layer_uri(values: np.ndarray, side: int) -> str:
-    """A saliency map [h, w, c] to lay over its image: red raises, blue lowers, and what does neither is clear.
+def encode_map(values: np.ndarray, side: int) -> str:
+    """Return a saliency map [h, w, c] as a data URI of an overlay: red raises, blue lowers, zero is transparent.
 
-    Channels are summed; the colours end where they do in a grid of maps.
+    Channels are summed; the colors saturate at the same values as in figures.
     """
-    strength = colour_strength(values)
+    strength = compute_color_strength(values)
     if max(strength.shape) > side:
         smaller = Image.fromarray(strength)
         smaller.thumbnail((side, side))
         strength = np.asarray(smaller)
-    colours = np.where(strength[..., np.newaxis] > 0, np.array(RAISES), np.array(LOWERS))
+    colors = np.where(strength[..., np.newaxis] > 0, np.array(RAISES), np.array(LOWERS))
     opacity = np.round(np.abs(strength) * SHADES) * (255 // SHADES)
-    colours = colours * (opacity > 0)[..., np.newaxis]
-    layer = np.concatenate([colours, opacity[..., np.newaxis]], axis=-1)
-    return data_uri(Image.fromarray(layer.astype(np.uint8), "RGBA"), lossless=True)
+    colors = colors * (opacity > 0)[..., np.newaxis]
+    layer = np.concatenate([colors, opacity[..., np.newaxis]], axis=-1)
+    return _encode_webp(Image.fromarray(layer.astype(np.uint8), "RGBA"), lossless=True)
+
+
+def to_svg(figure: Figure) -> Markup:
+    """Return a figure as SVG in the colors of the page.
+
+    Elements with the id `series-<i>` become `class="curve" data-series="<i>"`.
+    """
+    import matplotlib
+
+    file = io.StringIO()
+    # With a fixed salt the ids, and so the page, are the same in every run.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jaxclf"}):
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'id="series-(\d+)"', r'class="curve" data-series="\1"', svg)
+    svg = re.sub(r' id="(?![a-z][0-9a-f]{10}")[^"]*"', "", svg)  # ids of several figures would clash
+    return Markup(re.sub("#[0-9a-f]{6}", lambda color: THEME.get(color[0], color[0]), svg))

@@ -1,4 +1,4 @@
-"""Gradients integrated along the images from a blurred one to the sharp one."""
+"""Integrated gradients along a path of images from a blurred one to the original."""
 
 from __future__ import annotations
 
@@ -10,66 +10,68 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import sum_over
-from jaxclf.saliency.methods.integrated_gradients import nodes_and_weights
-from jaxclf.saliency.query import Query, complete
-from jaxclf.saliency.space import space
+from jaxclf.saliency.methods.integrated_gradients import compute_quadrature
+from jaxclf.saliency.pixels import get_spatial_shape
+from jaxclf.saliency.query import Attribution, Query, make_complete_attribution
 from jaxclf.types import Array
 
-SHARP = 0.15  # pixels; a Gaussian so narrow gives a neighbour 2e-10 of the weight, less than float32 can tell from none
+SHARP = 0.15  # pixels; a Gaussian this narrow gives a neighbor 2e-10 of the weight, which float32 does not resolve
 
 
 @dataclass(frozen=True)
 class BlurIntegratedGradients(BaseMethod):
-    """The gradients along the way from a blurred image to the sharp one, times the change of each pixel on that way.
+    """Integrated gradients along a path of less and less blurred images.
 
-    The way is the exact derivative of the blur by its width. It needs no baseline: what it begins with is the image
-    blurred by `max_sigma`, with zeros around it; the values sum to the change of the score from there. Channels are not
-    mixed. Flat images have one axis.
+    The path starts at the image blurred by `max_sigma`, with zeros around it, so no baseline is needed, and dark pixels
+    can have values too. The change of a pixel along the path is the exact derivative of the blur with respect to its
+    width. Values sum to the change of the score from the blurred image. Channels are blurred separately; flat images
+    have one axis.
 
     S. Xu, S. Venugopalan, M. Sundararajan, "Attribution in scale and space" (2020), arXiv:2004.03383.
     """
 
     steps: int = 100
-    """Gradients an example."""
+    """Number of gradients per example."""
     max_sigma: float = 50.0
-    """Standard deviation, in pixels, of the widest blur."""
+    """Standard deviation of the widest blur in pixels."""
 
     def __post_init__(self):
-        nodes_and_weights("gauss_legendre", self.steps)
-        require(self.max_sigma > SHARP, f"max_sigma={self.max_sigma}: expected more than {SHARP}, which blurs nothing")
+        compute_quadrature("gauss_legendre", self.steps)
+        require(self.max_sigma > SHARP, f"max_sigma={self.max_sigma}: expected more than {SHARP}, which does not blur")
 
     def explain(self, query: Query) -> Attribution:
-        """As many gradients as steps, and the scores at both ends."""
-        query, score = query.settled()
+        """Explain a query with one gradient per step, and the scores at both ends of the path."""
+        query, score = query.resolve_targets()
 
         def image(sharpness):
-            # Equal steps change the width by equal factors: a picture has detail of all sizes.
-            return blurred(query.images, SHARP * jnp.exp((1 - sharpness) * log(self.max_sigma / SHARP)), self.max_sigma)
+            # Equal steps change the width by equal factors, because images have detail at all scales.
+            return blur(query.images, SHARP * jnp.exp((1 - sharpness) * log(self.max_sigma / SHARP)), self.max_sigma)
 
         def weighted(node, weight):
             images, way = jax.jvp(image, (node,), (jnp.ones_like(node),))
-            return weight * way[:, None] * query.gradients(images)
+            return weight * way[:, None] * query.compute_gradients(images)
 
-        points = jnp.asarray(nodes_and_weights("gauss_legendre", self.steps), query.images.dtype).T
-        values = sum_over(lambda point: weighted(*point), points, query.points_at_once)
-        return complete(query, values, score, query.scores(image(jnp.zeros_like(points[0, 0]))), self.steps + 2)
+        points = jnp.asarray(compute_quadrature("gauss_legendre", self.steps), query.images.dtype).T
+        values = sum_over(lambda point: weighted(*point), points, query.points_per_call)
+        return make_complete_attribution(
+            query, values, score, query.compute_scores(image(jnp.zeros_like(points[0, 0]))), self.steps + 2
+        )
 
 
-def blurred(images: Float[Array, "b ..."], sigma: Float[Array, ""], max_sigma: float) -> Float[Array, "b ..."]:
-    """Images blurred by a Gaussian of `sigma` pixels, at most `max_sigma`, with zeros around them."""
-    # All of the Gaussian, also what falls outside: to eight deviations, one beyond the last digit of float32.
+def blur(images: Float[Array, "b ..."], sigma: Float[Array, ""], max_sigma: float) -> Float[Array, "b ..."]:
+    """Blur images with a Gaussian of `sigma` pixels, at most `max_sigma`, with zeros around them."""
+    # The sum of the whole Gaussian, also outside the image: to eight standard deviations, beyond float32's precision.
     reach = ceil(8 * max_sigma)
-    total = _gaussian(jnp.arange(-reach, reach + 1), sigma).sum()
-    for axis, size in enumerate(space(images), start=1):
+    total = _compute_gaussian(jnp.arange(-reach, reach + 1), sigma).sum()
+    for axis, size in enumerate(get_spatial_shape(images), start=1):
         pixels = jnp.arange(size)
-        weights = (_gaussian(pixels[:, None] - pixels[None], sigma) / total).astype(images.dtype)
-        done = jnp.tensordot(images, weights, axes=(axis, 0), precision=jax.lax.Precision.HIGHEST)
-        images = jnp.moveaxis(done, -1, axis)
+        weights = (_compute_gaussian(pixels[:, None] - pixels[None], sigma) / total).astype(images.dtype)
+        blurred = jnp.tensordot(images, weights, axes=(axis, 0), precision=jax.lax.Precision.HIGHEST)
+        images = jnp.moveaxis(blurred, -1, axis)
     return images
 
 
-def _gaussian(distances: Array, sigma: Float[Array, ""]) -> Float[Array, ...]:
+def _compute_gaussian(distances: Array, sigma: Float[Array, ""]) -> Float[Array, ...]:
     return jnp.exp(-0.5 * (distances / sigma) ** 2)

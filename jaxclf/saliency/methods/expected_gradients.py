@@ -1,4 +1,4 @@
-"""Integrated gradients on average over many baselines."""
+"""Expected gradients: integrated gradients averaged over a distribution of baselines."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import map_over
-from jaxclf.saliency.query import Query, Scores, complete, scores_of
-from jaxclf.saliency.sampling import moments_over, sample_keys
+from jaxclf.saliency.query import Attribution, Query, Scores, make_complete_attribution, select_scores
+from jaxclf.saliency.sampling import compute_moments, fold_sample_keys
 from jaxclf.types import Array
 
 
 @dataclass(frozen=True)
 class ExpectedGradients(BaseMethod):
-    """The mean of (x - x0) times the gradient between x0 and x, over references x0 and places on the way, both drawn.
+    """Integrated gradients averaged over a baseline distribution, by sampling baselines and places on the paths.
 
-    The values sum to the score minus its mean over the references, the `baseline` [k, ...]. Places and references are
-    spread evenly, so `stderr`, that of independent draws, is more than the error.
+    The distribution is `baseline` [k, ...], such as training images; the values sum to the score minus its mean over
+    them. Use it if no single input is free of information. Places and baselines are stratified, so `stderr`, which is
+    that of independent samples, is larger than the error.
     G. Erion et al., "Improving performance of deep learning models with axiomatic attribution priors" (2019),
     arXiv:1906.10670; also known as GradientSHAP.
     """
 
     samples: int = 50
-    """Gradients an example."""
+    """Number of gradients per example."""
 
     sampled = True
     references = True
@@ -37,36 +37,38 @@ class ExpectedGradients(BaseMethod):
         require(self.samples >= 1, f"samples={self.samples}: expected at least 1")
 
     def explain(self, query: Query) -> Attribution:
-        """As many gradients as samples, the score, and the scores at all references."""
-        query, score = query.settled()
+        """Explain a query with one gradient per sample, and the scores at the images and at all baselines."""
+        query, score = query.resolve_targets()
         drawn = self._draw_references(query)
 
         def sample(j):
             references = query.baseline[drawn[:, j]]
-            spread = jax.vmap(jax.random.uniform)(sample_keys(query.keys, j))
-            place = ((j + spread) / self.samples).reshape(-1, *[1] * (references.ndim - 1))
+            offset = jax.vmap(jax.random.uniform)(fold_sample_keys(query.keys, j))
+            place = ((j + offset) / self.samples).reshape(-1, *[1] * (references.ndim - 1))
             way = query.images - references
-            return way[:, None] * query.gradients(references + place.astype(way.dtype) * way)
+            return way[:, None] * query.compute_gradients(references + place.astype(way.dtype) * way)
 
-        moments = moments_over(sample, self.samples, query.points_at_once)
+        moments = compute_moments(sample, self.samples, query.points_per_call)
         evaluations = self.samples + 1 + query.baseline.shape[0]
-        return complete(query, moments.mean, score, _mean_score(query), evaluations, moments.stderr)
+        return make_complete_attribution(
+            query, moments.mean, score, _compute_mean_score(query), evaluations, moments.stderr
+        )
 
     def _draw_references(self, query: Query) -> Int[Array, "b samples"]:
-        """Every reference as often as any other, give or take one, in an order of each example's own."""
+        """Draw the baseline of each sample: all of them equally often, up to one, in a random order per example."""
         k = query.baseline.shape[0]
         rounds = jnp.arange(-(-self.samples // k) * k) % k
-        # A key of its own, behind those of the samples: the shuffle splits it, and splitting is folding in 0, 1, ...
-        keys = sample_keys(query.keys, jnp.int32(self.samples))
+        # Not the key of the example: the shuffle splits its key, which is folding in 0, 1, ... as samples do.
+        keys = fold_sample_keys(query.keys, jnp.int32(self.samples))
         return jax.vmap(lambda key: jax.random.permutation(key, rounds))(keys)[:, : self.samples]
 
 
-def _mean_score(query: Query) -> Scores:
-    """The mean over references [k, ...] of each example's scores there."""
+def _compute_mean_score(query: Query) -> Scores:
+    """Return the mean of each example's score over the baseline distribution [k, ...]."""
 
-    def of_reference(reference: Float[Array, ...]) -> Scores:
-        logits = query.logits(reference[None])
+    def score_reference(reference: Float[Array, ...]) -> Scores:
+        logits = query.compute_logits(reference[None])
         rows = (query.images.shape[0], logits.shape[1])
-        return scores_of(query.score, jnp.broadcast_to(logits, rows), query.targets)
+        return select_scores(query.score, jnp.broadcast_to(logits, rows), query.targets)
 
-    return map_over(of_reference, query.baseline, query.max_rows).mean(axis=0)
+    return map_over(score_reference, query.baseline, query.max_rows).mean(axis=0)

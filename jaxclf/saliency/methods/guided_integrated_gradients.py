@@ -1,4 +1,4 @@
-"""Gradients integrated along a way that the model leads."""
+"""Integrated gradients along a path that avoids large gradients."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import map_over
-from jaxclf.saliency.query import Query, complete
+from jaxclf.saliency.query import Attribution, Query, make_complete_attribution
 from jaxclf.types import Array
 
 
 @dataclass(frozen=True)
 class GuidedIntegratedGradients(BaseMethod):
-    """Integrated gradients along a way that first changes the pixels of small gradient, and so avoids steep places.
+    """Integrated gradients along a path that changes the pixels with the smallest gradients first.
 
-    No pixel leaves the straight line by more than `max_dist`: 0 is the straight line, 1 any way without turning back.
-    Each example has its own way, and so has each class of `all_classes`, which share no passes. Where two gradients are
-    equal to rounding, rounding decides which pixel goes first.
+    It avoids regions of large gradients, which add noise to integrated gradients. The values sum to the change of the
+    score from the baseline, up to `delta`. No pixel deviates from the straight line by more than `max_dist`: 0 is the
+    straight line, 1 allows any monotonic path. Each example has its own path, and so has each class of `all_classes`,
+    so classes share no passes. Where gradients are equal up to rounding, rounding decides which pixel changes first.
 
-    A. Kapishnikov et al., "Guided integrated gradients" (2021), arXiv:2106.09788.
+    A. Kapishnikov et al., "Guided integrated gradients: an adaptive path method for removing noise" (2021),
+    arXiv:2106.09788.
     """
 
     steps: int = 200
-    """Gradients an example."""
+    """Number of gradients per example."""
     fraction: float = 0.25
-    """Share of all pixels, those of smallest gradient, that are changed together."""
+    """Fraction of the pixels, those with the smallest gradients, that change together."""
     max_dist: float = 0.02
-    """How far a pixel may be before or behind the straight line, as a share of its way."""
+    """Largest deviation of a pixel from the straight line, as a fraction of its total change."""
 
     def __post_init__(self):
         require(self.steps >= 1, f"steps={self.steps}: expected at least 1")
@@ -41,22 +42,24 @@ class GuidedIntegratedGradients(BaseMethod):
         require(0 <= self.max_dist <= 1, f"max_dist={self.max_dist}: expected 0 to 1")
 
     def explain(self, query: Query) -> Attribution:
-        """As many gradients as steps, one after the other, and the scores at both ends."""
-        query, score = query.settled()
-        b, heads = score.shape
-        targets = jnp.arange(heads)[:, None] if query.targets is None else query.targets[None]
+        """Explain a query with one gradient per step, computed in sequence, and the scores at both ends of the path."""
+        query, score = query.resolve_targets()
+        b, classes = score.shape
+        targets = jnp.arange(classes)[:, None] if query.targets is None else query.targets[None]
         single = query.replace(every_class=False)
-        targets = jnp.broadcast_to(targets, (heads, b))
-        values = map_over(lambda one: self._integral(single.replace(targets=one)), targets, query.points_at_once)
-        evaluations = heads * self.steps + 2
-        return complete(query, jnp.moveaxis(values, 0, 1), score, query.scores(query.baseline), evaluations)
+        targets = jnp.broadcast_to(targets, (classes, b))
+        values = map_over(lambda one: self._integrate(single.replace(targets=one)), targets, query.points_per_call)
+        evaluations = classes * self.steps + 2
+        return make_complete_attribution(
+            query, jnp.moveaxis(values, 0, 1), score, query.compute_scores(query.baseline), evaluations
+        )
 
-    def _integral(self, query: Query) -> Float[Array, "b ..."]:
+    def _integrate(self, query: Query) -> Float[Array, "b ..."]:
         way = query.images - query.baseline
 
         def step(carry, target):
             done, values = carry
-            gradients = query.gradients(query.baseline + done * way)[:, 0]
+            gradients = query.compute_gradients(query.baseline + done * way)[:, 0]
             now = jax.vmap(self._move, (0, 0, 0, None))(done, gradients, way, target)
             return (now, values + (now - done) * way * gradients), None
 
@@ -66,7 +69,10 @@ class GuidedIntegratedGradients(BaseMethod):
     def _move(
         self, done: Float[Array, ...], gradient: Float[Array, ...], way: Float[Array, ...], target: Float[Array, ""]
     ) -> Float[Array, ...]:
-        """How much of its way each pixel of an example has done when all of them together have done `target`."""
+        """Advance an example until its pixels together have made the fraction `target` of their change.
+
+        Returns the fraction that each pixel has made.
+        """
         way = jnp.abs(way)
         shares = way / jnp.where(way.sum() > 0, way.sum(), 1)
         low, high = jnp.maximum(target - self.max_dist, 0), jnp.minimum(target + self.max_dist, 1)
@@ -74,27 +80,27 @@ class GuidedIntegratedGradients(BaseMethod):
         free = (done < high) & (shares > 0)
         size = jnp.where(free, jnp.abs(gradient), jnp.inf)
         room, gap = jnp.where(free, shares * (high - done), 0), target - (shares * done).sum()
-        # Which pixels move is no matter of derivatives, and a loop of unknown length has none in reverse.
-        before, limit = self._limits(*jax.lax.stop_gradient((size, room, gap)))
+        # The choice of pixels is piecewise constant, and a while loop has no reverse-mode derivative.
+        before, limit = self._find_limits(*jax.lax.stop_gradient((size, room, gap)))
         first, last = free & (size <= before), free & (before < size) & (size <= limit)
         gap, room = gap - jnp.where(first, room, 0).sum(), jnp.where(last, room, 0).sum()
         part = jnp.maximum(gap, 0) / jnp.where(room > 0, room, 1)
         return jnp.where(first | (last & (part >= 1)), high, jnp.where(last, done + part * (high - done), done))
 
-    def _limits(
+    def _find_limits(
         self, size: Float[Array, ...], room: Float[Array, ...], gap: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """The gradients up to which pixels go to their ends, and up to which the next ones close the gap."""
+        """Return two gradient sizes: pixels up to the first advance to `high`, those up to the second in part."""
         ordered = jnp.sort(size, axis=None)
         few = floor(self.fraction * (size.size - 1))
 
-        def more(limits):
-            # Finite: at infinity all are chosen, and a limit that is no number chooses none, for ever.
+        def is_short(limits):
+            # At infinity all pixels are chosen, and a NaN would choose none, so the loop would not end.
             return jnp.isfinite(limits[1]) & (jnp.where(size <= limits[1], room, 0).sum() < gap)
 
-        def move(limits):
-            # As many more, and all that equal the last of them.
+        def extend(limits):
+            # The next pixels, and all those with a gradient equal to the last of them.
             gone = (size <= limits[1]).sum()
             return limits[1], jnp.where(gone < size.size, ordered[jnp.minimum(gone + few, size.size - 1)], jnp.inf)
 
-        return jax.lax.while_loop(more, move, (jnp.full_like(gap, -1), ordered[few]))
+        return jax.lax.while_loop(is_short, extend, (jnp.full_like(gap, -1), ordered[few]))

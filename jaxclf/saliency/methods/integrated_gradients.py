@@ -1,4 +1,4 @@
-"""Gradients integrated along the straight line from a baseline to the image."""
+"""Integrated gradients along the straight line from a baseline to the image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import sum_over
 from jaxclf.saliency.methods.adaptive_integration import FIRST, integrate
-from jaxclf.saliency.query import Query, complete
+from jaxclf.saliency.query import Attribution, Query, make_complete_attribution
 
 FixedRule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right"]
 Rule = FixedRule | Literal["adaptive"]
@@ -21,47 +20,49 @@ Rule = FixedRule | Literal["adaptive"]
 
 @dataclass(frozen=True)
 class IntegratedGradients(BaseMethod):
-    """(x - x0) times the mean gradient on the way from the baseline x0 to x; the values sum to the change of the score.
+    """The difference from the baseline times the mean gradient on the straight line from the baseline to the image.
 
+    The values sum to the change of the score from the baseline, up to `delta`, which decreases with the steps: a good
+    default if there is a meaningful baseline.
     M. Sundararajan, A. Taly, Q. Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365.
     """
 
     steps: int = 50
-    """Gradients an example."""
+    """Number of gradients per example."""
     rule: Rule = "gauss_legendre"
-    """Where they are taken. "adaptive" takes as many as each example needs; it is not differentiable in reverse."""
+    """Quadrature rule. "adaptive" takes as many steps as each example needs, and has no reverse-mode derivative."""
     tolerance: float = 1e-3
-    """Adaptive: largest estimated error of the values, summed without signs, and of their sum, a share of the change of
-    the score where that is more than 1."""
+    """Adaptive: allowed estimated error of the values (the sum of absolute values) and of their sum, relative to the
+    change of the score if that is more than 1."""
     max_steps: int = 4096
-    """Adaptive: most gradients an example."""
+    """Adaptive: largest number of gradients per example."""
 
     def __post_init__(self):
         if self.rule != "adaptive":
-            nodes_and_weights(self.rule, self.steps)
+            compute_quadrature(self.rule, self.steps)
         require(self.tolerance > 0, f"tolerance={self.tolerance}: expected more than 0")
         require(self.max_steps >= 2 * FIRST, f"max_steps={self.max_steps}: expected at least {2 * FIRST}")
 
     def explain(self, query: Query) -> Attribution:
-        """As many gradients as steps, and the scores at both ends."""
-        query, score = query.settled()
-        start = query.scores(query.baseline)
+        """Explain a query with one gradient per step, and the scores at both ends of the path."""
+        query, score = query.resolve_targets()
+        start = query.compute_scores(query.baseline)
         if self.rule == "adaptive":
             values, taken = integrate(query, score - start, self.tolerance, self.max_steps)
-            return complete(query, values, score, start, taken + 2)
+            return make_complete_attribution(query, values, score, start, taken + 2)
         way = query.images - query.baseline
-        points = jnp.asarray(nodes_and_weights(self.rule, self.steps), way.dtype).T
+        points = jnp.asarray(compute_quadrature(self.rule, self.steps), way.dtype).T
 
         def weighted(point):
             node, weight = point
-            return weight * query.gradients(query.baseline + node * way)
+            return weight * query.compute_gradients(query.baseline + node * way)
 
-        mean = sum_over(weighted, points, query.points_at_once)
-        return complete(query, way[:, None] * mean, score, start, self.steps + 2)
+        mean = sum_over(weighted, points, query.points_per_call)
+        return make_complete_attribution(query, way[:, None] * mean, score, start, self.steps + 2)
 
 
-def nodes_and_weights(rule: FixedRule, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes [steps] in [0, 1] and weights that sum to 1. Raises UserError for too few steps."""
+def compute_quadrature(rule: FixedRule, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes [steps] in [0, 1] and their weights, which sum to 1; raise UserError for too few steps."""
     least = 2 if rule == "trapezoid" else 1
     require(steps >= least, f"steps={steps}: expected at least {least}")
     if rule == "gauss_legendre":

@@ -1,4 +1,4 @@
-"""What the score loses when a part of the image is covered."""
+"""Occlusion: the decrease of the score when a window of the image is replaced by the baseline."""
 
 from __future__ import annotations
 
@@ -12,69 +12,71 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import map_over
-from jaxclf.saliency.query import Query, attribution
-from jaxclf.saliency.space import along, on_channels, space
+from jaxclf.saliency.pixels import broadcast_to_channels, expand_along_axis, get_spatial_shape
+from jaxclf.saliency.query import Attribution, Query, make_attribution
 from jaxclf.types import Array
 
 
 @dataclass(frozen=True)
 class Occlusion(BaseMethod):
-    """What the score loses when a window is covered by the baseline, given to each of the window's pixels.
+    """The decrease of the score when a window is replaced by the baseline, assigned to each pixel of the window.
 
-    Windows start every stride pixels; the last one is cut at the edge, so that every pixel is covered. All channels are
-    covered together and have the same value. Flat images have one axis, and others those between batch and channels.
+    Windows start every `stride` pixels; the last one is cut at the border, so every pixel is in a window. All channels
+    are replaced together and have the same value. Spatial axes are those between batch and channels; flat images have
+    one. It needs no gradients, and shows effects of pixels that are removed together.
 
     M. D. Zeiler, R. Fergus, "Visualizing and understanding convolutional networks" (2013), arXiv:1311.2901.
     """
 
     window: int | tuple[int, ...] = 4
-    """Sides of a window in pixels: one for all axes, or one for each."""
+    """Size of a window in pixels: one number for all spatial axes, or one per axis."""
     stride: int | tuple[int, ...] = 2
-    """Pixels from one window to the next, at most a window's side."""
+    """Distance between windows in pixels, at most their size: one number, or one per axis."""
     aggregate: Literal["sum", "mean"] = "sum"
-    """What a pixel has of the windows that cover it."""
+    """How the decreases of all windows that contain a pixel are combined."""
 
     def __post_init__(self):
         axes = [len(sides) for sides in (self.window, self.stride) if isinstance(sides, tuple)]
-        for window, stride in self._windows(max(axes, default=1)):
+        for window, stride in self._expand_sides(max(axes, default=1)):
             require(window >= 1, f"window={self.window}: expected at least 1")
             require(
                 1 <= stride <= window,
-                f"stride={self.stride}: expected 1 to window={self.window}, as pixels between windows have no value",
+                f"stride={self.stride}: expected 1 to window={self.window}, so that every pixel is in a window",
             )
 
     def explain(self, query: Query) -> Attribution:
-        """One score a window, and that of the image."""
-        query, score = query.settled()
-        images, sizes = query.images, space(query.images)
-        lines = [covered(size, *one) for size, one in zip(sizes, self._windows(len(sizes)), strict=True)]
+        """Explain a query with one forward pass per window, and one for the images."""
+        query, score = query.resolve_targets()
+        images, sizes = query.images, get_spatial_shape(query.images)
+        lines = [_mask_windows(size, *one) for size, one in zip(sizes, self._expand_sides(len(sizes)), strict=True)]
 
         def drop(numbers):
             inside = jnp.ones([1] * images.ndim, bool)
             for axis, line in enumerate(lines):
-                inside &= along(jnp.asarray(line)[numbers[axis]], axis, images)
-            return score - query.scores(jnp.where(inside, query.baseline, images))
+                inside &= expand_along_axis(jnp.asarray(line)[numbers[axis]], axis, images)
+            return score - query.compute_scores(jnp.where(inside, query.baseline, images))
 
         counts = [len(line) for line in lines]
         numbers = jnp.asarray(np.indices(counts).reshape(len(counts), -1).T)
-        drops = map_over(drop, numbers, query.points_at_once)
-        values = self._spread(drops.reshape(*counts, *score.shape), lines)
-        return attribution(query, on_channels(values, images), score, len(numbers) + 1)
+        drops = map_over(drop, numbers, query.points_per_call)
+        values = self._sum_over_windows(drops.reshape(*counts, *score.shape), lines)
+        return make_attribution(query, broadcast_to_channels(values, images), score, len(numbers) + 1)
 
-    def _windows(self, axes: int) -> list[tuple[int, int]]:
-        """Window and stride of each axis."""
+    def _expand_sides(self, axes: int) -> list[tuple[int, int]]:
+        """Return window and stride of each of the spatial axes."""
         sides = [side if isinstance(side, tuple) else (side,) * axes for side in (self.window, self.stride)]
         require(
             all(len(side) == axes for side in sides),
-            f"window={self.window}, stride={self.stride}: expected {axes} of each, one an axis, or one for all",
+            f"window={self.window}, stride={self.stride}: expected {axes} of each, one per axis, or one for all",
         )
         return list(zip(*sides, strict=True))
 
-    def _spread(self, drops: Float[Array, "*windows b heads"], lines: list[np.ndarray]) -> Float[Array, "b heads ..."]:
-        # A window is the product of its sides, and so is the number of windows over a pixel: axis by axis.
+    def _sum_over_windows(
+        self, drops: Float[Array, "*windows b targets"], lines: list[np.ndarray]
+    ) -> Float[Array, "b targets ..."]:
+        # Windows are products of intervals, and so is the number of windows that contain a pixel: one axis at a time.
         for line in lines:
             share = line / line.sum(axis=0) if self.aggregate == "mean" else line
             drops = jnp.tensordot(
@@ -83,8 +85,8 @@ class Occlusion(BaseMethod):
         return drops
 
 
-def covered(size: int, window: int, stride: int) -> Bool[np.ndarray, "windows size"]:
-    """Which pixels of an axis each window covers."""
+def _mask_windows(size: int, window: int, stride: int) -> Bool[np.ndarray, "windows size"]:
+    """Return a mask of the pixels of an axis that each window contains."""
     starts = np.arange(1 + ceil(max(size - window, 0) / stride))[:, None] * stride
     pixels = np.arange(size)[None]
     return (starts <= pixels) & (pixels < starts + window)

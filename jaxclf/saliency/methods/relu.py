@@ -1,4 +1,4 @@
-"""ReLUs, found in a traced program and replaced."""
+"""Replacement of the ReLUs of a traced model, for methods that change their gradients."""
 
 from __future__ import annotations
 
@@ -10,31 +10,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxclf.errors import UserError, require
+from jaxclf.saliency.methods.primitives import get_output
 from jaxclf.types import Array
-from jaxclf.xla.interpreter import Carried, Interpreter, array, bodies, body_of, bound, closed, is_carried, mentions
+from jaxclf.xla.interpreter import (
+    Interpreter,
+    Traced,
+    Value,
+    bind,
+    close_jaxpr,
+    find_subjaxprs,
+    get_array,
+    get_body,
+    has_primitive,
+    is_traced,
+)
 
 Relu = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+"""A ReLU, possibly with another gradient."""
 RESHAPING = ("broadcast_in_dim", "convert_element_type", "copy", "reshape", "slice", "squeeze", "transpose")
 
 
-def with_relus(function: Callable, relu: Relu) -> Callable:
-    """The function with `relu` in the place of all its ReLUs.
+def replace_relus(function: Callable, relu: Relu) -> Callable:
+    """Return a function with `relu` in place of all its ReLUs.
 
-    Those are `jax.nn.relu` and a maximum with a constant 0, also inside jit, checkpoint, vmap, scan and cond;
-    `jax.nn.relu6` is one with a cap. The 0 that keeps a variance, mean(x^2) - mean(x)^2, from rounding below 0 is
-    none. Raises UserError where there is no ReLU, and where one stands in a body that cannot be rewritten.
+    ReLUs are `jax.nn.relu` and maxima with a constant 0, also inside jit, checkpoint, vmap, scan and cond;
+    `jax.nn.relu6` is a ReLU with a bound. The result raises UserError if the function has no ReLU, and if there is one
+    in a body that cannot be rewritten.
     """
 
     def run(*arguments):
-        relus = Relus(relu)
+        relus = ReluReplacer(relu)
         outputs = relus.run(function, *arguments)
         require(
             relus.found > 0,
-            "this model has no ReLU, neither jax.nn.relu nor a maximum with 0, so there is nothing to guide; "
-            "take Gradient instead",
+            "this model has no ReLU, neither jax.nn.relu nor a maximum with 0, so there is no gradient to modify; "
+            "use Gradient instead",
         )
         return outputs
 
@@ -42,84 +57,86 @@ def with_relus(function: Callable, relu: Relu) -> Callable:
 
 
 @dataclass(frozen=True)
-class Known(Carried):
-    """An array of which is known what it is: "zero", "square" or "variance"."""
+class Known(Traced):
+    """An array of a known kind: "zero", "square" or "variance"."""
 
-    what: str
+    kind: str
 
 
-class Relus(Interpreter):
+class ReluReplacer(Interpreter):
     """Replaces ReLUs, and counts them in `found`."""
 
     def __init__(self, relu: Relu):
+        """Put `relu` in place of ReLUs."""
         self.relu = relu
         self.found = 0
 
-    def concerns(self, eqn: Any, arguments: list[Any]) -> bool:
-        """Whatever may hold a ReLU, or tell what an array is."""
-        return mentions(eqn, "max") or not any(bodies(eqn))
+    def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
+        """Return True if an equation may contain a ReLU, or tell the kind of an array."""
+        return has_primitive(eqn, "max") or not any(find_subjaxprs(eqn))
 
-    def settled(self, value: Carried) -> Any:
-        """The array."""
-        return array(value)
+    def lower(self, value: Traced) -> ArrayLike:
+        """Return the array."""
+        return get_array(value)
 
-    def operation(self, eqn: Any, arguments: list[Any]) -> Any:
-        """A ReLU by the other one, what else by itself."""
-        if is_own_relu(eqn):
-            return self.evaluate(body_of(eqn), arguments)
-        inputs = relu_inputs(eqn, arguments)
+    def process_primitive(self, eqn: JaxprEqn, arguments: list[Value]) -> Any:
+        """Replace a ReLU, and evaluate other equations as they are."""
+        if is_custom_relu(eqn):
+            return self.evaluate(get_body(eqn), arguments)
+        inputs = _find_relu_input(eqn, arguments)
         if inputs is not None:
             self.found += 1
-            return self.relu(jnp.broadcast_to(inputs, eqn.outvars[0].aval.shape))
-        if any(self._is_in(body) for body in bodies(eqn)):
+            return self.relu(jnp.broadcast_to(inputs, get_output(eqn).shape))
+        if any(self._has_relu(body) for body in find_subjaxprs(eqn)):
             raise UserError(
-                f"a ReLU stands inside {eqn.primitive.name!r}, whose body cannot be rewritten; "
-                "write it outside, or under jit, checkpoint, vmap, scan or cond"
+                f"a ReLU is inside {eqn.primitive.name!r}, whose body cannot be rewritten; "
+                "move it outside, or under jit, checkpoint, vmap, scan or cond"
             )
-        outputs = bound(eqn, arguments)
-        what = known(eqn, arguments)
-        return Known(outputs, what) if what else outputs
+        outputs = bind(eqn, arguments)
+        kind = _infer_kind(eqn, arguments)
+        return Known(outputs, kind) if kind else outputs
 
-    def _is_in(self, jaxpr: Any) -> bool:
-        trial, jaxpr = Relus(self.relu), closed(jaxpr)
-        jax.eval_shape(lambda *arguments: trial.body(jaxpr, list(arguments)), *jaxpr.in_avals)
+    def _has_relu(self, jaxpr: Jaxpr | ClosedJaxpr) -> bool:
+        trial, closed = ReluReplacer(self.relu), close_jaxpr(jaxpr)
+        jax.eval_shape(lambda *arguments: trial.evaluate_body(closed, list(arguments)), *closed.in_avals)
         return trial.found > 0
 
 
-def is_own_relu(eqn: Any, names: tuple[str, ...] = ("relu", "relu6")) -> bool:
-    """Whether an operation is `jax.nn.relu` or `jax.nn.relu6`, which have derivatives of their own."""
+def is_custom_relu(eqn: JaxprEqn, names: tuple[str, ...] = ("relu", "relu6")) -> bool:
+    """Return True if an equation is `jax.nn.relu` or `jax.nn.relu6`, which have custom derivatives."""
     if eqn.primitive.name != "custom_jvp_call":
         return False
-    inner = body_of(eqn).eqns
+    inner = get_body(eqn).eqns
     return len(inner) == 1 and inner[0].params.get("name") in names
 
 
-def relu_inputs(eqn: Any, arguments: list[Any]) -> Any:
-    """What a maximum with 0 is taken of; None for other operations."""
-    if eqn.primitive.name != "max" or not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
+def _find_relu_input(eqn: JaxprEqn, arguments: list[Value]) -> ArrayLike | None:
+    """Return the input of a maximum with 0, or None for other equations."""
+    if eqn.primitive.name != "max" or not jnp.issubdtype(get_output(eqn).dtype, jnp.floating):
         return None
     for inputs, other in (arguments, arguments[::-1]):
-        if is_zero(other) and not is_zero(inputs) and not _is(inputs, "variance"):
-            return array(inputs)
+        # BatchNorm and LayerNorm compute a variance as max(0, mean(x^2) - mean(x)^2), against rounding: it is no ReLU.
+        if _is_zero(other) and not _is_zero(inputs) and not _has_kind(inputs, "variance"):
+            return get_array(inputs)
     return None
 
 
-def is_zero(value: Any) -> bool:
-    """Whether an array is known to be zero while tracing."""
-    if is_carried(value):
-        return _is(value, "zero")
+def _is_zero(value: Value) -> bool:
+    """Return True if an array is known to be zero while tracing."""
+    if is_traced(value):
+        return _has_kind(value, "zero")
     return not isinstance(value, Tracer) and not np.any(np.asarray(value))
 
 
-def known(eqn: Any, arguments: list[Any]) -> str | None:
-    """What an operation makes, if that is worth knowing."""
+def _infer_kind(eqn: JaxprEqn, arguments: list[Value]) -> str | None:
+    """Return the kind of the output of an equation, if it is one that `_find_relu_input` distinguishes."""
     name = eqn.primitive.name
-    if name in RESHAPING and is_zero(arguments[0]):
+    if name in RESHAPING and _is_zero(arguments[0]):
         return "zero"
     if name == "square" or (name == "integer_pow" and eqn.params["y"] == 2):
         return "square"
-    return "variance" if name == "sub" and _is(arguments[1], "square") else None
+    return "variance" if name == "sub" and _has_kind(arguments[1], "square") else None
 
 
-def _is(value: Any, what: str) -> bool:
-    return isinstance(value, Known) and value.what == what
+def _has_kind(value: Value, kind: str) -> bool:
+    return isinstance(value, Known) and value.kind == kind

@@ -1,4 +1,4 @@
-"""The mean score of images seen through random masks."""
+"""RISE: the mean score of randomly masked images."""
 
 from __future__ import annotations
 
@@ -10,70 +10,77 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, Key
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import BaseMethod
-from jaxclf.saliency.query import Query, attribution
-from jaxclf.saliency.sampling import moments_over, sample_keys
-from jaxclf.saliency.space import on_channels, space
+from jaxclf.saliency.pixels import broadcast_to_channels, get_spatial_shape
+from jaxclf.saliency.query import Attribution, Query, make_attribution
+from jaxclf.saliency.sampling import compute_moments, fold_sample_keys
 from jaxclf.types import Array
 
 
 @dataclass(frozen=True)
 class Rise(BaseMethod):
-    """The mean score of the image behind random masks, weighted for each pixel by how much of it was seen.
+    """RISE: the mean score of randomly masked images, weighted for each pixel by the mask's value there.
 
-    A mask is a coarse random grid, enlarged smoothly and moved by less than a cell, each mask of each example by
-    itself; what it hides is the baseline. Channels share it. Masks are `probability` on average, by which values are
-    divided. The standard error is that of the mean over masks.
+    A mask is a coarse random grid of zeros and ones, upsampled bilinearly and shifted by less than a cell, drawn for
+    each example and sample; it is shared by the channels. Where it is 0 the baseline is shown. Values are divided by
+    `probability`, the mean of the masks, and are mean scores: they are not 0 where pixels have no effect.
 
-    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
+    It needs no gradients, and many forward passes.
+
+    V. Petsiuk, A. Das, K. Saenko, "RISE: randomized input sampling for explanation of black-box models" (2018),
+    arXiv:1806.07421.
     """
 
     samples: int = 4000
-    """Masks an example."""
+    """Number of masks per example."""
     grid: int = 7
-    """Cells along each axis of space; flat images have one axis."""
+    """Number of grid cells along each spatial axis; flat images have one axis."""
     probability: float = 0.5
-    """Share of the cells that are seen."""
+    """Probability that a cell is visible."""
 
     sampled = True
 
     def __post_init__(self):
         require(self.samples >= 2, f"samples={self.samples}: expected at least 2")
-        require(self.grid >= 2, f"grid={self.grid}: expected at least 2; one cell shows all or nothing")
-        require(0 < self.probability <= 1, f"probability={self.probability}: expected more than 0, at most 1")
+        require(self.grid >= 2, f"grid={self.grid}: expected at least 2, as one cell shows all of the image or nothing")
+        require(0 < self.probability <= 1, f"probability={self.probability}: expected more than 0 and at most 1")
 
     def explain(self, query: Query) -> Attribution:
-        """One score a mask, and that of the image."""
-        query, score = query.settled()
+        """Explain a query with one forward pass per mask, and one for the images."""
+        query, score = query.resolve_targets()
         images, way = query.images, query.images - query.baseline
-        draw = jax.vmap(lambda key: random_mask(key, space(images), self.grid, self.probability))
+        draw = jax.vmap(lambda key: sample_mask(key, get_spatial_shape(images), self.grid, self.probability))
 
         def sample(j):
-            masks = draw(sample_keys(query.keys, j))
-            scores = query.scores(query.baseline + on_channels(masks, images) * way)
+            masks = draw(fold_sample_keys(query.keys, j))
+            scores = query.compute_scores(query.baseline + broadcast_to_channels(masks, images) * way)
             return jnp.einsum("bk,b...->bk...", scores, masks) / self.probability
 
-        moments = moments_over(sample, self.samples, query.points_at_once)
-        return attribution(
-            query, on_channels(moments.mean, images), score, self.samples + 1, on_channels(moments.stderr, images)
+        moments = compute_moments(sample, self.samples, query.points_per_call)
+        return make_attribution(
+            query,
+            broadcast_to_channels(moments.mean, images),
+            score,
+            self.samples + 1,
+            broadcast_to_channels(moments.stderr, images),
         )
 
 
-def random_mask(key: Key[Array, ""], sizes: tuple[int, ...], grid: int, probability: float) -> Float[Array, ...]:
-    """How much of each pixel is seen, from 0 to 1: `probability` on average, everywhere."""
-    of_cells, of_shift = jax.random.split(key)
+def sample_mask(key: Key[Array, ""], sizes: tuple[int, ...], grid: int, probability: float) -> Float[Array, ...]:
+    """Draw a mask in [0, 1] of shape `sizes`, whose expectation is `probability` at every pixel."""
+    cells_key, shift_key = jax.random.split(key)
     cells = [ceil(size / grid) for size in sizes]
-    shifts = jax.random.randint(of_shift, (len(sizes),), 0, jnp.asarray(cells))
-    mask = jax.random.bernoulli(of_cells, probability, (grid,) * len(sizes)).astype(jnp.float32)
+    shifts = jax.random.randint(shift_key, (len(sizes),), 0, jnp.asarray(cells))
+    mask = jax.random.bernoulli(cells_key, probability, (grid,) * len(sizes)).astype(jnp.float32)
     for size, cell, shift in zip(sizes, cells, shifts, strict=True):
-        # The first axis of cells becomes the last one of pixels; after all of them they are in order again.
+        # Each product moves an axis to the end, so after the last one the axes are in order again.
         mask = jnp.tensordot(mask, _enlarge(size, grid, cell, shift), axes=(0, 1), precision=jax.lax.Precision.HIGHEST)
     return mask
 
 
 def _enlarge(size: int, grid: int, cell: int, shift: Int[Array, ""]) -> Float[Array, "size grid"]:
-    """Bilinear weights of the cells for each pixel, where `grid` cells span one more than the image, and are moved."""
+    """Return the bilinear weight of each cell for each pixel of a line, of cells that are shifted by some pixels."""
+    # The grid spans one cell more than the image, so that it covers the image after any shift.
     scale = grid / ((grid + 1) * cell)
-    centres = jnp.clip((shift + jnp.arange(size) + 0.5) * scale - 0.5, 0, grid - 1)
-    return jnp.maximum(0, 1 - jnp.abs(centres[:, None] - jnp.arange(grid)[None]))
+    centers = jnp.clip((shift + jnp.arange(size) + 0.5) * scale - 0.5, 0, grid - 1)
+    return jnp.maximum(0, 1 - jnp.abs(centers[:, None] - jnp.arange(grid)[None]))

@@ -1,4 +1,4 @@
-"""Class-activation maps without gradients: the model sees the image through each channel of a layer."""
+"""Score-CAM: class activation maps without gradients, weighted by the scores of masked images."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.batching import map_over
-from jaxclf.saliency.methods.grad_cam import ActivationMap, upsampled
-from jaxclf.saliency.query import Query, attribution
-from jaxclf.saliency.taps import spatial_layer, with_layer
+from jaxclf.saliency.methods.grad_cam import ActivationMap, upsample_maps
+from jaxclf.saliency.query import Attribution, Query, make_attribution
+from jaxclf.saliency.taps import find_spatial_layer, tap_layers
 from jaxclf.types import Array
 
 
 @dataclass(frozen=True)
 class ScoreCam(ActivationMap):
-    """Each channel is weighted by the score of the image seen through it, a softmax over channels.
+    """Score-CAM: each channel is weighted by the softmax, over channels, of the score of the image masked by it.
 
-    A channel, upsampled to the image and brought to [0, 1], is a mask: where it is 0 the image is the baseline. A
-    channel that is the same everywhere shows the baseline alone. Images are [b, h, w, c], or there is a UserError.
+    A mask is a channel that is upsampled to the image and scaled to [0, 1]; where it is 0 the baseline is shown. A
+    constant channel shows only the baseline. Use it where gradients are noisy or not available. Raises UserError for
+    images that are not [b, h, w, c].
     H. Wang et al., "Score-CAM" (2020), arXiv:1910.01279.
     """
 
     def explain(self, query: Query) -> Attribution:
-        """One pass forward an image, and one a channel.
+        """Explain a query with one forward pass per channel, and one for the images."""
+        layer = find_spatial_layer(query, self.layer)
+        logits, outputs = tap_layers(query)(query.images, layer.make_zeros())
+        activation = outputs[layer.path].astype(jnp.float32)
+        query, score = query.resolve_targets(logits)
 
-        The paper's score at the baseline, which it takes off all of them, would not change the softmax.
-        """
-        layer = spatial_layer(query, self.layer)
-        logits, activation = with_layer(query, layer)(query.images, layer.unchanged())
-        activation = activation.astype(jnp.float32)
-        query, score = query.settled_by(logits)
+        def compute_masked_score(channel):
+            mask = _normalize_mask(channel, query.images)
+            return query.compute_scores(query.baseline + mask * (query.images - query.baseline))
 
-        def seen_through(channel):
-            mask = unit_masks(channel, query.images)
-            return query.scores(query.baseline + mask * (query.images - query.baseline))
-
-        scores = map_over(seen_through, jnp.moveaxis(activation, -1, 0), query.points_at_once)
+        scores = map_over(compute_masked_score, jnp.moveaxis(activation, -1, 0), query.points_per_call)
+        # The paper subtracts the score at the baseline from all of them, which would not change the softmax.
         weights = jnp.moveaxis(jax.nn.softmax(scores, axis=0), 0, -1)[:, :, None, None]
         channels = activation.shape[-1]
-        return attribution(query, self.added_up(query, weights, activation[:, None]), score, evaluations=channels + 1)
+        return make_attribution(
+            query, self.combine_channels(query, weights, activation[:, None]), score, evaluations=channels + 1
+        )
 
 
-def unit_masks(channel: Float[Array, "b h w"], images: Float[Array, "b ..."]) -> Float[Array, "b h2 w2 1"]:
-    """A channel as masks [b, h, w, 1] of the images: from 0 where it is least to 1 where it is largest."""
-    masks = upsampled(channel[:, None, :, :, None], images, "bilinear")[:, 0]
+def _normalize_mask(channel: Float[Array, "b h w"], images: Float[Array, "b ..."]) -> Float[Array, "b h2 w2 1"]:
+    """Upsample a channel to the images and scale it from its minimum and maximum to [0, 1]."""
+    masks = upsample_maps(channel[:, None, :, :, None], images, "bilinear")[:, 0]
     low, high = masks.min(axis=(1, 2), keepdims=True), masks.max(axis=(1, 2), keepdims=True)
-    # Less than this is what upsampling a constant leaves of rounding.
+    # Upsampling a constant leaves differences of this size by rounding, which must not be scaled up to a mask.
     varies = high - low > 1e-6 * jnp.maximum(abs(low), abs(high))
     return jnp.where(varies, (masks - low) / jnp.where(varies, high - low, 1), 0)

@@ -1,4 +1,4 @@
-"""Integrated gradients gathered over regions of the image, on the host."""
+"""XRAI: integrated gradients averaged over regions of the image, computed on the host."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float, Int, Key, Num, UInt32
 
 from jaxclf.errors import UserError, require
-from jaxclf.saliency.attribution import Attribution
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.methods.integrated_gradients import IntegratedGradients
-from jaxclf.saliency.query import Query
-from jaxclf.types import Array, unit_range
+from jaxclf.saliency.query import Attribution, Query
+from jaxclf.types import Array, to_unit_range
 
-# The authors' numbers for images of 224 pixels, as shares of an image's area, side and area.
-SEGMENT = 150 / 224**2  # least area of a segment before it is widened
-WIDER = 5 / 224  # by how much it then reaches over its edges
-REGION = 50 / 224**2  # least area that it must add to become a region
+# The values of the paper's code for images of 224 x 224 pixels, relative to area, side and area of an image.
+SEGMENT = 150 / 224**2  # smallest area of a segment before dilation
+WIDER = 5 / 224  # radius of the dilation of segments
+REGION = 50 / 224**2  # smallest area that a segment must add to become a region
 
 
 @dataclass(frozen=True)
 class Xrai(BaseMethod):
-    """Integrated gradients, from black and from white, averaged over regions of the image: [b, h, w, 1].
+    """XRAI: integrated gradients averaged over regions of the image. Values are [b, h, w, 1].
 
-    The image is cut into segments of several scales. The one with the most attribution a pixel becomes a region, then
-    the one with the most on the pixels that are left, and so on; each pixel has its region's mean. A pixel's
-    attribution is that of its largest channel. Where a baseline is given, it is the only one.
+    Integrated gradients from a black and from a white baseline are averaged, with the largest channel of each pixel;
+    a given baseline takes the place of both. The image is divided into overlapping segments of several scales. The
+    segment with the highest mean attribution becomes a region, then the one with the highest mean on the remaining
+    pixels, and so on; each pixel has the mean of its region. Use it for maps of objects rather than pixels.
 
-    It runs on the host: under jit, and inside `all_classes` or another wrapper, it raises UserError. Segments come from
+    It runs on the host: under jit, and inside `all_classes` or another wrapper, it raises UserError. Segmentation needs
     scikit-image: `pip install 'jaxclf[xrai]'`.
 
     A. Kapishnikov et al., "XRAI: better attributions through regions" (2019), arXiv:1906.02825.
     """
 
     steps: int = 100
-    """Gradients an example and baseline."""
+    """Number of gradients per example and baseline."""
     scales: tuple[float, ...] = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0)
-    """Of Felzenszwalb's segments; larger ones make larger segments."""
+    """Scales of Felzenszwalb's segmentation; larger scales give larger segments."""
     side: int = 224
-    """Pixels of a side of the enlarged image that is cut into segments: their scales depend on it."""
+    """Height and width in pixels of the resized image that is segmented, to which `scales` refer."""
 
     host = True
 
@@ -53,7 +53,7 @@ class Xrai(BaseMethod):
         require(self.side >= 2, f"side={self.side}: expected at least 2")
 
     def explain(self, query: Query) -> Attribution:
-        """Raises UserError: it is what a compiled program would call."""
+        """Raise UserError: this is called only inside a compiled program, where XRAI cannot run."""
         raise UserError("Xrai works on the host: call it by itself, outside jit, all_classes and other wrappers")
 
     def __call__(
@@ -66,29 +66,33 @@ class Xrai(BaseMethod):
         key: Key[Array, ...] | UInt32[Array, ...] | None = None,
         baseline: Num[Array, ...] | float | None = None,
     ) -> Attribution:
-        """As for every method, for images [b, h, w, c]; raises UserError under jit, and without scikit-image."""
+        """Explain scores of a model at images [b, h, w, c]; see `Method.__call__` for arguments and result.
+
+        Raises:
+            UserError: Under jit, for images of another rank, or if scikit-image is not installed.
+        """
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((variables, images, targets, baseline))):
             return super().__call__(model, variables, images, targets, key=key, baseline=baseline)
-        require(images.ndim == 4, f"images of shape {list(images.shape)}: expected [b, h, w, c], which has regions")
-        skimage = _scikit_image()
+        require(images.ndim == 4, f"images of shape {list(images.shape)}: expected [b, h, w, c]")
+        skimage = _import_scikit_image()
         method = IntegratedGradients(self.steps, score=self.score, max_rows=self.max_rows)
-        answers = [
+        attributions = [
             method(model, variables, images, targets, key=key, baseline=start)
             for start in ((0.0, 1.0) if baseline is None else (baseline,))
         ]
-        pixels = np.mean([answer.values for answer in answers], axis=0, dtype=np.float64).max(axis=-1)
+        pixels = np.mean([a.values for a in attributions], axis=0, dtype=np.float64).max(axis=-1)
         values = []
-        for image, attribution in zip(np.asarray(unit_range(images), np.float64), pixels, strict=True):
-            masks = segments(skimage, image, self.scales, self.side)
-            values.append(over_regions(attribution, regions(attribution, masks)))
+        for image, attribution in zip(np.asarray(to_unit_range(images), np.float64), pixels, strict=True):
+            masks = segment_image(skimage, image, self.scales, self.side)
+            values.append(average_regions(attribution, select_regions(attribution, masks)))
         values = jnp.asarray(np.stack(values)[..., None], jnp.float32)
-        return answers[0]._replace(values=values, delta=None, evaluations=sum(a.evaluations for a in answers))
+        return attributions[0]._replace(values=values, delta=None, evaluations=sum(a.evaluations for a in attributions))
 
 
-def segments(
+def segment_image(
     skimage: Any, image: Float[np.ndarray, "h w c"], scales: tuple[float, ...], side: int
 ) -> Bool[np.ndarray, "segments h w"]:
-    """Felzenszwalb's segments of each scale, which overlap as they are widened."""
+    """Return masks of Felzenszwalb's segments at each scale. They overlap, because they are dilated."""
     shape = image.shape[:2]
     image = np.nan_to_num(image, posinf=0, neginf=0)
     low, high = image.min(), image.max()
@@ -104,10 +108,10 @@ def segments(
     return np.stack(masks)
 
 
-def regions(
+def select_regions(
     attribution: Float[np.ndarray, "h w"], masks: Bool[np.ndarray, "segments h w"]
 ) -> list[Bool[np.ndarray, "h w"]]:
-    """The image in disjoint regions: what the segment with the most attribution a pixel adds, again and again."""
+    """Divide the image into disjoint regions, greedily by the mean attribution of the pixels that a segment adds."""
     left, flat = np.ones(attribution.size, bool), masks.reshape(len(masks), -1)
     area, total = flat.sum(axis=1), flat @ attribution.ravel()
     least = max(1, REGION * attribution.size)
@@ -122,20 +126,20 @@ def regions(
     return [region.reshape(attribution.shape) for region in [*found, left] if region.any()]
 
 
-def over_regions(
+def average_regions(
     attribution: Float[np.ndarray, "h w"], parts: list[Bool[np.ndarray, "h w"]]
 ) -> Float[np.ndarray, "h w"]:
-    """The mean of each part on its pixels."""
+    """Return a map with the mean of each region at its pixels."""
     values = np.empty_like(attribution)
     for part in parts:
         values[part] = attribution[part].mean()
     return values
 
 
-def _scikit_image() -> Any:
-    """Imported where it is needed: an extra."""
+def _import_scikit_image() -> Any:
+    """Import scikit-image, an optional dependency; raise UserError if it is missing."""
     try:
         import skimage
     except ImportError:
-        raise UserError("Xrai cuts images into segments with scikit-image: pip install 'jaxclf[xrai]'") from None
+        raise UserError("Xrai needs scikit-image to segment images: pip install 'jaxclf[xrai]'") from None
     return skimage

@@ -1,51 +1,52 @@
-"""Measures of an attribution against its model: does the score change where the attribution says it will?
+"""Faithfulness metrics: agreement of an attribution with changes of the score under perturbations.
 
-They are about the class the attribution explains: `targets` as the method was given, None for the predicted class.
-`score` and `max_rows` are as in the methods, `baseline` is what pixels that are taken away give way to. Pixels are
-ranked by the sum of their values over channels, signed; equal ones in the order they come.
+They measure the explained class: `targets` as given to the method, None for the predicted class. `score` and `max_rows`
+are as in the methods; `baseline` replaces the pixels that are removed. Pixels are ranked by the signed sum of their
+values over channels; ties keep the order of the pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Key, Num, UInt32
+from jaxtyping import Bool, Float, Int, Key, Num, PyTree
 
 from jaxclf.errors import require
-from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.base import Terms, ask
+from jaxclf.saliency.base import Keys, ScoreSpec, map_over_batch
 from jaxclf.saliency.batching import map_over
-from jaxclf.saliency.compiler import compiled
-from jaxclf.saliency.metrics.similarity import correlation
-from jaxclf.saliency.pixels import by_pixel, importance, replaced
-from jaxclf.saliency.query import Query, Score
-from jaxclf.saliency.sampling import sample_keys
-from jaxclf.types import Array, Variables
+from jaxclf.saliency.compiler import compile_with_static
+from jaxclf.saliency.metrics.similarity import compute_correlation
+from jaxclf.saliency.pixels import replace_pixels, split_pixels, sum_channels
+from jaxclf.saliency.query import Attribution, Model, Query, Score
+from jaxclf.saliency.sampling import fold_sample_keys
+from jaxclf.types import Array
 
 Images = Num[Array, "b ..."]
 Targets = Int[Array, "..."] | int | None
-Keys = Key[Array, "..."] | UInt32[Array, "..."]
 Baseline = Num[Array, "..."] | float | None
+PixelValues = Float[Array, "b pixels channels"]
+Perturb = Callable[[Query, Key[Array, " b"], PixelValues], tuple[Float[Array, " b"], Float[Array, "b ..."]]]
+"""Returns the predicted loss of the score for a random perturbation, and the perturbed images."""
 
 
 class Curve(NamedTuple):
-    """The score as more and more pixels come or go."""
+    """The score as pixels are removed or inserted."""
 
-    curve: Any
-    """[b, points]."""
-    auc: Any
-    """[b] the area under it, over the share of the pixels: a mean score."""
+    curve: Float[Array, "b points"]
+    """The score at each point."""
+    auc: Float[Array, " b"]
+    """The mean score: the area under the curve over the fraction of pixels."""
 
 
-@compiled("model", "samples", "normalize", "share", "noise", "score", "max_rows")
+@compile_with_static("model", "samples", "normalize", "share", "noise", "score", "max_rows")
 def infidelity(
-    model: Any,
-    variables: Variables,
+    model: Model,
+    variables: PyTree,
     images: Images,
     a: Attribution,
     *,
@@ -59,35 +60,56 @@ def infidelity(
     score: Score = "logit",
     max_rows: int | None = None,
 ) -> Float[Array, " b"]:
-    """The mean square of what the attribution says of random changes of the image, less what the score does, [b].
+    """Compute the infidelity: the mean squared error of the attribution as a prediction of score changes.
 
-    Each of the `samples` changes takes every pixel away with probability `share`, and the values of those pixels
-    should add up to what the score loses. With `noise`, a standard deviation in [0, 1] units, the image loses Gaussian
-    noise instead, and its product with the values should: that is the measure for gradients, which are slopes.
-    `normalize` scales the values of each example to fit as well as they can; a map of zeros stays one.
+    By default random pixels are removed, and the sum of their values predicts the loss of the score. With `noise`,
+    Gaussian noise is subtracted from the image, and its product with the values predicts the loss; that is the variant
+    for gradients.
 
     C.-K. Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), arXiv:1901.09392.
+
+    Args:
+        model: As in `Method.__call__`.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        a: Their attribution.
+        key: One random key or [b].
+        samples: Number of random perturbations per image.
+        normalize: Scale the values of each example by the factor of the least error.
+        share: The probability with which each pixel is removed.
+        noise: Standard deviation of the noise in [0, 1] units; None: pixels are removed.
+        targets: The explained classes.
+        baseline: Replaces removed pixels.
+        score: The explained score.
+        max_rows: Largest number of images per model call.
+
+    Returns:
+        [b] in squared units of the score; 0 is best.
+
+    Raises:
+        UserError: If a number is out of range or shapes do not fit.
     """
     require(samples >= 1, f"samples={samples}: expected at least 1")
     require(0 < share <= 1, f"share={share}: expected more than 0, at most 1")
 
-    def take_pixels(query, keys, values):
-        return _without(query, values, jax.vmap(lambda key: jax.random.bernoulli(key, share, values.shape[1:2]))(keys))
+    def remove_random_pixels(query, keys, values):
+        mask = jax.vmap(lambda key: jax.random.bernoulli(key, share, values.shape[1:2]))(keys)
+        return _remove_pixels(query, values, mask)
 
-    change = take_pixels if noise is None else partial(_without_noise, noise=noise)
+    perturb = remove_random_pixels if noise is None else partial(_subtract_noise, noise=noise)
 
-    def question(query, values):
-        said, lost = _said_and_lost(query, values, samples, change)
-        return jnp.mean(((_fitted(said, lost) if normalize else said) - lost) ** 2, axis=0)
+    def measure(query, values):
+        predicted, actual = _sample_losses(query, values, samples, perturb)
+        return jnp.mean(((_fit_scale(predicted, actual) if normalize else predicted) - actual) ** 2, axis=0)
 
-    terms = Terms(score, max_rows)
-    return ask(question, terms, model, variables, images, targets, key, baseline, by_pixel(a.values, images))
+    values, spec = split_pixels(a.values, images), ScoreSpec(score, max_rows)
+    return map_over_batch(measure, spec, model, variables, images, targets, key, baseline, values)
 
 
-@compiled("model", "n", "samples", "score", "max_rows")
+@compile_with_static("model", "n", "samples", "score", "max_rows")
 def sensitivity_n(
-    model: Any,
-    variables: Variables,
+    model: Model,
+    variables: PyTree,
     images: Images,
     a: Attribution,
     *,
@@ -99,71 +121,90 @@ def sensitivity_n(
     score: Score = "logit",
     max_rows: int | None = None,
 ) -> Float[Array, " b"]:
-    """The correlation of the values of `n` random pixels with what the score loses without them, over `samples`, [b].
-
-    1 where the values are right, or right but for a factor; 0 where either of the two is the same for all samples, as
-    of a map of zeros, or where all pixels are taken. None takes a fifth of them, at least one.
+    """Compute the correlation of the values of `n` random pixels, summed, with the loss of the score without them.
 
     M. Ancona et al., "Towards better understanding of gradient-based attribution methods" (2017), arXiv:1711.06104.
+
+    Args:
+        model: As in `Method.__call__`.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        a: Their attribution.
+        key: One random key or [b].
+        n: Number of removed pixels; None: a fifth of all.
+        samples: Number of random subsets per image.
+        targets: The explained classes.
+        baseline: Replaces removed pixels.
+        score: The explained score.
+        max_rows: Largest number of images per model call.
+
+    Returns:
+        [b] in [-1, 1]; 1 is best. 0 if the sum or the loss is constant, as for an attribution of zeros.
+
+    Raises:
+        UserError: If a number is out of range or shapes do not fit.
     """
     require(samples >= 2, f"samples={samples}: expected at least 2")
-    values = by_pixel(a.values, images)
+    values = split_pixels(a.values, images)
     pixels = values.shape[1]
     count = max(1, pixels // 5) if n is None else n
     require(1 <= count <= pixels, f"n={count}: expected 1 to {pixels}, the number of pixels")
 
-    def take_pixels(query, keys, values):
-        gone = jax.vmap(lambda key: jax.random.permutation(key, jnp.arange(pixels) < count))(keys)
-        return _without(query, values, gone)
+    def remove_random_pixels(query, keys, values):
+        mask = jax.vmap(lambda key: jax.random.permutation(key, jnp.arange(pixels) < count))(keys)
+        return _remove_pixels(query, values, mask)
 
-    def question(query, values):
-        said, lost = _said_and_lost(query, values, samples, take_pixels)
-        return correlation(jnp.moveaxis(said, 0, -1), jnp.moveaxis(lost, 0, -1))
+    def measure(query, values):
+        predicted, actual = _sample_losses(query, values, samples, remove_random_pixels)
+        return compute_correlation(jnp.moveaxis(predicted, 0, -1), jnp.moveaxis(actual, 0, -1))
 
-    return ask(question, Terms(score, max_rows), model, variables, images, targets, key, baseline, values)
+    spec = ScoreSpec(score, max_rows)
+    return map_over_batch(measure, spec, model, variables, images, targets, key, baseline, values)
 
 
-def _without(
-    query: Query, values: Float[Array, "b pixels channels"], gone: Bool[Array, "b pixels"]
+def _remove_pixels(
+    query: Query, values: PixelValues, mask: Bool[Array, "b pixels"]
 ) -> tuple[Float[Array, " b"], Float[Array, "b ..."]]:
-    """The sum of the values of the pixels that are gone, and the images without them."""
-    return jnp.sum(gone * values.sum(axis=2), axis=1), replaced(query.images, query.baseline, gone)
+    """Return the sum of the values under the mask, and the images without these pixels."""
+    return jnp.sum(mask * values.sum(axis=2), axis=1), replace_pixels(query.images, query.baseline, mask)
 
 
-def _without_noise(
-    query: Query, keys: Key[Array, " b"], values: Float[Array, "b pixels channels"], noise: float
+def _subtract_noise(
+    query: Query, keys: Key[Array, " b"], values: PixelValues, noise: float
 ) -> tuple[Float[Array, " b"], Float[Array, "b ..."]]:
-    """The product of noise and values, and the images less the noise."""
+    """Return the product of noise and values, and the images minus the noise."""
     drawn = noise * jax.vmap(lambda key: jax.random.normal(key, query.images.shape[1:], query.images.dtype))(keys)
     return jnp.sum(drawn.reshape(*values.shape[:2], -1) * values, axis=(1, 2)), query.images - drawn
 
 
-def _fitted(said: Float[Array, "samples b 1"], lost: Float[Array, "samples b 1"]) -> Float[Array, "samples b 1"]:
-    """What was said, times the factor of each example that brings it nearest to what was lost."""
-    # However small the values are, their squares must not vanish.
-    largest = jnp.abs(said).max(axis=0, keepdims=True)
-    said = said / jnp.where(largest == 0, 1, largest)
-    squares = jnp.sum(said**2, axis=0, keepdims=True)
-    return said * jnp.sum(said * lost, axis=0, keepdims=True) / jnp.where(squares == 0, 1, squares)
+def _fit_scale(
+    predicted: Float[Array, "samples b 1"], actual: Float[Array, "samples b 1"]
+) -> Float[Array, "samples b 1"]:
+    """Scale the predicted losses of each example to the least squared error."""
+    # Divided by the largest first: the squares of small values would underflow.
+    largest = jnp.abs(predicted).max(axis=0, keepdims=True)
+    predicted = predicted / jnp.where(largest == 0, 1, largest)
+    squares = jnp.sum(predicted**2, axis=0, keepdims=True)
+    return predicted * jnp.sum(predicted * actual, axis=0, keepdims=True) / jnp.where(squares == 0, 1, squares)
 
 
-def _said_and_lost(
-    query: Query, values: Float[Array, "b pixels channels"], samples: int, change: Callable
+def _sample_losses(
+    query: Query, values: PixelValues, samples: int, perturb: Perturb
 ) -> tuple[Float[Array, "samples b 1"], Float[Array, "samples b 1"]]:
-    """For random changes of the image: what the values say the score loses, and what it loses."""
-    query, score = query.settled()
+    """Return the losses of the score under random perturbations, as predicted by the values and as they are."""
+    query, score = query.resolve_targets()
 
     def sample(j):
-        said, images = change(query, sample_keys(query.keys, j), values)
-        return said[:, None], score - query.scores(images)
+        predicted, images = perturb(query, fold_sample_keys(query.keys, j), values)
+        return predicted[:, None], score - query.compute_scores(images)
 
-    return map_over(sample, jnp.arange(samples), query.points_at_once)
+    return map_over(sample, jnp.arange(samples), query.points_per_call)
 
 
-@compiled("model", "steps", "score", "max_rows")
+@compile_with_static("model", "steps", "score", "max_rows")
 def insertion(
-    model: Any,
-    variables: Variables,
+    model: Model,
+    variables: PyTree,
     images: Images,
     a: Attribution,
     *,
@@ -173,20 +214,34 @@ def insertion(
     score: Score = "probability",
     max_rows: int | None = None,
 ) -> Curve:
-    """The score as pixels of the image come to the baseline, the most important first: a large area is good.
-
-    The curve has `steps` + 1 points, from the baseline to the image, with as many pixels coming at each step.
+    """Compute the score as pixels are inserted into the baseline, in descending order of importance.
 
     V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
+
+    Args:
+        model: As in `Method.__call__`.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        a: Their attribution.
+        steps: Number of steps, each with the same number of pixels.
+        targets: The explained classes.
+        baseline: The image into which pixels are inserted.
+        score: The explained score.
+        max_rows: Largest number of images per model call.
+
+    Returns:
+        The curve of `steps` + 1 points from the baseline to the image. A large area is good.
+
+    Raises:
+        UserError: If a number is out of range or shapes do not fit.
     """
-    terms = Terms(score, max_rows)
-    return _curve(terms, steps, model, variables, images, a, targets, baseline, lambda ranks, count: ranks >= count)
+    return _compute_curve(False, steps, model, variables, images, a, targets, baseline, ScoreSpec(score, max_rows))
 
 
-@compiled("model", "steps", "score", "max_rows")
+@compile_with_static("model", "steps", "score", "max_rows")
 def deletion(
-    model: Any,
-    variables: Variables,
+    model: Model,
+    variables: PyTree,
     images: Images,
     a: Attribution,
     *,
@@ -196,47 +251,63 @@ def deletion(
     score: Score = "probability",
     max_rows: int | None = None,
 ) -> Curve:
-    """The score as pixels give way to the baseline, the most important first: a small area is good.
-
-    The curve has `steps` + 1 points, from the image to the baseline, with as many pixels going at each step.
+    """Compute the score as pixels are replaced by the baseline, in descending order of importance.
 
     V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
+
+    Args:
+        model: As in `insertion`, like the other arguments.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        a: Their attribution.
+        steps: Number of steps, each with the same number of pixels.
+        targets: The explained classes.
+        baseline: Replaces removed pixels.
+        score: The explained score.
+        max_rows: Largest number of images per model call.
+
+    Returns:
+        The curve of `steps` + 1 points from the image to the baseline. A small area is good.
+
+    Raises:
+        UserError: If a number is out of range or shapes do not fit.
     """
-    terms = Terms(score, max_rows)
-    return _curve(terms, steps, model, variables, images, a, targets, baseline, lambda ranks, count: ranks < count)
+    return _compute_curve(True, steps, model, variables, images, a, targets, baseline, ScoreSpec(score, max_rows))
 
 
-def _curve(
-    terms: Terms,
+def _compute_curve(
+    delete: bool,
     steps: int,
-    model: Any,
-    variables: Variables,
+    model: Model,
+    variables: PyTree,
     images: Images,
     a: Attribution,
     targets: Targets,
     baseline: Baseline,
-    gone: Callable,
+    spec: ScoreSpec,
 ) -> Curve:
-    """The scores with those pixels gone that `gone` says, by their ranks and how many have been dealt with."""
+    """Compute the scores with more and more of the most important pixels deleted, or only these inserted."""
     require(steps >= 1, f"steps={steps}: expected at least 1")
-    values = by_pixel(a.values, images)
+    values = split_pixels(a.values, images)
     counts = np.round(np.linspace(0, values.shape[1], steps + 1)).astype(np.int32)
 
-    def question(query, values):
-        query, _ = query.settled()
-        ranks = ranks_of(values)
-        scores = map_over(
-            lambda count: query.scores(replaced(query.images, query.baseline, gone(ranks, count))),
-            jnp.asarray(counts), query.points_at_once,
-        )  # fmt: skip
+    def measure(query, values):
+        query, _ = query.resolve_targets()
+        ranks = rank_pixels(values)
+
+        def score(count):
+            removed = ranks < count if delete else ranks >= count
+            return query.compute_scores(replace_pixels(query.images, query.baseline, removed))
+
+        scores = map_over(score, jnp.asarray(counts), query.points_per_call)
         return jnp.moveaxis(scores, 0, -1)
 
-    curve = ask(question, terms, model, variables, images, targets, baseline=baseline, given=values)
+    curve = map_over_batch(measure, spec, model, variables, images, targets, baseline=baseline, extras=values)
     widths = jnp.asarray(np.diff(counts) / values.shape[1], curve.dtype)
     return Curve(curve, jnp.sum(widths[None] * (curve[:, 1:] + curve[:, :-1]) / 2, axis=1))
 
 
-def ranks_of(values: Float[Array, "b pixels channels"]) -> Int[Array, "b pixels"]:
-    """How many pixels are more important than each."""
-    order = jnp.argsort(-importance(values), axis=1, stable=True)
+def rank_pixels(values: PixelValues) -> Int[Array, "b pixels"]:
+    """Return the rank of each pixel; the most important one has rank 0."""
+    order = jnp.argsort(-sum_channels(values), axis=1, stable=True)
     return jnp.argsort(order, axis=1)

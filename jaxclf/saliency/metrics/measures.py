@@ -1,4 +1,4 @@
-"""Measures of an attribution by itself: how complete, how sparse, how spread, and whether it points at the object."""
+"""Metrics of an attribution alone: completeness, sparseness, complexity, and localization with a mask."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from jax.scipy.special import entr
 from jaxtyping import Float, Shaped
 
 from jaxclf.errors import UserError, require
-from jaxclf.saliency.attribution import Attribution
-from jaxclf.saliency.pixels import importance
+from jaxclf.saliency.pixels import sum_channels
+from jaxclf.saliency.query import Attribution
 from jaxclf.types import Array
 
 
 @partial(jax.jit, static_argnames="relative")
 def completeness(a: Attribution, *, relative: bool = False) -> Float[Array, " b"]:
-    """|sum of the values - (score - score at the baseline)|, [b], in units of the score: 0 where all is accounted for.
-
-    With `relative`, as a share of |score - score at the baseline|; where that is 0, a gap is infinite and none is 0.
-    Raises UserError for methods whose values have no such sum.
+    """Compute the completeness gap |sum(values) - (score - score at the baseline)|.
 
     M. Sundararajan, A. Taly, Q. Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365.
+
+    Args:
+        a: The attribution.
+        relative: Divide the gap by |score - score at the baseline|. A gap over 0 is infinite, no gap is 0.
+
+    Returns:
+        [b] in units of the score, or relative; 0 is best.
+
+    Raises:
+        UserError: If the method has no completeness property.
     """
     if a.delta is None:
-        raise UserError("the attribution has no delta: its method is not meant to be complete")
+        raise UserError("the attribution has no delta: its method does not have the completeness property")
     gap = jnp.abs(a.delta)
     if not relative:
         return gap
@@ -35,12 +42,18 @@ def completeness(a: Attribution, *, relative: bool = False) -> Float[Array, " b"
 
 @jax.jit
 def gini(a: Attribution) -> Float[Array, " b"]:
-    """How unequal the absolute values are, [b]: 0 for all the same, (n - 1)/n for only one of n. A map of zeros has 0.
+    """Compute the Gini index of the absolute values, a measure of sparseness.
 
-    N. Hurley, S. Rickard, "Comparing measures of sparsity" (2008), arXiv:0811.4706; of attributions:
+    N. Hurley, S. Rickard, "Comparing measures of sparsity" (2008), arXiv:0811.4706; for attributions:
     P. Chalasani et al. (2018), arXiv:1810.06583.
+
+    Args:
+        a: The attribution.
+
+    Returns:
+        [b] from 0 for n equal values, or an attribution of zeros, to (n - 1)/n for a single nonzero value.
     """
-    shares = jnp.sort(_shares(a), axis=1)
+    shares = jnp.sort(_normalize(a), axis=1)
     n = shares.shape[1]
     weights = (2 * jnp.arange(1, n + 1) - n - 1) / n
     return jnp.sum(weights[None] * shares, axis=1)
@@ -48,38 +61,51 @@ def gini(a: Attribution) -> Float[Array, " b"]:
 
 @jax.jit
 def entropy(a: Attribution) -> Float[Array, " b"]:
-    """How many values share in it: the entropy of the shares in the sum of absolute values, [b], in nats.
-
-    0 for only one value, log n for n equal ones. A map of zeros has log n.
+    """Compute the entropy of the normalized absolute values, a measure of complexity.
 
     U. Bhatt, A. Weller, J. M. F. Moura, "Evaluating and aggregating feature-based model explanations" (2020),
     arXiv:2005.00631.
+
+    Args:
+        a: The attribution.
+
+    Returns:
+        [b] in nats, from 0 for a single nonzero value to log n for n equal values or an attribution of zeros.
     """
-    return entr(_shares(a)).sum(axis=1)
+    return entr(_normalize(a)).sum(axis=1)
 
 
 @jax.jit
 def pointing_game(a: Attribution, mask: Shaped[Array, "b ..."]) -> Float[Array, " b"]:
-    """1 where the most important pixel lies in the mask and 0 where it does not, [b].
-
-    The mask is true where the object is, a number a pixel: [b, h, w], or [b, n] of flat images. Where several pixels
-    are the most important, it is the share of them that lie in the mask: a constant map does as well as chance.
+    """Test if the most important pixel is on the object.
 
     J. Zhang et al., "Top-down neural attention by excitation backprop" (2016), arXiv:1608.00507; without its
     margin around the object: enlarge the mask.
+
+    Args:
+        a: The attribution.
+        mask: True or nonzero where the object is, one number per pixel: [b, h, w], or [b, n] for flat images.
+
+    Returns:
+        [b] 1 if the most important pixel is under the mask, else 0. If several pixels are tied, the fraction of them
+        under the mask, so a constant map scores like chance.
+
+    Raises:
+        UserError: If the mask does not have the shape of the pixels.
     """
-    pixels = importance(a.values)
+    pixels = sum_channels(a.values)
     inside = mask.reshape(mask.shape[0], -1) != 0
     require(
         inside.shape == pixels.shape,
-        f"a mask of shape {list(mask.shape)} for values of shape {list(a.values.shape)}: expected one number a pixel",
+        f"a mask of shape {list(mask.shape)} for values of shape {list(a.values.shape)}: expected one number per pixel",
     )
     largest = pixels == pixels.max(axis=1, keepdims=True)
     return jnp.sum(largest & inside, axis=1) / jnp.sum(largest, axis=1)
 
 
-def _shares(a: Attribution) -> Float[Array, "b n"]:
-    """The share of each value in the sum of the absolute values; of zeros all are the same."""
+def _normalize(a: Attribution) -> Float[Array, "b n"]:
+    """Divide the absolute values by their sum; zeros become equal values."""
+    # Divided by the largest first: the sum of small values would underflow.
     sizes = jnp.abs(a.values.reshape(a.values.shape[0], -1))
     largest = sizes.max(axis=1, keepdims=True)
     sizes = jnp.where(largest == 0, 1, sizes / jnp.where(largest == 0, 1, largest))

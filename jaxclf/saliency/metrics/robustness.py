@@ -1,39 +1,35 @@
-"""Measures of a method: how much its maps change where the image hardly does.
+"""Robustness metrics: changes of the map under small changes of the image.
 
-`targets`, `key` and `baseline` are as the method takes them; the class is that of the clean image. What the method
-draws itself it draws alike each time. A method about all classes is measured for each, and [b] becomes [b, classes].
+`targets`, `key` and `baseline` are as in `Method.__call__`; the explained class is that of the unperturbed image. A
+method that samples uses the same random numbers for each image. With `all_classes`, [b] becomes [b, classes].
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Key
+from jaxtyping import Float, PyTree
 
 from jaxclf.errors import require
-from jaxclf.saliency.base import Method, ask
+from jaxclf.saliency.base import Keys, Method, map_over_batch
 from jaxclf.saliency.batching import fold
-from jaxclf.saliency.compiler import compiled
-from jaxclf.saliency.metrics.faithfulness import Baseline, Images, Keys, Targets
-from jaxclf.saliency.metrics.similarity import norm, relative_distance
-from jaxclf.saliency.query import Query
-from jaxclf.saliency.sampling import sample_keys
-from jaxclf.types import Array, Variables
-from jaxclf.xla.convolutions import fast_convolutions
-
-OF_MEASURE = -1
-"""Folded into a key for what a measure draws: examples, and the samples of a method, are numbered from 0."""
+from jaxclf.saliency.compiler import compile_with_static
+from jaxclf.saliency.metrics.faithfulness import Baseline, Images, Targets
+from jaxclf.saliency.metrics.similarity import compute_norm, compute_relative_distance
+from jaxclf.saliency.query import Model, Query
+from jaxclf.saliency.sampling import fold_sample_keys, make_metric_keys
+from jaxclf.types import Array
+from jaxclf.xla.convolutions import rewrite_convolutions
 
 
-@compiled("method", "model", "radius", "samples")
+@compile_with_static("method", "model", "radius", "samples")
 def sensitivity_max(
     method: Method,
-    model: Any,
-    variables: Variables,
+    model: Model,
+    variables: PyTree,
     images: Images,
     *,
     key: Keys,
@@ -42,25 +38,42 @@ def sensitivity_max(
     targets: Targets = None,
     baseline: Baseline = None,
 ) -> Float[Array, "b ..."]:
-    """The largest change of the map, relative to its length, over `samples` random images nearby, [b].
-
-    Every number of the image changes by at most `radius`, in [0, 1] units. For a map of zeros it is the change itself.
+    """Compute the largest relative change of the map over random images nearby.
 
     C.-K. Yeh et al., "On the (in)fidelity and sensitivity of explanations" (2019), arXiv:1901.09392.
+
+    Args:
+        method: The saliency method.
+        model: As in `Method.__call__`.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        key: One random key or [b].
+        radius: The largest change of each number of an image, in [0, 1] units.
+        samples: Number of random images.
+        targets: The explained classes.
+        baseline: The baseline of the method.
+
+    Returns:
+        [b] changes divided by the norm of the map, or the changes themselves for a map of zeros; 0 is best.
+
+    Raises:
+        UserError: If a number is out of range or shapes do not fit.
     """
     _check(radius, samples)
 
-    def question(query, _):
-        return _largest(method, query, radius, samples, lambda values, there, step: relative_distance(values, there))
+    def measure(query, _):
+        return _find_largest(
+            method, query, radius, samples, lambda values, clean, step: compute_relative_distance(values, clean)
+        )
 
-    return ask(question, method, model, variables, images, targets, key, baseline)
+    return map_over_batch(measure, method, model, variables, images, targets, key, baseline)
 
 
-@compiled("method", "model", "radius", "samples", "exact", "iterations")
+@compile_with_static("method", "model", "radius", "samples", "exact", "iterations")
 def local_lipschitz(
     method: Method,
-    model: Any,
-    variables: Variables,
+    model: Model,
+    variables: PyTree,
     images: Images,
     *,
     key: Keys,
@@ -71,24 +84,43 @@ def local_lipschitz(
     targets: Targets = None,
     baseline: Baseline = None,
 ) -> Float[Array, "b ..."]:
-    """How many times more the map changes than the image, at most, [b].
-
-    Over `samples` random images, each number within `radius` of its own, in [0, 1] units: a lower bound. Or, with
-    `exact`, over all directions at the image itself: the spectral norm of the map's derivative, by so many `iterations`
-    of power iteration. For `Gradient` that derivative is the Hessian of the score. It needs a method about one class.
+    """Compute a local Lipschitz constant of the map, the largest change of the map divided by that of the image.
 
     D. Alvarez-Melis, T. Jaakkola, "On the robustness of interpretability methods" (2018), arXiv:1806.08049.
+
+    Args:
+        method: The saliency method.
+        model: As in `Method.__call__`.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        key: One random key or [b].
+        radius: The largest change of each number of an image, in [0, 1] units.
+        samples: Number of random images. The result is a lower bound.
+        exact: Compute the spectral norm of the derivative of the map at the image instead, for `Gradient` that of the
+            Hessian of the score. Requires a method that explains one class.
+        iterations: Number of power iterations of `exact`.
+        targets: The explained classes.
+        baseline: The baseline of the method.
+
+    Returns:
+        [b]; small is good.
+
+    Raises:
+        UserError: If a number is out of range, or `exact` is used with `all_classes`.
     """
     _check(radius, samples)
     require(iterations >= 1, f"iterations={iterations}: expected at least 1")
-    require(not (exact and method.every_class), f"{method}: the exact constant is of one class; give a target")
+    require(not (exact and method.every_class), f"{method}: the exact constant is for one class; pass a target")
 
-    def question(query, _):
+    def compute_ratio(values, clean, step):
+        return compute_norm(values - clean) / compute_norm(step)
+
+    def measure(query, _):
         if exact:
-            return _spectral_norm(method, query, iterations)
-        return _largest(method, query, radius, samples, lambda values, there, step: norm(values - there) / norm(step))
+            return _compute_spectral_norm(method, query, iterations)
+        return _find_largest(method, query, radius, samples, compute_ratio)
 
-    return ask(question, method, model, variables, images, targets, key, baseline)
+    return map_over_batch(measure, method, model, variables, images, targets, key, baseline)
 
 
 def _check(radius: float, samples: int) -> None:
@@ -96,49 +128,48 @@ def _check(radius: float, samples: int) -> None:
     require(samples >= 1, f"samples={samples}: expected at least 1")
 
 
-def _largest(
-    method: Method, query: Query, radius: float, samples: int, measure: Callable[..., Float[Array, "b heads"]]
-) -> Float[Array, "b heads"]:
-    """The largest of what is measured of the values nearby, those at the images, and the step [b, 1, ...] between."""
-    query, _ = query.settled()
-    there = method.explain(query).values
-    at_once = query.points_at_once
-    few = query.replace(max_rows=max(query.max_rows // at_once, query.images.shape[0]))
-    own = _own_keys(query)
+def _find_largest(
+    method: Method, query: Query, radius: float, samples: int, measure: Callable[..., Float[Array, "b targets"]]
+) -> Float[Array, "b targets"]:
+    """Return the largest measure of the values nearby, those at the images, and the step [b, 1, ...] between them."""
+    query, _ = query.resolve_targets()
+    clean = method.explain(query).values
+    group_size = query.points_per_call
+    # The samples of a group share the rows of a model call.
+    reduced = query.replace(max_rows=max(query.max_rows // group_size, query.images.shape[0]))
+    keys = make_metric_keys(query.keys)
 
     def sample(j):
         draw = partial(jax.random.uniform, shape=query.images.shape[1:], minval=-radius, maxval=radius)
-        step = jax.vmap(draw)(sample_keys(own, j))
-        return measure(method.explain(few.replace(images=query.images + step)).values, there, step[:, None])
+        step = jax.vmap(draw)(fold_sample_keys(keys, j))
+        values = method.explain(reduced.replace(images=query.images + step)).values
+        return measure(values, clean, step[:, None])
 
-    return fold(lambda js: jax.vmap(sample)(js).max(axis=0), jnp.maximum, jnp.arange(samples), at_once)
-
-
-def _own_keys(query: Query) -> Key[Array, " b"]:
-    return sample_keys(query.keys, jnp.int32(OF_MEASURE))
+    return fold(lambda js: jax.vmap(sample)(js).max(axis=0), jnp.maximum, jnp.arange(samples), group_size)
 
 
-def _spectral_norm(method: Method, query: Query, iterations: int) -> Float[Array, "b 1"]:
-    """The largest singular value of the derivative of the values by the images, from random directions."""
-    query, _ = query.settled()
-    start = jax.vmap(lambda key: jax.random.normal(key, query.images.shape[1:], query.images.dtype))(_own_keys(query))
+def _compute_spectral_norm(method: Method, query: Query, iterations: int) -> Float[Array, "b 1"]:
+    """Compute the largest singular value of the derivative of the values by power iteration from random directions."""
+    query, _ = query.resolve_targets()
+    draw = partial(jax.random.normal, shape=query.images.shape[1:], dtype=query.images.dtype)
+    start = jax.vmap(draw)(make_metric_keys(query.keys))
 
-    def run(images, direction):
-        there, pull = jax.vjp(lambda images: method.explain(query.replace(images=images)).values, images)
-        # Not jvp, which methods with a backward pass of their own do not have.
-        push = jax.linear_transpose(lambda values: pull(values)[0], there)
+    def iterate(images, direction):
+        clean, pull = jax.vjp(lambda images: method.explain(query.replace(images=images)).values, images)
+        # Not jvp: methods with a custom backward pass do not have it.
+        push = jax.linear_transpose(lambda values: pull(values)[0], clean)
 
         def step(direction, _):
-            (direction,) = pull(push(_unit(direction))[0])
+            (direction,) = pull(push(_scale_to_unit(direction))[0])
             return direction, None
 
         direction, _ = jax.lax.scan(step, direction, length=iterations)
-        return norm(push(_unit(direction))[0])
+        return compute_norm(push(_scale_to_unit(direction))[0])
 
-    return fast_convolutions(run)(query.images, start)
+    return rewrite_convolutions(iterate)(query.images, start)
 
 
-def _unit(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-    """Each example with a length of 1; zeros stay."""
-    length = norm(x[:, None]).reshape(-1, *[1] * (x.ndim - 1))
-    return x / jnp.where(length == 0, 1, length)
+def _scale_to_unit(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    """Scale each example to a norm of 1; zeros stay zeros."""
+    norm = compute_norm(x[:, None]).reshape(-1, *[1] * (x.ndim - 1))
+    return x / jnp.where(norm == 0, 1, norm)

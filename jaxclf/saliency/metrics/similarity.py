@@ -1,4 +1,4 @@
-"""How alike two maps are: distance, correlation, structural similarity; maps of zeros never give NaN."""
+"""Similarity of two maps: distance, correlation and structural similarity. Maps of zeros never give NaN."""
 
 from __future__ import annotations
 
@@ -12,56 +12,57 @@ from jaxtyping import Float
 from jaxclf.types import Array
 
 CONSTANT = 1e-6
-"""What varies by less, relative to its size, varies by rounding only."""
+"""Values whose deviations from their mean are smaller than this, relative to their size, are treated as constant."""
 
 
-def norm(x: Float[Array, "b heads ..."]) -> Float[Array, "b heads"]:
-    """The Euclidean length of each map; squares of small numbers do not vanish."""
+def compute_norm(x: Float[Array, "b targets ..."]) -> Float[Array, "b targets"]:
+    """Compute the Euclidean norm of each map. It does not underflow."""
     flat = x.reshape(*x.shape[:2], -1)
     largest = jnp.abs(flat).max(axis=-1)
     scaled = flat / jnp.where(largest == 0, 1, largest)[..., None]
     return largest * jnp.sqrt(jnp.sum(scaled**2, axis=-1))
 
 
-def relative_distance(x: Float[Array, "b heads ..."], to: Float[Array, "b heads ..."]) -> Float[Array, "b heads"]:
-    """The distance of x as a share of the length of what it is compared to; of a map of zeros, the distance itself."""
-    length = norm(to)
-    return norm(x - to) / jnp.where(length == 0, 1, length)
+def compute_relative_distance(
+    x: Float[Array, "b targets ..."], reference: Float[Array, "b targets ..."]
+) -> Float[Array, "b targets"]:
+    """Compute the distance of each map divided by the norm of its reference, or the distance if that is zero."""
+    norm = compute_norm(reference)
+    return compute_norm(x - reference) / jnp.where(norm == 0, 1, norm)
 
 
-def correlation(x: Float[Array, "*rest n"], y: Float[Array, "*rest n"]) -> Float[Array, "*rest"]:
-    """Pearson's, along the last axis; 0 where one of them is constant."""
-    return jnp.clip(jnp.sum(_standard(x) * _standard(y), axis=-1), -1, 1)
+def compute_correlation(x: Float[Array, "*rest n"], y: Float[Array, "*rest n"]) -> Float[Array, "*rest"]:
+    """Compute Pearson's correlation along the last axis; 0 where one of the two is constant."""
+    return jnp.clip(jnp.sum(_standardize(x) * _standardize(y), axis=-1), -1, 1)
 
 
-def _standard(x: Float[Array, "*rest n"]) -> Float[Array, "*rest n"]:
-    """With a mean of 0 and a length of 1, or 0 where it is constant."""
+def _standardize(x: Float[Array, "*rest n"]) -> Float[Array, "*rest n"]:
+    """Shift and scale to a mean of 0 and a norm of 1; constants become 0."""
     size = jnp.abs(x).max(axis=-1, keepdims=True)
     x = x / jnp.where(size == 0, 1, size)
     x = x - x.mean(axis=-1, keepdims=True)
     largest = jnp.abs(x).max(axis=-1, keepdims=True)
+    # The deviations of a constant are rounding errors, which would be scaled up to a norm of 1.
     x = jnp.where(largest <= CONSTANT, 0, x / jnp.where(largest == 0, 1, largest))
-    length = jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
-    return x / jnp.where(length == 0, 1, length)
+    norm = jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
+    return x / jnp.where(norm == 0, 1, norm)
 
 
-def rank_correlation(x: Float[Array, "*rest n"], y: Float[Array, "*rest n"]) -> Float[Array, "*rest"]:
-    """Spearman's, along the last axis: equal values share their mean rank; 0 where one of them is constant."""
-    return correlation(rankdata(x, axis=-1), rankdata(y, axis=-1))
+def compute_rank_correlation(x: Float[Array, "*rest n"], y: Float[Array, "*rest n"]) -> Float[Array, "*rest"]:
+    """Compute Spearman's correlation along the last axis, with mean ranks for ties; 0 where one map is constant."""
+    return compute_correlation(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 
-def structural_similarity(
-    x: Float[Array, "b heads *space"], y: Float[Array, "b heads *space"]
-) -> Float[Array, "b heads"]:
-    """The mean over all square windows of seven pixels a side, or of as many as there are; 1 for equal maps.
+def compute_ssim(x: Float[Array, "b targets *space"], y: Float[Array, "b targets *space"]) -> Float[Array, "b targets"]:
+    """Compute the mean structural similarity over windows with sides of up to seven pixels; 1 for equal maps.
 
     Each map is divided by its largest absolute value first, so that values span [-1, 1].
 
     Z. Wang et al., "Image quality assessment" (2004), with equal weights and unbiased variances.
     """
     axes = tuple(range(2, x.ndim))
-    x, y = _spanning(x, axes), _spanning(y, axes)
-    sides = [min(7, size - 1 + size % 2) for size in x.shape[2:]]
+    x, y = _scale_to_unit(x, axes), _scale_to_unit(y, axes)
+    sides = [min(7, size - 1 + size % 2) for size in x.shape[2:]]  # odd
     window, count = (1, 1, *sides), prod(sides)
 
     def mean(z):
@@ -79,6 +80,6 @@ def structural_similarity(
     )  # fmt: skip
 
 
-def _spanning(x: Float[Array, "b heads *space"], axes: tuple[int, ...]) -> Float[Array, "b heads *space"]:
+def _scale_to_unit(x: Float[Array, "b targets *space"], axes: tuple[int, ...]) -> Float[Array, "b targets *space"]:
     largest = jnp.abs(x).max(axis=axes, keepdims=True)
     return x / jnp.where(largest == 0, 1, largest)

@@ -1,7 +1,7 @@
-"""A run's numbers, pictures and graph as TensorBoard's event files. The only file that knows tensorboardX.
+"""Metrics, images, histograms and the graph as TensorBoard's event files.
 
-Its file format and summaries are used, and not its writer: that writes on a thread of its own, which cannot say that a
-disk is full, and names files by the second.
+tensorboardX's file format and summaries are used, but not its writer: that one writes on a thread, which cannot raise
+an error when the disk is full, and names files by the second.
 """
 
 # The classes of protocol buffers are made when they are imported.
@@ -10,40 +10,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxclf.io.files import finite
+from jaxclf.io.files import replace_non_finite
+from jaxclf.training.writers.base import RunInfo
 from jaxclf.training.writers.record import Graph, Histogram, HyperParameters, Image, Record, Text
 
-FLUSH_SECONDS = 10.0  # how old what is on the disk may be
+if TYPE_CHECKING:
+    from tensorboardX.event_file_writer import EventsWriter
+
+FLUSH_SECONDS = 10.0  # between two writes to the disk
 BINS = 30  # of a histogram
 
 
+@dataclass
 class TensorBoard:
-    """Event files, a directory a split. What was written after `step` is superseded."""
+    """Writes `tensorboard/` in the run directory: event files, a directory for each split."""
 
-    def __init__(self, directory: Path, step: int):
-        self.directory, self.step = directory, step
-        self._files: dict[str, Any] = {}
+    def open(self, run: RunInfo, step: int) -> None:
+        """Start new files, in which what was written after `step` is superseded."""
+        self._directory, self._step = run.directory / "tensorboard", step
+        self._files: dict[str, EventsWriter] = {}
         self._flushed = time.monotonic()
 
     def __call__(self, record: Record) -> None:
-        """Write all values but words. Running means of an epoch have tags of their own; a run's hyper-parameters
-        belong to no split.
+        """Write all values but strings and artifacts.
+
+        The running means of an epoch have tags of their own; hyper-parameters belong to no split.
         """
         running = record.split == "train" and record.period == "epoch"
         found = []
         for name, value in record.values.items():
             if isinstance(value, Graph):
-                self._write(record.split, record.step, graph_def=graph_definition(value))
+                self._write(record.split, record.step, graph_def=_serialize_graph(value))
             elif isinstance(value, HyperParameters):
-                for summary in hyper_parameters(value):
+                for summary in _summarize_hyper_parameters(value):
                     self._write("", record.step, summary=summary)
             else:
-                found += summarized(f"epoch_{name}" if running and is_number(value) else name, value)
+                found += _summarize_value(f"epoch_{name}" if running and _is_number(value) else name, value)
         if found:
             from tensorboardX.proto.summary_pb2 import Summary
 
@@ -56,38 +63,38 @@ class TensorBoard:
 
         self._open(split).write_event(Event(step=step, wall_time=time.time(), **content))
 
-    def _open(self, split: str) -> Any:
+    def _open(self, split: str) -> EventsWriter:
         if split not in self._files:
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-            folder = self.directory / split
+            folder = self._directory / split
             folder.mkdir(parents=True, exist_ok=True)
-            # By itself the name has the second alone, and a run that goes on within it would write over its curves.
+            # The default name has a resolution of a second: a run that resumes within it would overwrite its curves.
             self._files[split] = file = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-            file.write_event(Event(step=self.step + 1, session_log=SessionLog(status=SessionLog.START)))
+            file.write_event(Event(step=self._step + 1, session_log=SessionLog(status=SessionLog.START)))
         return self._files[split]
 
     def flush(self) -> None:
-        """Write out what is buffered; raises OSError where the disk takes no more."""
+        """Write what is buffered; raise OSError if the disk is full."""
         for file in self._files.values():
             file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Write out what is buffered, and close the files."""
+        """Write what is buffered, and close the files."""
         for file in self._files.values():
             file.close()
         self._files.clear()
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is drawn as a curve."""
+def _is_number(value: Any) -> bool:
+    """Return whether a value is drawn as a curve."""
     return isinstance(value, int | float)
 
 
-def summarized(tag: str, value: Any) -> Iterator[Any]:
-    """The values of TensorBoard's summary of one value; none of words and of what is no number."""
+def _summarize_value(tag: str, value: Any) -> Iterator[Any]:
+    """Yield the values of TensorBoard's summary of one value; none for strings and numbers that are not finite."""
     from tensorboardX import summary
     from tensorboardX.proto.summary_pb2 import Summary
 
@@ -96,13 +103,13 @@ def summarized(tag: str, value: Any) -> Iterator[Any]:
     elif isinstance(value, Text):
         yield from summary.text(tag, value.markdown).value
     elif isinstance(value, Histogram):
-        yield from histogram(tag, value.values).value
-    elif is_number(value) and finite(value) is not None:
+        yield from _build_histogram(tag, value.values).value
+    elif _is_number(value) and replace_non_finite(value) is not None:
         yield Summary.Value(tag=tag, simple_value=value)
 
 
-def histogram(tag: str, values: np.ndarray) -> Any:
-    """The summary of how finite numbers are spread, in bins of one width."""
+def _build_histogram(tag: str, values: np.ndarray) -> Any:
+    """Return the summary of finite numbers in bins of equal width."""
     from tensorboardX import summary
 
     values = values[np.isfinite(values)].astype(np.float64)
@@ -113,8 +120,8 @@ def histogram(tag: str, values: np.ndarray) -> Any:
     return summary.histogram_raw(tag, low, high, values.size, values.sum(), values @ values, limits, filled)
 
 
-def graph_definition(graph: Graph) -> bytes:
-    """A graph in TensorBoard's form, in which names joined by slashes are nested."""
+def _serialize_graph(graph: Graph) -> bytes:
+    """Return a graph in TensorBoard's format, in which names with slashes are nested."""
     from tensorboardX.proto.attr_value_pb2 import AttrValue
     from tensorboardX.proto.graph_pb2 import GraphDef
     from tensorboardX.proto.node_def_pb2 import NodeDef
@@ -128,8 +135,8 @@ def graph_definition(graph: Graph) -> bytes:
     return GraphDef(node=nodes).SerializeToString()
 
 
-def hyper_parameters(values: HyperParameters) -> list[Any]:
-    """The summaries of what a run was made with, and of its results as scalars beside them."""
+def _summarize_hyper_parameters(values: HyperParameters) -> list[Any]:
+    """Return the summaries of a config, and its results as scalars beside them."""
     from tensorboardX import summary
 
     plain: Mapping[str, Any] = {

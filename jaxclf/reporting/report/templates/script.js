@@ -3,7 +3,7 @@ const all = (selector, within = document) => [...within.querySelectorAll(selecto
 const data = id => JSON.parse(document.getElementById(id)?.textContent ?? "null");
 const tip = document.getElementById("tip");
 
-function say(text, x, y) {
+function showTip(text, x, y) {
   tip.textContent = text;
   tip.hidden = !text;
   const { width, height } = tip.getBoundingClientRect();
@@ -18,8 +18,8 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 
 for (const item of all("[data-tip]")) {
-  item.addEventListener("pointermove", event => say(item.dataset.tip, event.clientX, event.clientY));
-  item.addEventListener("pointerleave", () => say("", 0, 0));
+  item.addEventListener("pointermove", event => showTip(item.dataset.tip, event.clientX, event.clientY));
+  item.addEventListener("pointerleave", () => showTip("", 0, 0));
 }
 
 for (const button of all(".legend button")) {
@@ -28,52 +28,6 @@ for (const button of all(".legend button")) {
     button.setAttribute("aria-pressed", shown);
     for (const curve of all(".curve", button.closest("section")))
       if (curve.dataset.series === button.dataset.series) curve.toggleAttribute("hidden", !shown);
-  });
-}
-
-const NEAR = 6; // in the units of the plot: points so close to the line are read together
-for (const plot of all(".plot")) {
-  const curves = all(".curve", plot).map(curve => ({ curve, points: JSON.parse(curve.dataset.points) }));
-  const cross = plot.querySelector(".cross");
-  let at = null;
-  const visible = () => curves.filter(({ curve }) => !curve.hasAttribute("hidden"));
-  const places = () => [...new Set(visible().flatMap(({ points }) => points.map(point => point[0])))].sort((a, b) => a - b);
-  const nearest = (values, x) => values.reduce((best, value) => Math.abs(value - x) < Math.abs(best - x) ? value : best);
-  function read(x) {
-    at = nearest(places(), x);
-    const lines = [];
-    let heading = "";
-    for (const { curve, points } of visible()) {
-      const place = nearest(points.map(point => point[0]), at);
-      const point = points.find(point => point[0] === place);
-      if (Math.abs(place - at) > NEAR) continue;
-      if (place === at) heading = point[2];
-      lines.push(`${curve.dataset.series}: ${point[3]}`);
-    }
-    cross.removeAttribute("hidden");
-    cross.setAttribute("x1", at);
-    cross.setAttribute("x2", at);
-    return [heading, ...lines].join("\n");
-  }
-  function leave() {
-    at = null;
-    cross.setAttribute("hidden", "");
-    say("", 0, 0);
-  }
-  plot.addEventListener("pointermove", event => {
-    const box = plot.getBoundingClientRect();
-    if (visible().length) say(read((event.clientX - box.left) / box.width * plot.viewBox.baseVal.width), event.clientX, event.clientY);
-  });
-  plot.addEventListener("pointerleave", leave);
-  plot.addEventListener("blur", leave);
-  plot.addEventListener("keydown", event => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || !visible().length) return;
-    event.preventDefault();
-    const every = places();
-    const next = every[Math.max(0, Math.min(every.length - 1, at === null ? 0 : every.indexOf(at) + step))];
-    const box = plot.getBoundingClientRect();
-    say(read(next), box.left + next / plot.viewBox.baseVal.width * box.width, box.top + box.height / 3);
   });
 }
 
@@ -86,30 +40,30 @@ function element(tag, text, parent) {
   return made;
 }
 
-function inWords(cell) {
-  const [label, found] = cell.dataset.cell.split(",").map(Number);
+function describe(cell) {
+  const [label, predicted] = cell.dataset.cell.split(",").map(Number);
   const n = Number(cell.dataset.n);
   const images = `${n.toLocaleString("en")} of ${support[label].toLocaleString("en")} (${(n / support[label] * 100).toFixed(2)}%)`;
-  return label === found ? `${names[label]}, found: ${images}` : `${names[label]} taken for ${names[found]}: ${images}`;
+  return label === predicted ? `${names[label]}, correct: ${images}` : `${names[label]} predicted as ${names[predicted]}: ${images}`;
 }
 
 function show(cell) {
   for (const other of all("[data-cell]")) other.toggleAttribute("aria-current", other.dataset.cell === cell.dataset.cell);
   const kept = pictures[cell.dataset.cell] ?? [];
-  const [label, found] = cell.dataset.cell.split(",");
+  const [label, predicted] = cell.dataset.cell.split(",");
   panel.replaceChildren();
-  element("h3", inWords(cell), panel);
+  element("h3", describe(cell), panel);
   const list = element("ul", "", panel);
   for (const { i, p, src } of kept) {
     const item = element("li", "", list);
     const image = element("img", "", item);
     image.src = src;
     image.alt = `image ${i}`;
-    element("span", `${p} sure`, item);
+    element("span", `confidence ${p}`, item);
     element("span", `image ${i.toLocaleString("en")}`, item);
   }
-  const order = label === found ? "the least sure" : "the surest";
-  const text = kept.length ? (kept.length < cell.dataset.n ? `${kept.length} of ${cell.dataset.n}, ${order}` : "") : "There was no room for its images on this page.";
+  const order = label === predicted ? "lowest confidence first" : "highest confidence first";
+  const text = kept.length ? (kept.length < cell.dataset.n ? `${kept.length} of ${cell.dataset.n}, ${order}` : "") : "Its images did not fit into this page.";
   element("p", text, panel).className = "small";
 }
 
@@ -117,8 +71,8 @@ const cells = all(".matrix button");
 for (const cell of all("[data-cell]")) {
   cell.addEventListener("click", () => show(cell));
   if (!cells.includes(cell)) continue;
-  cell.addEventListener("pointermove", event => say(inWords(cell), event.clientX, event.clientY));
-  cell.addEventListener("pointerleave", () => say("", 0, 0));
+  cell.addEventListener("pointermove", event => showTip(describe(cell), event.clientX, event.clientY));
+  cell.addEventListener("pointerleave", () => showTip("", 0, 0));
 }
 if (cells.length) {
   cells[0].tabIndex = 0;

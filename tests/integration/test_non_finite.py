@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.configs import MLP
 from support.runs import assert_same_bytes, at_call, fit, rows, run_on
-from test_resume import MLP
 
+from jaxclf.errors import NonFiniteError
 from jaxclf.optimizers import Adam
 from jaxclf.training.devices import Devices
-from jaxclf.training.interval_log import NonFiniteError
 from jaxclf.training.trainer import Trainer
 from jaxclf.types import Split, Splits
 
@@ -31,7 +31,7 @@ def spoilt(digits):
 def spoilt_step(splits, epoch=0):
     """The step of the first epoch that has the image, from 0."""
     run = Trainer(CONFIG, splits, Devices.all())
-    batches = run.batches(epoch * 13, (epoch + 1) * 13)
+    batches = run.read_batches(epoch * 13, (epoch + 1) * 13)
     return next(i for i, batch in enumerate(batches) if not np.isfinite(batch.images).all())
 
 
@@ -62,7 +62,7 @@ def test_abort_finds_it_within_a_log_interval(spoilt, tmp_path):
 def test_a_skipped_update_changes_nothing_but_the_step(spoilt):
     run = Trainer(replace(CONFIG, non_finite="skip"), spoilt, Devices.all())
     state = run.start()
-    for i, batch in enumerate(run.batches(0, 13)):
+    for i, batch in enumerate(run.read_batches(0, 13)):
         before = jax.tree.map(np.array, jax.device_get(state))
         state = run.train_step(state, batch, 1)
         if i == spoilt_step(spoilt):
@@ -79,7 +79,7 @@ def test_what_is_left_out_is_counted_and_the_run_ends_finite_and_resumes(policy,
     assert math.isfinite(run.progress.latest["validation"]["loss"])
     steps = 1 if policy == "skip" else 13  # of an epoch, at most
     assert 3 * 11 <= run.progress.images_left_out <= 3 * steps * 16
-    assert (policy == "rollback") == ("going back to the last checkpoint" in capsys.readouterr().err)
+    assert (policy == "rollback") == ("rolled back to the last checkpoint" in capsys.readouterr().err)
     assert fit(run_on(spoilt, tmp_path / "stopped", config, stop=at_call(17))) is None
     resumed = run_on(spoilt, tmp_path / "stopped", config)
     assert_same_bytes(fit(resumed), state)

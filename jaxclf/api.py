@@ -1,0 +1,290 @@
+"""The Python API: `fit`, `evaluate`, `load` and `Run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxclf.config import Config
+from jaxclf.config_io import flatten, to_json
+from jaxclf.errors import UserError, require
+from jaxclf.inference.explain import select_baseline
+from jaxclf.inference.images import Images, read_images
+from jaxclf.inference.trained_model import TrainedModel
+from jaxclf.io.files import hash_json, read_json, write_json
+from jaxclf.io.progress import show_status
+from jaxclf.models.summary import Summary, summarize
+from jaxclf.random import make_example_keys
+from jaxclf.reporting.report import EvaluatedSplit, write_report
+from jaxclf.reporting.training_output import OverviewRecorder, evaluate_held_out, record_test
+from jaxclf.runs.directory import RunDirectory, read_metrics
+from jaxclf.runs.environment import get_versions
+from jaxclf.runs.summary import build_summary
+from jaxclf.training.callbacks import Callback, RecordWriters
+from jaxclf.training.checkpoint import Checkpoints
+from jaxclf.training.devices import Devices
+from jaxclf.training.distributed import is_main_process, main_process_first
+from jaxclf.training.evaluation import Evaluation, get_batch_shape
+from jaxclf.training.evaluation import evaluate as evaluate_split
+from jaxclf.training.progress_bar import ProgressBar
+from jaxclf.training.state import get_variables
+from jaxclf.training.step_config import build_step_config
+from jaxclf.training.trainer import Trainer
+from jaxclf.training.writers import Artifact, Jsonl, Record, RunInfo, TensorBoard, Writer, select_scalars
+from jaxclf.types import Array, Split, Splits, Variables
+
+if TYPE_CHECKING:
+    from jaxclf.saliency import Attribution, Method
+
+
+class Run(TrainedModel):
+    """A trained run: what `fit` and `load` return."""
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl: `step`, `epoch`, `split`, `period` and the metrics of each record."""
+        return read_metrics(self.directory)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds: the results of the finished run, its steps and its times in seconds."""
+        return read_json(self.directory.summary)
+
+    def evaluate(
+        self, data: str | Array = "test", labels: Any = None, *, batch_size: int | None = None
+    ) -> dict[str, float]:
+        """Compute the loss and the metrics of the config.
+
+        Args:
+            data: The name of a split ("train", "validation", "test"), or images [n, h, w, c], uint8 or
+                floats in [0, 1].
+            labels: Integers [n], with images.
+            batch_size: Images per batch, at most; the result does not depend on it. By default the config's.
+
+        Returns:
+            `loss` and the metrics by name, such as `accuracy` in [0, 1].
+
+        Raises:
+            UserError: If the run has no such split, or images and labels do not fit.
+        """
+        if isinstance(data, str):
+            split = self.splits[data]
+        else:
+            split = Split(np.asarray(data), np.asarray(labels), self.class_names)
+        step_config, devices = build_step_config(self.config, 1), Devices.all()
+        step = devices.compile_eval_step(step_config)
+        size = batch_size or self.config.eval_batch_size
+        return select_scalars(evaluate_split(step_config, devices, step, self.variables, split, size).values)
+
+    def predict(self, images: Images) -> Float[np.ndarray, "n classes"]:
+        """Compute class probabilities.
+
+        Args:
+            images: An array [n, h, w, c], integers in 0..255 or floats in [0, 1]; or paths and PIL images of any size,
+                which are prepared as in training.
+
+        Returns:
+            Probabilities [n, classes].
+
+        Raises:
+            UserError: If the shape is wrong or a file cannot be read.
+        """
+        return super().predict(read_images(self, images))
+
+    def explain(
+        self,
+        method: Method,
+        images: Images,
+        targets: Int[Array, " n"] | int | None = None,
+        *,
+        baseline: Array | float | None = None,
+    ) -> Attribution:
+        """Compute saliency maps.
+
+        Args:
+            method: A method of `jaxclf.saliency`.
+            images: As in `predict`.
+            targets: The class to explain, one for each image or one for all; None: the predicted class.
+            baseline: The baseline of the method, in [0, 1]; by default zeros, for expected gradients training images.
+
+        Returns:
+            An `Attribution` of NumPy arrays. Its `values` are [n, h, w, c]; those of class activation maps are smaller.
+
+        Raises:
+            UserError: If the method does not suit the network.
+        """
+        images = read_images(self, images)
+        keys = make_example_keys(self.config.seed, np.arange(len(images)))
+        if baseline is None:
+            baseline = select_baseline(self, method)
+        attribution = method(self.model, self.variables, images, targets, key=keys, baseline=baseline)
+        return jax.device_get(attribution)
+
+
+def load(
+    path: str | Path,
+    checkpoint: str = "last",
+    weights: Literal["ema", "raw"] = "ema",
+    imports: tuple[str, ...] = (),
+    splits: Splits | None = None,
+) -> Run:
+    """Load a run from its directory; see `TrainedModel.load`, which documents the arguments."""
+    return Run.load(path, checkpoint, weights, imports, splits)
+
+
+def evaluate(run: Run | str | Path, split: str = "test", *, batch_size: int | None = None) -> dict[str, float]:
+    """Compute the loss and the metrics of a run, or of the run in a directory, on one of its splits.
+
+    Args:
+        run: A run or its directory.
+        split: "train", "validation" or "test".
+        batch_size: Images per batch, at most; the result does not depend on it.
+
+    Returns:
+        `loss` and the metrics of the config by name.
+
+    Raises:
+        UserError: If there is no such run or split.
+    """
+    return (run if isinstance(run, Run) else load(run)).evaluate(split, batch_size=batch_size)
+
+
+def fit(
+    config: Config,
+    *,
+    splits: Splits | None = None,
+    workdir: str | Path | None = None,
+    writers: Sequence[Writer] = (),
+    callbacks: Sequence[Callback] = (),
+    init: Run | Variables | None = None,
+    resume: Literal["auto", "force"] = "auto",
+    devices: Devices | None = None,
+) -> Run:
+    """Train the network of a config, and evaluate it.
+
+    Args:
+        config: The dataset, the model, the optimizer and how they are trained.
+        splits: The data; by default `config.dataset.load()`.
+        workdir: The run directory. It then holds what `train.py` writes: config, metrics, checkpoints, summary, report.
+            A run that was interrupted resumes, a finished one is loaded. None writes nothing to disk.
+        writers: Where metrics go besides metrics.jsonl; by default TensorBoard. Only with a `workdir`.
+        callbacks: Your own hooks of the training loop.
+        init: Variables of the model, or a run whose variables are taken, to start from.
+        resume: "auto" refuses to resume a run whose config has changed; "force" resumes it.
+        devices: The devices to train on; by default all, as one data-parallel mesh.
+
+    Returns:
+        The trained run.
+
+    Raises:
+        UserError: If config, data and devices do not fit, or the directory holds another run.
+        NonFiniteError: If the loss or a parameter is no longer finite.
+        Interrupted: If a callback has asked to stop.
+    """
+    began = time.perf_counter()
+    if splits is None:
+        with main_process_first():
+            splits = config.dataset.load()
+    summary = check_model(config, splits)
+    devices = Devices.all() if devices is None else devices
+    variables = init.variables if isinstance(init, TrainedModel) else init
+    bar: list[Callback] = [ProgressBar()] if is_main_process() else []
+    if workdir is None:
+        trainer = Trainer(config, splits, devices, callbacks=[*bar, *callbacks], init=variables)
+        with closing(trainer):
+            return _finish(trainer, summary, None, began)
+    directory = RunDirectory(workdir)
+    if directory.check(to_json(config), resume == "force"):
+        return load(workdir, splits=splits)
+    with directory.hold(to_json(config)) if is_main_process() else nullcontext():
+        return _fit_in(directory, config, splits, devices, writers, [*bar, *callbacks], variables, summary, began)
+
+
+def check_model(config: Config, splits: Splits) -> Summary:
+    """Return the summary of a config's model; raise UserError if it does not fit the data."""
+    train, classes = splits.train, len(splits.train.class_names)
+    summary = summarize(config.model, train.image_shape)
+    require(classes > 1, f"the dataset has one class, {train.class_names[0]!r}; expected at least two")
+    images = get_batch_shape(train, 1).images
+    logits = jax.eval_shape(config.model.init_with_output, jax.random.key(0), images)[0]
+    if logits.shape[-1] != classes:
+        raise UserError(
+            f"the model has {logits.shape[-1]} logits and the dataset {classes} classes; add --model.classes {classes}"
+        )
+    return summary
+
+
+def _fit_in(
+    directory: RunDirectory,
+    config: Config,
+    splits: Splits,
+    devices: Devices,
+    writers: Sequence[Writer],
+    callbacks: Sequence[Callback],
+    init: Variables | None,
+    summary: Summary,
+    began: float,
+) -> Run:
+    """Train in a run directory that this process holds."""
+    about = {"config_sha256": hash_json(to_json(config)), "versions": get_versions()}
+    with main_process_first():  # it removes what an interrupted save left
+        checkpoints = Checkpoints(directory.checkpoints, True, about)
+    with closing(checkpoints):
+        trainer = Trainer(config, splits, devices, checkpoints, callbacks, init)
+        directory.check_shared(trainer.resumed.step if trainer.resumed else 0)
+        if is_main_process():
+            rows = read_metrics(directory)[: trainer.resumed.notes["rows"]] if trainer.resumed else []
+            info = RunInfo(directory.path, flatten(to_json(config)), rows)
+            trainer.add_callbacks(RecordWriters(_complete_writers(writers), info), OverviewRecorder(summary))
+        with closing(trainer):
+            return _finish(trainer, summary, directory, began)
+
+
+def _complete_writers(writers: Sequence[Writer]) -> list[Writer]:
+    """Return some writers and the one that every run directory needs."""
+    others = [writer for writer in writers if not isinstance(writer, Jsonl)]
+    return [Jsonl(), *(others if writers else [TensorBoard()])]
+
+
+def _finish(trainer: Trainer, summary: Summary, directory: RunDirectory | None, began: float) -> Run:
+    """Train to the end, evaluate, and write the summary and the report where there is a directory."""
+    trainer.fit()
+    evaluations = evaluate_held_out(trainer)
+    test = record_test(trainer, evaluations)
+    best = None
+    if trainer.checkpoints is not None:
+        trainer.checkpoints.wait()
+        best = trainer.checkpoints.best
+    result = build_summary(trainer, summary.parameters, test, best, began)
+    train = trainer.splits.train
+    variables = jax.device_get(get_variables(trainer.state))
+    run = Run(
+        trainer.config, trainer.progress.steps_done, train.class_names, train.image_shape, variables,
+        directory.path if directory else None, trainer.splits,
+    )  # fmt: skip
+    if directory is None:
+        vars(run).update(history=trainer.history, summary=result)  # cached properties that would read files
+    elif is_main_process():
+        write_json(directory.summary, result)  # from here on the run is finished
+        if evaluations:
+            _report(trainer, run, evaluations)
+    return run
+
+
+def _report(trainer: Trainer, run: Run, evaluations: Mapping[str, Evaluation]) -> None:
+    """Write the report of the test images or, where there are none, of validation."""
+    name = "test" if "test" in evaluations else "validation"
+    logits = {split: evaluation.logits for split, evaluation in evaluations.items()}
+    evaluated = EvaluatedSplit(trainer.splits, name, logits[name], logits.get("validation"))
+    with show_status("writing the report"):
+        report = write_report(run, read_metrics(run.directory), evaluated)
+    progress = trainer.progress
+    trainer.record(Record(progress.steps_done, progress.epochs_done, "", "epoch", {"report": Artifact(report)}))

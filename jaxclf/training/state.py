@@ -1,0 +1,155 @@
+"""The state of training, and the sums that metrics are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key, PyTree
+
+from jaxclf.config_io import find_differences
+from jaxclf.errors import UserError
+from jaxclf.metrics import divide, mean
+from jaxclf.random import make_key
+from jaxclf.training.step_config import StepConfig
+from jaxclf.types import Batch, Logits, Variables
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True)
+class StepSums:
+    """Sums over the examples of some steps. They are added over batches, parts and devices, and divided once.
+
+    As a pytree it has the keys of a dict without the fields that are None, as checkpoints of version 0.1.0 have.
+    """
+
+    loss: PyTree
+    """`sum` and `count` of the loss; the count is the number of examples without padding."""
+    metrics: tuple[PyTree, ...]
+    """The sums of each metric of the config."""
+    gradient_norm: PyTree = None
+    """`sum` and `count` of the gradient norm, of the steps in which it was computed; None in evaluation."""
+
+    @property
+    def images(self) -> int:
+        """Number of examples."""
+        return int(self.loss["count"])
+
+    def tree_flatten_with_keys(self):
+        """Flatten for JAX."""
+        names = ("gradient_norm", "loss", "metrics") if self.gradient_norm is not None else ("loss", "metrics")
+        return [(jax.tree_util.DictKey(name), getattr(self, name)) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names, children) -> StepSums:
+        """Unflatten for JAX."""
+        return cls(**dict(zip(names, children, strict=True)))
+
+    def __add__(self, other: StepSums) -> StepSums:
+        return jax.tree.map(jnp.add, self, other)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that training changes, as arrays. Fields are trees: JAX also builds it from shapes and shardings."""
+
+    step: PyTree
+    """Optimizer updates done, int32."""
+    params: PyTree
+    model_state: PyTree
+    """Other collections of the model, such as `batch_stats`."""
+    optimizer_state: PyTree
+    ema: PyTree
+    """Exponential moving average of the parameters, or None."""
+    epoch_stats: PyTree
+    """`StepSums` since the start of the epoch."""
+    interval_stats: PyTree
+    """`StepSums` since the last log line."""
+
+
+def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
+    """Create the state at step 0 for batches shaped like `batch` (arrays or `jax.ShapeDtypeStruct`s)."""
+    images = jnp.zeros((1, *batch.images.shape[1:]), batch.images.dtype)
+    variables = step_config.model.init(make_key(step_config.seed, "init"), images)
+    params = variables.pop("params")
+    zeros = replace(zero_sums(step_config, batch), gradient_norm=mean(jnp.zeros(1), jnp.zeros(1, bool)))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=variables,
+        optimizer_state=step_config.transformation.init(params),
+        ema=jax.tree.map(jnp.copy, params) if step_config.ema_decay else None,
+        epoch_stats=zeros,
+        interval_stats=jax.tree.map(jnp.copy, zeros),
+    )
+
+
+def set_variables(step_config: StepConfig, state: TrainState, variables: Variables) -> TrainState:
+    """Return an initial state with other variables.
+
+    Raises:
+        UserError: If their names, shapes or dtypes are not those of the model.
+    """
+    expected, given = (_describe_arrays(each) for each in (get_variables(state, "raw"), variables))
+    changed = find_differences(expected, given)
+    if changed:
+        raise UserError("the initial variables do not fit the model; expected -> given:", changed)
+    params, model_state = variables["params"], {name: variables[name] for name in variables if name != "params"}
+    return state.replace(
+        params=params,
+        model_state=model_state,
+        optimizer_state=step_config.transformation.init(params),
+        ema=jax.tree.map(jnp.copy, params) if step_config.ema_decay else None,
+    )
+
+
+def _describe_arrays(tree: PyTree) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def get_variables(state: TrainState, weights: Literal["ema", "raw"] = "ema") -> Variables:
+    """Return the variables to evaluate the model with: the EMA of the parameters where there is one."""
+    params = state.params if state.ema is None or weights == "raw" else state.ema
+    return {"params": params, **state.model_state}
+
+
+def measure(step_config: StepConfig, logits: Logits, batch: Batch) -> StepSums:
+    """Return the sums of one batch."""
+    metrics = tuple(metric.stats(logits, batch.labels, batch.mask) for metric in step_config.metrics)
+    return StepSums(mean(step_config.loss(logits, batch.labels), batch.mask), metrics)
+
+
+def zero_sums(step_config: StepConfig, batch: Batch) -> StepSums:
+    """Return zero-initialized sums."""
+
+    def forward(key: Key[Array, ""], batch: Batch) -> StepSums:
+        logits, _ = step_config.model.init_with_output(key, batch.images)
+        return measure(step_config, logits, batch)
+
+    shapes = jax.eval_shape(forward, make_key(0, "init"), batch)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def summarize(step_config: StepConfig, sums: StepSums) -> dict[str, Any]:
+    """Divide sums: return `loss`, the values of the metrics and, in training, `gradient_norm` if it was computed."""
+    sums = jax.device_get(sums)
+    values: dict[str, Any] = {"loss": divide(sums.loss)}
+    for metric, metric_sums in zip(step_config.metrics, sums.metrics, strict=True):
+        values |= metric.compute(metric_sums)
+    if sums.gradient_norm is not None and sums.gradient_norm["count"]:
+        values["gradient_norm"] = divide(sums.gradient_norm)
+    return values
+
+
+def are_finite(tree: PyTree) -> jax.Array:
+    """Return whether all numbers of a tree are finite, as a boolean scalar."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def update_ema(params: PyTree, ema: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
+    """Return the EMA after a step. Its memory is short at first, since the initial weights carry no information."""
+    return optax.incremental_update(params, ema, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))

@@ -1,0 +1,71 @@
+"""What a training step does, as one hashable value: static under jit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import numpy as np
+import optax
+
+from jaxclf.augment import Augmentation, Mixup
+from jaxclf.config import Config
+from jaxclf.losses import Loss
+from jaxclf.metrics import Metric
+from jaxclf.types import Split
+
+NORM_EVERY = 20  # at most so many steps between two whose gradient norm is computed
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The parts of a `Config` that a step is compiled with."""
+
+    model: nn.Module
+    loss: Loss
+    metrics: tuple[Metric, ...]
+    transformation: optax.GradientTransformation
+    augment: tuple[Augmentation, ...] = ()
+    mixup: Mixup | None = None
+    class_weights: tuple[float, ...] = ()
+    """Loss weight of each class; empty: all are 1."""
+    ema_decay: float = 0.0
+    """Decay of the EMA of parameters; 0 keeps none."""
+    gradient_accumulation: int = 1
+    """Parts a batch is computed in."""
+    norm_every: int = 1
+    """Steps between two whose gradient norm is computed."""
+    skip_non_finite: bool = False
+    """Skip updates that are not finite."""
+    seed: int = 0
+
+
+def build_step_config(config: Config, total_steps: int, train: Split | None = None) -> StepConfig:
+    """Build the step of a config.
+
+    Args:
+        config: The config of the run.
+        total_steps: Optimizer updates of the whole run, for the learning-rate schedule.
+        train: The training images, which balanced class weights are computed from.
+    """
+    return StepConfig(
+        model=config.model,
+        loss=config.loss,
+        metrics=config.metrics,
+        transformation=config.optimizer.build(total_steps),
+        augment=config.augment,
+        mixup=config.mixup,
+        class_weights=() if train is None or config.class_weights == "equal" else compute_balanced_weights(train),
+        ema_decay=config.ema_decay,
+        gradient_accumulation=config.gradient_accumulation,
+        norm_every=min(config.log_every, NORM_EVERY),
+        skip_non_finite=config.non_finite == "skip",
+        seed=config.seed,
+    )
+
+
+def compute_balanced_weights(split: Split) -> tuple[float, ...]:
+    """Return weights inversely proportional to class frequencies, with a mean over images of 1."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    present = np.count_nonzero(counts)
+    return tuple(len(split) / (present * max(int(count), 1)) for count in counts)

@@ -1,0 +1,91 @@
+"""One list of components per family: tests sweep over these, and every exported component appears in one."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jaxclf import datasets, saliency
+from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
+from jaxclf.datasets import Arrays, Cartoons, Idx, ImageFolder, Mnist, Tfds
+from jaxclf.losses import CrossEntropy
+from jaxclf.metrics import Accuracy, Confusion, TopK
+from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn
+from jaxclf.optimizers import Adam, Constant, OneCycle, Sgd, WarmupCosine
+
+AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
+MIXERS = [Mixup(), Mixup(alpha=8.0)]
+LOSSES = [CrossEntropy(), CrossEntropy(label_smoothing=0.1)]
+METRICS = [Accuracy(), TopK(k=2), Confusion()]
+MODELS = [
+    Mlp(features=(), classes=10),
+    Mlp(features=(7, 5), classes=3, dropout=0.5),
+    Cnn(features=(2, 3), dense=(5,), classes=4, dropout=0.5),
+    Cnn(features=(2,), dense=(), classes=4, kernel_size=5, strides=2, padding="VALID"),
+    Cnn(features=(2,), dense=(4,), classes=4, dtype="bfloat16"),
+    SimpsonsCnn(features=(2, 3), dense=(4,), classes=4),
+    MaxoutCnn(features=(2, 3), kernel_sizes=(3, 1), blocks=(2, 2), dense=(5,), classes=4, dropout=0.5),
+]
+OPTIMIZERS = [
+    Sgd(learning_rate=0.1),
+    Sgd(learning_rate=0.05, momentum=0.9),
+    Sgd(learning_rate=0.05, momentum=0.9, nesterov=True, clip_norm=1.0),
+    Adam(learning_rate=0.3, schedule=WarmupCosine(warmup=0.1)),
+    Adam(learning_rate=0.3, weight_decay=1e-3, schedule=OneCycle()),
+]
+SCHEDULES = [Constant(), WarmupCosine(warmup=0.1, final=0.2), WarmupCosine(warmup=0.0), OneCycle()]
+METHODS = [
+    saliency.Gradient(),
+    saliency.GradientTimesInput(score="margin"),
+    saliency.IntegratedGradients(steps=5, score="log_probability"),
+    saliency.IntegratedGradients(rule="adaptive", tolerance=0.03, max_steps=100),
+    saliency.all_classes(saliency.IntegratedGradients(steps=3, score="probability")),
+    saliency.ExpectedGradients(samples=4),
+    saliency.SmoothGrad(samples=3),
+    saliency.SmoothGradSquared(
+        saliency.IntegratedGradients(steps=2), samples=4, noise_scale="absolute", antithetic=True
+    ),
+    saliency.VarGrad(saliency.Gradient(score="margin"), samples=4),
+    saliency.all_classes(saliency.VarGrad(saliency.ExpectedGradients(samples=2), samples=4, antithetic=True)),
+    saliency.GradCam(),
+    saliency.GradCam("conv1", relu=False, upsample="bilinear", score="margin"),
+    saliency.all_classes(saliency.GradCamPlusPlus("conv2")),
+    saliency.HiResCam("conv2", relu=False, upsample="nearest"),
+    saliency.LayerCam("pool1", score="probability"),
+    saliency.ScoreCam(),
+    saliency.all_classes(saliency.ScoreCam("conv1", upsample="bilinear")),
+    saliency.Occlusion(window=3, stride=2),
+    saliency.all_classes(saliency.Occlusion(window=(3, 8), stride=(3, 5), aggregate="mean", score="margin")),
+    saliency.Rise(samples=4, grid=3),
+    saliency.BlurIntegratedGradients(steps=4, max_sigma=6.0),
+    saliency.GuidedIntegratedGradients(steps=4, score="probability"),
+    saliency.all_classes(saliency.GuidedIntegratedGradients(steps=3, fraction=0.1, max_dist=0.3)),
+    saliency.GuidedBackprop(),
+    saliency.all_classes(saliency.Deconvnet(score="margin")),
+    saliency.GuidedGradCam("conv1", relu=False, score="probability"),
+    saliency.all_classes(saliency.FullGrad(score="margin")),
+    saliency.DeepLift(score="margin"),
+    saliency.all_classes(saliency.DeepLift(score="log_probability")),
+    saliency.Lrp(epsilon=1e-3),
+    saliency.Lrp("gamma", score="margin"),
+    saliency.all_classes(saliency.Lrp("alpha_beta", alpha=1.5, beta=0.5, score="probability")),
+    saliency.Xrai(steps=3, scales=(20.0, 50.0), side=48),
+]
+
+
+def inner(method):
+    """The method inside all wrappers."""
+    return inner(method.method) if hasattr(method, "method") else method
+
+
+FOLDER = Path(os.environ["XDG_CACHE_HOME"]) / "folder"
+RANDOM = np.random.default_rng(1)
+DATASETS = [
+    Arrays(RANDOM.integers(0, 256, (50, 3, 4), np.uint8), RANDOM.integers(0, 3, 50), validation=0.2, test=0.1),
+    Mnist(),
+    Mnist(validation=0),
+    Idx(str(Path(datasets.__file__).parent), validation=100),
+    ImageFolder(str(FOLDER), image_size=(12, 9), train_fraction=0.6, test_fraction=0.2),
+    Cartoons(),
+    Tfds("digits", data_dir=str(FOLDER.with_name("tfds"))),
+]

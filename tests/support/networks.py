@@ -1,0 +1,60 @@
+"""A small network of two blocks, for tests of saliency methods that need a layer by name."""
+
+from functools import cache
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+B, CLASSES = 3, 4
+SHAPE = (B, 6, 6, 1)
+IMAGES = np.random.default_rng(0).random(SHAPE, np.float32)
+
+
+class Relu(nn.Module):
+    def __call__(self, x):
+        return nn.relu(x)
+
+
+class Block(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        return Relu(name="relu")(nn.Conv(self.features, (3, 3), name="conv")(x))
+
+
+WRAPS = {"none": Block, "remat": nn.remat(Block), "jit": nn.jit(Block)}
+
+
+class Net(nn.Module):
+    """Two blocks and a head; `wrap` is a transformation of the blocks' class."""
+
+    head: str = "tanh"
+    wrap: str = "none"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        block = WRAPS[self.wrap]
+        x = block(2, name="first")(x.astype(self.dtype))
+        x = block(5, name="second")(nn.max_pool(x, (2, 2), (2, 2)))
+        if self.head == "mean":
+            x = x.mean(axis=(1, 2))
+        if self.head == "tanh":
+            x = nn.tanh(x)
+        return nn.Dense(CLASSES, name="logits")(x.reshape(x.shape[0], -1))
+
+
+@cache
+def initialized(model, shape=SHAPE):
+    """Variables with biases that are not zero, as training leaves them."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: 0.4 * random.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def activation(model, variables, images, block="second", layer="relu"):
+    """What a layer of a block puts out, by Flax's own means."""
+    _, state = model.apply(variables, images, capture_intermediates=True)
+    return np.asarray(state["intermediates"][block][layer]["__call__"][0])

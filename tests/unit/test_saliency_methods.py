@@ -1,0 +1,29 @@
+"""Every saliency method once on a small network; integration/test_saliency.py checks each property of each setting."""
+
+import jax
+import numpy as np
+import pytest
+from support.components import METHODS, inner
+
+from jaxclf.models import Cnn
+
+MODEL = Cnn(features=(2, 2), dense=(), classes=3, kernel_size=3)
+# The first setting of each method: the cheapest, and not wrapped.
+CHEAPEST = {type(inner(method)): method for method in reversed(METHODS) if not method.every_class}
+
+
+@pytest.fixture(params=CHEAPEST.values(), ids=lambda method: type(method).__name__)
+def method(request):
+    return request.param
+
+
+def test_attributions_are_finite_and_of_the_predicted_class(method, random):
+    images = random.integers(0, 256, (3, 8, 8, 1), np.uint8)
+    variables = MODEL.init(jax.random.key(0), images)
+    attribution = method(MODEL, variables, images, key=jax.random.split(jax.random.key(1), 3))
+    assert attribution.values.shape[0] == 3
+    assert attribution.score.shape == attribution.evaluations.shape == (3,)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(attribution))
+    if method.score == "logit":
+        logits = MODEL.apply(variables, images)
+        np.testing.assert_allclose(attribution.score, logits.max(axis=1), rtol=1e-5)

@@ -56,8 +56,6 @@ def get_config():
 TRAIN_OWN = ("-m", "jaxclf", "train", "mine.py", "--import", "my_module", "--compilation-cache", "compiled")
 
 
-
-
 def test_training_prints_the_table_the_curves_and_the_result(linear_run):
     _, done = linear_run
     assert re.search(r"total parameters .* 7,850", done.stdout)

@@ -22,7 +22,7 @@ from jaxclf.saliency.metrics.similarity import compute_rank_correlation, compute
 from jaxclf.saliency.pixels import infer_image_shape
 from jaxclf.saliency.query import Model
 from jaxclf.saliency.sampling import METRIC_SAMPLE
-from jaxclf.types import Array, Logits, Variables, to_unit_range
+from jaxclf.types import Array, Variables, to_unit_range
 
 Path = tuple[str, ...]
 """Names of nested modules, the outermost first."""
@@ -213,6 +213,6 @@ class _ShiftedModel(nn.Module):
     shift: float
 
     @nn.nowrap
-    def apply(self, variables: PyTree, images: Float[Array, "b ..."], **options: Any) -> Logits:
+    def apply(self, variables: PyTree, images: Float[Array, "b ..."], **options: Any) -> Any:
         """Apply the model to images without the shift."""
-        return self.model.apply(variables, images - self.shift, **options)  # pyright: ignore[reportReturnType]
+        return self.model.apply(variables, images - self.shift, **options)

@@ -21,7 +21,7 @@ from jaxclf.random import make_key
 from jaxclf.training.devices import AXIS, Devices
 from jaxclf.training.pipeline import read_train_batches
 from jaxclf.training.state import create_state, get_variables, summarize
-from jaxclf.training.step import train_step
+from jaxclf.training.step import compute_logits, train_step
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Batch
 
@@ -180,6 +180,12 @@ def test_batch_statistics_move_in_training_and_stay_in_evaluation(batches):
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.model_state, after.model_state)
     assert max(jax.tree.leaves(moved)) > 0.01
     assert_same(fit(step_config, batches, devices(4)).params, after.params, atol=1e-4)
+    # In evaluation the logits of an image depend on no other image: they are those of the statistics of training.
+    images, variables = batches[0].images, get_variables(after)
+    logits = compute_logits(step_config.model, variables, images)
+    np.testing.assert_allclose(logits[:3], compute_logits(step_config.model, variables, images[:3]), rtol=1e-5)
+    untrained = variables | {"batch_stats": before.model_state["batch_stats"]}
+    assert np.abs(logits - compute_logits(step_config.model, untrained, images)).max() > 0.1
 
 
 def test_a_batch_that_does_not_divide_names_one_that_does():

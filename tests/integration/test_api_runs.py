@@ -1,0 +1,87 @@
+"""The Python API with a run directory: what it leaves, loads and resumes."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import jaxclf
+from jaxclf.config_io import to_json
+from jaxclf.datasets import Mnist
+from jaxclf.errors import UserError
+from jaxclf.models import Mlp
+from jaxclf.optimizers import Adam
+from jaxclf.training.trainer import Interrupted
+
+CONFIG = jaxclf.Config(
+    dataset=Mnist(),
+    model=Mlp(features=(8,), classes=10),
+    optimizer=Adam(learning_rate=0.01),
+    epochs=2,
+    batch_size=16,
+    log_every=5,
+)
+
+
+@pytest.fixture(scope="module")
+def run(digits, tmp_path_factory):
+    return jaxclf.fit(CONFIG, splits=digits, workdir=tmp_path_factory.mktemp("api") / "run")
+
+
+def without_clock(rows):
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "data_wait_seconds")} for row in rows]
+
+
+def test_without_a_workdir_nothing_is_written_and_the_numbers_are_the_same(run, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept_nothing = jaxclf.fit(CONFIG, splits=digits)
+    assert not list(tmp_path.iterdir())
+    assert without_clock(kept_nothing.history) == without_clock(run.history)
+    assert kept_nothing.summary["test"] == run.summary["test"]
+    jax.tree.map(np.testing.assert_array_equal, kept_nothing.variables, run.variables)
+    with pytest.raises(UserError, match="no directory"):
+        _ = kept_nothing.directory
+
+
+def test_a_workdir_holds_a_run(run):
+    files = {path.name for path in run.path.iterdir()} - {".lock"}
+    assert files == {
+        "checkpoints", "config.json", "environment.json", "metrics.jsonl", "report.html", "summary.json", "tensorboard",
+    }  # fmt: skip
+    assert json.loads((run.path / "config.json").read_text()) == to_json(CONFIG)
+    assert [row["split"] for row in run.history if row["period"] == "epoch"] == ["train", "validation"] * 2 + ["test"]
+
+
+def test_a_loaded_run_is_the_run(run, digits):
+    loaded = jaxclf.load(run.path, splits=digits)
+    assert isinstance(loaded, jaxclf.Run)
+    np.testing.assert_array_equal(loaded.predict(digits.test.images), run.predict(digits.test.images))
+    assert loaded.history == run.history
+    assert jaxclf.evaluate(loaded) == run.evaluate()
+
+
+def test_a_finished_run_is_loaded_and_another_config_is_refused(run, digits):
+    def list_times():
+        return {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.name != ".lock"}
+
+    before = list_times()
+    again = jaxclf.fit(CONFIG, splits=digits, workdir=run.path)
+    assert list_times() == before
+    np.testing.assert_array_equal(again.predict(digits.test.images), run.predict(digits.test.images))
+    with pytest.raises(UserError, match="another config"):
+        jaxclf.fit(replace(CONFIG, seed=1), splits=digits, workdir=run.path)
+
+
+def test_an_interrupted_run_resumes_to_the_same_numbers(run, digits, tmp_path):
+    class StopAt(jaxclf.Callback):
+        def on_step_end(self, trainer, steps):
+            trainer.interrupted = 15 if steps.stop == 7 else 0
+
+    with pytest.raises(Interrupted) as interrupted:
+        jaxclf.fit(CONFIG, splits=digits, workdir=tmp_path, callbacks=[StopAt()])
+    assert (interrupted.value.signal, interrupted.value.step) == (15, 7)
+    resumed = jaxclf.fit(CONFIG, splits=digits, workdir=tmp_path)
+    assert without_clock(resumed.history) == without_clock(run.history)
+    jax.tree.map(np.testing.assert_array_equal, resumed.variables, run.variables)

@@ -190,22 +190,22 @@ def fit(
         Interrupted: If a callback has asked to stop.
     """
     began = time.perf_counter()
+    directory = None if workdir is None else RunDirectory(workdir)
+    if directory is not None and directory.check(to_json(config), resume == "force"):
+        return load(directory.path, splits=splits)
     if splits is None:
         with main_process_first():
             splits = config.dataset.load()
     summary = check_model(config, splits)
-    devices = Devices.all() if devices is None else devices
-    variables = init.variables if isinstance(init, TrainedModel) else init
     bar: list[Callback] = [ProgressBar()] if is_main_process() else []
-    if workdir is None:
-        trainer = Trainer(config, splits, devices, callbacks=[*bar, *callbacks], init=variables)
+    variables = init.variables if isinstance(init, TrainedModel) else init
+    trainer = Trainer(config, splits, devices, callbacks=[*bar, *callbacks], init=variables)
+    if directory is None:
         with closing(trainer):
             return _finish(trainer, summary, None, began)
-    directory = RunDirectory(workdir)
-    if directory.check(to_json(config), resume == "force"):
-        return load(workdir, splits=splits)
+    # Whatever is refused is refused before this: nothing is written until the run can start.
     with directory.hold(to_json(config)) if is_main_process() else nullcontext():
-        return _fit_in(directory, config, splits, devices, writers, [*bar, *callbacks], variables, summary, began)
+        return _fit_in(directory, trainer, summary, writers, began)
 
 
 def check_model(config: Config, splits: Splits) -> Summary:
@@ -223,26 +223,19 @@ def check_model(config: Config, splits: Splits) -> Summary:
 
 
 def _fit_in(
-    directory: RunDirectory,
-    config: Config,
-    splits: Splits,
-    devices: Devices,
-    writers: Sequence[Writer],
-    callbacks: Sequence[Callback],
-    init: Variables | None,
-    summary: Summary,
-    began: float,
+    directory: RunDirectory, trainer: Trainer, summary: Summary, writers: Sequence[Writer], began: float
 ) -> Run:
     """Train in a run directory that this process holds."""
-    about = {"config_sha256": hash_json(to_json(config)), "versions": get_versions()}
+    config = to_json(trainer.config)
+    about = {"config_sha256": hash_json(config), "versions": get_versions()}
     with main_process_first():  # it removes what an interrupted save left
         checkpoints = Checkpoints(directory.checkpoints, True, about)
     with closing(checkpoints):
-        trainer = Trainer(config, splits, devices, checkpoints, callbacks, init)
+        trainer.keep_checkpoints(checkpoints)
         directory.check_shared(trainer.resumed.step if trainer.resumed else 0)
         if is_main_process():
             rows = read_metrics(directory)[: trainer.resumed.notes["rows"]] if trainer.resumed else []
-            info = RunInfo(directory.path, flatten(to_json(config)), rows)
+            info = RunInfo(directory.path, flatten(config), rows)
             trainer.add_callbacks(RecordWriters(_complete_writers(writers), info), OverviewRecorder(summary))
         with closing(trainer):
             return _finish(trainer, summary, directory, began)

@@ -66,7 +66,8 @@ class Trainer:
             UserError: If the batch size does not suit the devices, or `patience` is set without a validation split.
         """
         self.config, self.splits, self.devices = config, splits, devices or Devices.all()
-        self.checkpoints, self.init = checkpoints, init
+        self.checkpoints: Checkpoints | None = None
+        self.init = init
         self.devices.check_batch_size(config.batch_size, config.gradient_accumulation)
         require(
             not config.patience or splits.validation is not None,
@@ -86,7 +87,8 @@ class Trainer:
         self.callbacks: list[Callback] = [IntervalLogger()]
         self.callbacks += [EarlyStopping(config.patience)] if config.patience else []
         self.callbacks += callbacks
-        self.callbacks += [Checkpointer(checkpoints, config.checkpoint_every)] if checkpoints else []
+        if checkpoints is not None:
+            self.keep_checkpoints(checkpoints)
 
     def fit(self) -> TrainState:
         """Train from the newest checkpoint, or from the start, to the last epoch or until a callback stops training.
@@ -200,6 +202,11 @@ class Trainer:
             self.step_config, self.devices, self.eval_step, get_variables(self.state), split,
             self.config.eval_batch_size, keep_logits, check_between_batches,
         )  # fmt: skip
+
+    def keep_checkpoints(self, checkpoints: Checkpoints) -> None:
+        """Save checkpoints, after all other callbacks, and resume from the newest one."""
+        self.checkpoints = checkpoints
+        self.callbacks.append(Checkpointer(checkpoints, self.config.checkpoint_every))
 
     def add_callbacks(self, *callbacks: Callback) -> None:
         """Add callbacks that are called before all others."""

@@ -145,7 +145,7 @@ def digits(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "answer"),
     [
-        ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + idx(IMAGES)[4:], "no IDX file of unsigned bytes"),
+        ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + idx(IMAGES)[4:], "not an IDX file of unsigned bytes"),
         ("train-images-idx3-ubyte", idx(IMAGES)[:-1], "holds 383 bytes where its header says 384"),
         ("train-images-idx3-ubyte", idx(IMAGES) + b"\0", "holds more bytes where its header says 384"),
         ("train-images-idx3-ubyte", b"", "not an IDX file of unsigned bytes: it starts with 0x"),

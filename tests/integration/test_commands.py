@@ -243,7 +243,7 @@ def test_a_refused_start_leaves_no_run_behind(command, tmp_path):
 def test_a_run_directory_runs_nothing(command, run_directory):
     for name in ("tensorstore", "matplotlib", "tensorflow", "sitecustomize"):
         (run_directory / f"{name}.py").write_text("raise SystemExit('code of the run directory was executed')")
-    script = "import sys; sys.path.pop(0); from jaxclf.cli.eval import main; sys.exit(main(['.']))"
+    script = "import sys; sys.path.pop(0); from jaxclf.cli.app import main; sys.exit(main(['eval', '.']))"
     done = command("-c", script, cwd=run_directory)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -312,8 +312,8 @@ def test_profile_is_refused_where_the_run_has_no_such_steps(command, tmp_path):
 def test_using_a_run_needs_no_tensorflow(command, run_directory, script):
     name, *options = script.split()
     code = (
-        f"import sys; from jaxclf.cli.{name} import main; "
-        "code = main(sys.argv[1:]); print(code, 'tensorflow' in sys.modules)"
+        "import sys; from jaxclf.cli.app import main; "
+        f"code = main(['{name}', *sys.argv[1:]]); print(code, 'tensorflow' in sys.modules)"
     )
     done = command("-c", code, run_directory, *options)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 False"), done

@@ -25,7 +25,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
     [pytest.param(path, id=path.stem) for path in CONFIGS if "simpsons" not in path.stem],
 )
 def test_each_config_learns_in_a_few_steps(path, digits):
-    """The loss falls below that of the untrained network: by at least 0.05, the least with SGD 0.001."""
+    """The loss of the last of eight epochs is below that of the untrained network, dropout and mixup included."""
     config = replace(read_config(str(path)), epochs=8, log_every=2, eval_batch_size=53)
     train, validation = digits.train, digits.validation
     untrained = config.model.init(make_key(config.seed, "init"), train.images[:1])
@@ -36,7 +36,7 @@ def test_each_config_learns_in_a_few_steps(path, digits):
 
     whole, rest = divmod(len(train), config.batch_size)
     assert run.progress.steps_done == 8 * (whole + (config.remainder == "pad" and rest > 0))
-    assert run.progress.latest["train"]["loss"] < losses.mean() - 0.03
+    assert run.progress.latest["train"]["loss"] < losses.mean()
     correct = run.progress.latest["validation"]["accuracy"] * len(validation)
     assert correct == pytest.approx(round(correct))  # of all images, each counted once
 
@@ -61,7 +61,4 @@ def test_a_wheel_brings_data_configs_and_commands(tmp_path):
         commands = archive.read(entry_points).decode()
     assert {f"jaxclf/configs/{path.name}" for path in CONFIGS} <= names
     assert {f"jaxclf/datasets/{name}.gz" for name in SHA256} <= names
-    assert "jaxclf-train = jaxclf.cli.train:main" in commands
-    assert "jaxclf-eval = jaxclf.cli.eval:main" in commands
-    assert "jaxclf-explain = jaxclf.cli.explain:main" in commands
-    assert "jaxclf-benchmark = jaxclf.cli.benchmark:main" in commands
+    assert "jaxclf = jaxclf.cli.app:main" in commands

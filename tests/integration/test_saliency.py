@@ -29,6 +29,13 @@ def method(request):
     return request.param
 
 
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, variables, images):
+        return MODEL.apply(variables, images)
+
+
 @pytest.fixture(scope="session")
 def variables():
     # Biases that are not zero, as training leaves them.
@@ -161,7 +168,7 @@ def test_what_does_not_fit_is_named(method, variables):
     with pytest.raises(UserError, match="max_rows=0"):
         limited(method, 0)(MODEL, variables, IMAGES, key=KEYS)
     with pytest.raises(UserError, match="not hashable"):
-        method({}, variables, IMAGES, key=KEYS)
+        method(Unhashable(), variables, IMAGES, key=KEYS)
     if method.sampled:
         with pytest.raises(UserError, match="pass key="):
             method(MODEL, variables, IMAGES)

@@ -123,5 +123,5 @@ def assert_same(run, other):
 
 def steps(run):
     """The step of the newest whole checkpoint; 0 without one."""
-    newest = Checkpoints(run / "checkpoints").newest()
+    newest = Checkpoints(run / "checkpoints").find_newest()
     return newest.step if newest else 0

@@ -170,4 +170,4 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train, whole, tm
         path.write_text("{}")
     done = command("-m", "jaxclf", "eval", run, "--import", "noise", cwd=whole.parent)
     assert done.returncode == 2
-    assert "no checkpoint in" in done.stderr
+    assert "all checkpoints in" in done.stderr

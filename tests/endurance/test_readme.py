@@ -103,8 +103,10 @@ def exercises(notebook):
 def assert_both_have_learnt(notebook):
     found = exercises(notebook)
     assert (found["wide"][0], found["deep"][0]) == ("1,192,510", "932,362")
-    assert found["wide"][1] > 97.5
-    assert found["deep"][1] > 98.5  # after 5 of 20 epochs
+    # Four standard deviations below the mean over seeds: 98.05 ± 0.21 (n = 3) and, after 5 of its 20 epochs,
+    # 98.44 ± 0.12 (n = 4).
+    assert found["wide"][1] > 97.2
+    assert found["deep"][1] > 97.9
 
 
 def test_the_tour_is_kept_with_its_pictures():

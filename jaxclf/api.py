@@ -196,10 +196,27 @@ def fit(
     if splits is None:
         with main_process_first():
             splits = config.dataset.load()
-    summary = check_model(config, splits)
-    bar: list[Callback] = [ProgressBar()] if is_main_process() else []
     variables = init.variables if isinstance(init, TrainedModel) else init
-    trainer = Trainer(config, splits, devices, callbacks=[*bar, *callbacks], init=variables)
+    summary = check_model(config, splits)
+    return train_run(config, splits, summary, began, directory, writers, callbacks, variables, devices)
+
+
+def train_run(
+    config: Config,
+    splits: Splits,
+    summary: Summary,
+    began: float,
+    directory: RunDirectory | None = None,
+    writers: Sequence[Writer] = (),
+    callbacks: Sequence[Callback] = (),
+    init: Variables | None = None,
+    devices: Devices | None = None,
+) -> Run:
+    """Train and evaluate, with what `fit` and `jaxclf train` have prepared: data, the summary of `check_model`, and a
+    directory that holds no finished run. `began` is when the run began, in seconds of time.perf_counter.
+    """
+    bar: list[Callback] = [ProgressBar()] if is_main_process() else []
+    trainer = Trainer(config, splits, devices, callbacks=[*bar, *callbacks], init=init)
     if directory is None:
         with closing(trainer):
             return _finish(trainer, summary, None, began)

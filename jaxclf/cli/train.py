@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
 
-from jaxclf.api import check_model, fit
+from jaxclf.api import check_model, train_run
 from jaxclf.cli.remarks import print_remarks
 from jaxclf.cli.train_options import TrainOptions
 from jaxclf.cli.writers import build_writers
@@ -31,7 +32,7 @@ from jaxclf.xla.options import disable_fast_convolutions
 @handle_sigterm()
 def run(options: TrainOptions) -> int:
     """Train and evaluate a run, and print its results; return the exit code."""
-    config = options.config
+    began, config = time.perf_counter(), options.config
     if options.print_config:
         print(json.dumps(to_json(config), indent=2))
         return 0
@@ -56,9 +57,9 @@ def run(options: TrainOptions) -> int:
     callbacks: list[Callback] = [_build_profiler(options, config, splits, directory)] if options.profile else []
     with StopOnSignal() as stop:
         try:
-            trained = fit(
-                config, splits=splits, workdir=directory.path, writers=build_writers(options.writers, options.imports),
-                callbacks=[*callbacks, stop], resume=options.resume, devices=devices,
+            trained = train_run(
+                config, splits, summary, began, directory, build_writers(options.writers, options.imports),
+                [*callbacks, stop], devices=devices,
             )  # fmt: skip
         except Interrupted as interrupted:
             if is_main_process():

@@ -10,6 +10,8 @@ if version("jaxlib").startswith("0.10."):  # its older way to compile fusions ta
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # which lines of Python an operation comes from
 
+import gc
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -25,15 +27,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory()
     os.environ["XDG_CACHE_HOME"] = _cache.name
-# Tests and the commands that they start compile the same programs again and again. jaxlib 0.12 cannot write all of
-# them: "std::bad_alloc".
-if version("jaxlib").startswith("0.10."):
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['XDG_CACHE_HOME']}/compiled_{worker}"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-
-import pkgutil
 
 from jaxtyping import install_import_hook
 
@@ -44,13 +37,16 @@ install_import_hook([f"jaxclf.{name}" for name in packages], "beartype.beartype"
 import jax
 import numpy as np
 import pytest
+from _pytest.mark.expression import Expression
 from PIL import Image
 from support.forked import Forker
 
 from jaxclf.datasets import Mnist
 from jaxclf.types import Split, Splits
 
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+LANES = ("unit", "integration", "endurance")
 COLOUR_CONFIG = """
 from jaxclf.config import Config
 from jaxclf.datasets import ImageFolder
@@ -70,16 +66,33 @@ def get_config():
 """
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes many objects and few cycles: collecting as often as Python does takes a tenth of a test's time.
+gc.freeze()
+gc.set_threshold(200_000, 20, 100)
 
 
 def pytest_addoption(parser):
     parser.addoption("--seed-offset", type=int, default=0, help="added to every seed of random test data")
 
 
+def pytest_configure(config):
+    """Run the unit lane where neither a marker nor a path is given."""
+    if not config.option.markexpr and config.args_source is config.ArgsSource.TESTPATHS:
+        config.option.markexpr = "unit"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Do not import the lanes that `-m` leaves out."""
+    lane = collection_path.name
+    if collection_path.parent == TESTS and lane in LANES:
+        return not Expression.compile(config.option.markexpr or lane).evaluate(lambda name, **_: name == lane) or None
+    return None
+
+
 def pytest_collection_modifyitems(items):
     """Mark each test by its folder: unit, integration or endurance."""
     for item in items:
-        item.add_marker(item.path.relative_to(Path(__file__).parent).parts[0])
+        item.add_marker(item.path.relative_to(TESTS).parts[0])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,7 +126,14 @@ def start_python(*arguments, cwd=ROOT, **environment):
 
 
 def environment_of_commands():
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    """The user's, but that commands share what they compiled. jaxlib 0.12 cannot write all of it: "std::bad_alloc"."""
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    if version("jaxlib").startswith("0.10."):
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        env["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['XDG_CACHE_HOME']}/compiled_{worker}"
+        env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        env["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    return env
 
 
 @pytest.fixture(scope="session")

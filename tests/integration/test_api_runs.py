@@ -1,4 +1,4 @@
-"""The Python API with a run directory: what it leaves, loads and resumes."""
+"""The Python API with a run directory: what it leaves, loads, resumes and starts from."""
 
 import json
 from dataclasses import replace
@@ -6,23 +6,17 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from support.configs import SMALL
 
 import jaxclf
 from jaxclf.config_io import to_json
-from jaxclf.datasets import Mnist
+from jaxclf.datasets import Arrays
 from jaxclf.errors import UserError
-from jaxclf.models import Mlp
+from jaxclf.models import Cnn, Mlp
 from jaxclf.optimizers import Adam
 from jaxclf.training.trainer import Interrupted
 
-CONFIG = jaxclf.Config(
-    dataset=Mnist(),
-    model=Mlp(features=(8,), classes=10),
-    optimizer=Adam(learning_rate=0.01),
-    epochs=2,
-    batch_size=16,
-    log_every=5,
-)
+CONFIG = replace(SMALL, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +79,27 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(run, digits, tmp_path):
     resumed = jaxclf.fit(CONFIG, splits=digits, workdir=tmp_path)
     assert without_clock(resumed.history) == without_clock(run.history)
     jax.tree.map(np.testing.assert_array_equal, resumed.variables, run.variables)
+
+
+def test_two_fits_in_one_process_with_other_shapes(digits, random):
+    small = random.integers(0, 256, (40, 6, 5, 3), np.uint8)
+    labels = np.arange(40) % 3
+    config = replace(
+        SMALL,
+        dataset=Arrays(small, labels, validation=0.2, test=(small, labels)),
+        model=Cnn(features=(2,), dense=(), classes=3),
+        batch_size=8,
+    )
+    run = jaxclf.fit(config)
+    assert run.predict(small).shape == (40, 3)
+    assert run.summary["test"]["examples"] == 40
+
+
+def test_training_starts_from_given_variables(run, digits):
+    still = replace(SMALL, optimizer=Adam(learning_rate=0.0), epochs=1)
+    for init in (run, run.variables):
+        again = jaxclf.fit(still, splits=digits, init=init)
+        jax.tree.map(np.testing.assert_array_equal, again.variables, run.variables)
+    with pytest.raises(UserError, match="do not fit the model") as error:
+        jaxclf.fit(replace(still, model=Mlp(features=(9,), classes=10)), splits=digits, init=run)
+    assert any("float32[784, 9]" in item and "float32[784, 8]" in item for item in error.value.items)

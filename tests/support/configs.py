@@ -21,6 +21,14 @@ FULL = Config(
     evaluate_train=True,
     log_every=5,
 )
+SMALL = Config(
+    dataset=Mnist(),
+    model=Mlp(features=(8,), classes=10),
+    optimizer=Adam(learning_rate=0.01),
+    epochs=1,
+    batch_size=16,
+    log_every=5,
+)
 MLP = Config(
     dataset=Mnist(),
     model=Mlp(features=(12,), classes=10, dropout=0.2),

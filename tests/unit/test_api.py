@@ -1,32 +1,21 @@
-"""The Python API without a run directory: fit, evaluate, predict, explain, callbacks, initial variables."""
+"""The Python API without a run directory: fit, evaluate, predict, explain and callbacks."""
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
+from support.configs import SMALL
 
 import jaxclf
 from jaxclf import saliency
-from jaxclf.datasets import Arrays, Mnist
 from jaxclf.errors import UserError
-from jaxclf.models import Cnn, Mlp
-from jaxclf.optimizers import Adam
-
-CONFIG = jaxclf.Config(
-    dataset=Mnist(),
-    model=Mlp(features=(8,), classes=10),
-    optimizer=Adam(learning_rate=0.01),
-    epochs=1,
-    batch_size=16,
-    log_every=5,
-)
+from jaxclf.models import Mlp
 
 
 @pytest.fixture(scope="module")
 def run(digits):
-    return jaxclf.fit(CONFIG, splits=digits)
+    return jaxclf.fit(SMALL, splits=digits)
 
 
 def test_evaluate_agrees_with_the_summary_and_with_arrays(run, digits):
@@ -70,35 +59,11 @@ def test_callbacks_see_the_run_and_may_stop_it(digits):
             trainer.stop_training = True
 
     callback = StopAfterOneEpoch()
-    run = jaxclf.fit(CONFIG, splits=digits, callbacks=[callback])
+    run = jaxclf.fit(SMALL, splits=digits, callbacks=[callback])
     assert run.summary["epochs"] == 1
     assert callback.accuracy == run.summary["validation"]["accuracy"]
 
 
-def test_two_fits_in_one_process_with_other_shapes(digits, random):
-    small = random.integers(0, 256, (40, 6, 5, 3), np.uint8)
-    labels = np.arange(40) % 3
-    config = replace(
-        CONFIG,
-        dataset=Arrays(small, labels, validation=0.2, test=(small, labels)),
-        model=Cnn(features=(2,), dense=(), classes=3),
-        batch_size=8,
-    )
-    run = jaxclf.fit(config)
-    assert run.predict(small).shape == (40, 3)
-    assert run.summary["test"]["examples"] == 40
-
-
-def test_training_starts_from_given_variables(run, digits):
-    still = replace(CONFIG, optimizer=Adam(learning_rate=0.0), epochs=1)
-    for init in (run, run.variables):
-        again = jaxclf.fit(still, splits=digits, init=init)
-        jax.tree.map(np.testing.assert_array_equal, again.variables, run.variables)
-    with pytest.raises(UserError, match="do not fit the model") as error:
-        jaxclf.fit(replace(still, model=Mlp(features=(9,), classes=10)), splits=digits, init=run)
-    assert any("float32[784, 9]" in item and "float32[784, 8]" in item for item in error.value.items)
-
-
 def test_a_model_of_other_classes_is_refused(digits):
     with pytest.raises(UserError, match=r"the model has 3 logits and the dataset 10 classes"):
-        jaxclf.fit(replace(CONFIG, model=Mlp(features=(), classes=3)), splits=digits)
+        jaxclf.fit(replace(SMALL, model=Mlp(features=(), classes=3)), splits=digits)

@@ -64,11 +64,11 @@ def test_no_flipped_bit_is_restored_silently(two, capfd, random):
         damaged = bytearray(content[path])
         damaged[random.integers(len(damaged))] ^= 1 << random.integers(8)
         path.write_bytes(damaged)
-        saved, state = newest(two)
-        assert saved.step == 10
+        assert Checkpoints(two).find_newest().step == 10
         assert path.relative_to(two).as_posix() in capfd.readouterr().err
+        if i < len(paths):
+            jax.tree.map(np.testing.assert_array_equal, newest(two)[1], state_of(10))
         path.write_bytes(content[path])
-    jax.tree.map(np.testing.assert_array_equal, state, state_of(10))
     assert sizes.sum() > 4_800  # the weights are among them
     assert newest(two)[0].step == 20
 

@@ -10,30 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from support.steps import BATCH, STEP_CONFIG, assert_same, fit, make_devices, read_batches
 
-from jaxclf.augment import Mixup, Shift
+from jaxclf.augment import Mixup
 from jaxclf.errors import UserError
-from jaxclf.losses import CrossEntropy
-from jaxclf.metrics import Accuracy
-from jaxclf.models import Cnn, Mlp
-from jaxclf.optimizers import Adam, Sgd
+from jaxclf.models import Mlp
+from jaxclf.optimizers import Sgd
 from jaxclf.random import make_key
-from jaxclf.training.devices import AXIS, Devices
 from jaxclf.training.pipeline import read_train_batches
 from jaxclf.training.state import create_state, get_variables, summarize
 from jaxclf.training.step import compute_logits, train_step
-from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Batch
 
-STEPS, BATCH = 20, 16
-MODEL = Cnn(features=(3, 4), dense=(8,), classes=10, dropout=0.3)
-RECIPE = StepConfig(
-    MODEL,
-    CrossEntropy(),
-    (Accuracy(),),
-    Sgd(learning_rate=0.1, momentum=0.9).build(STEPS),
-    augment=(Shift(2),),
-)
+MLP = replace(STEP_CONFIG, augment=(), model=Mlp(features=(5,), classes=10))
 
 
 class Normalized(nn.Module):
@@ -45,68 +34,34 @@ class Normalized(nn.Module):
         return nn.Dense(10)(nn.BatchNorm(use_running_average=not train)(x))
 
 
-def devices(count, parallel="jit"):
-    return Devices(
-        jax.make_mesh((count,), (AXIS,), Devices.all().mesh.axis_types, devices=jax.devices()[:count]),
-        parallel,
-    )
-
-
 @pytest.fixture(scope="module")
 def batches(digits):
-    # 203 images: the last of 13 batches is padded.
-    return list(read_train_batches(digits.train, batch_size=BATCH, remainder="pad", seed=0, start=0, stop=STEPS))
-
-
-def fit(step_config, batches, on=None):
-    on = on or devices(1)
-    state = on.create_state(step_config, batches[0])
-    step = on.compile_train_step(step_config, state, batches[0])
-    for batch in batches:
-        state = step(state, jax.tree.map(lambda x: x[None], batch), 1)
-    return jax.device_get(state)
-
-
-def assert_same(a, b, atol=1e-5):
-    jax.tree.map(partial(np.testing.assert_allclose, atol=atol, rtol=0), a, b)
+    return read_batches(digits)
 
 
 @pytest.fixture(scope="module")
 def alone(batches):
-    return fit(RECIPE, batches)
+    return fit(STEP_CONFIG, batches)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_four_devices_give_the_parameters_of_one(parallel, batches, alone):
-    many = fit(RECIPE, batches, devices(4, parallel))
+def test_four_devices_give_the_parameters_of_one(batches, alone):
+    many = fit(STEP_CONFIG, batches, make_devices(4))
     assert_same(many.params, alone.params)
-    assert_same(summarize(RECIPE, many.epoch_stats), summarize(RECIPE, alone.epoch_stats))
+    assert_same(summarize(STEP_CONFIG, many.epoch_stats), summarize(STEP_CONFIG, alone.epoch_stats))
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_four_devices_give_adam_and_the_running_mean_of_one(parallel, batches):
-    step_config = replace(RECIPE, transformation=Adam(learning_rate=1e-3).build(STEPS), ema_decay=0.9)
-    many, one = fit(step_config, batches, devices(4, parallel)), fit(step_config, batches)
-    assert_same((many.params, many.ema), (one.params, one.ema))
-
-
-@pytest.mark.parametrize("parts", [2, 4])
-def test_accumulated_gradients_are_those_of_the_whole_batch(parts, batches, alone):
-    accumulated = fit(replace(RECIPE, gradient_accumulation=parts), batches)
-    assert int(accumulated.step) == STEPS  # optimiser updates, not parts
+def test_accumulated_gradients_are_those_of_the_whole_batch(batches, alone):
+    accumulated = fit(replace(STEP_CONFIG, gradient_accumulation=4), batches)
+    assert int(accumulated.step) == len(batches)  # optimiser updates, not parts
     assert_same(accumulated.params, alone.params)
 
 
-def test_accumulation_on_several_devices(batches, alone):
-    assert_same(fit(replace(RECIPE, gradient_accumulation=2), batches, devices(4, "pmap")).params, alone.params)
-
-
 def test_training_is_repeatable_to_the_bit(batches, alone):
-    jax.tree.map(np.testing.assert_array_equal, fit(RECIPE, batches), alone)
+    jax.tree.map(np.testing.assert_array_equal, fit(STEP_CONFIG, batches), alone)
 
 
 def test_another_seed_is_another_run(batches, alone):
-    other = fit(replace(RECIPE, seed=1), batches)
+    other = fit(replace(STEP_CONFIG, seed=1), batches)
     assert np.abs(other.params["logits"]["kernel"] - alone.params["logits"]["kernel"]).max() > 0.01
 
 
@@ -116,7 +71,7 @@ def test_what_padding_holds_does_not_matter(batches, alone):
         return Batch(images, np.where(batch.mask, batch.labels, 3), batch.mask)
 
     assert not all(batch.mask.all() for batch in batches)
-    jax.tree.map(np.testing.assert_array_equal, fit(RECIPE, [spoil(batch) for batch in batches]), alone)
+    jax.tree.map(np.testing.assert_array_equal, fit(STEP_CONFIG, [spoil(batch) for batch in batches]), alone)
 
 
 def test_a_padded_batch_divides_by_its_real_count(batches):
@@ -126,13 +81,12 @@ def test_a_padded_batch_divides_by_its_real_count(batches):
         np.concatenate([batch.labels, batch.labels]),
         np.arange(16) < 8,
     )
-    step_config = replace(RECIPE, model=Mlp(features=(5,), classes=10), augment=())
-    assert_same(fit(step_config, [batch]).params, fit(step_config, [padded]).params, atol=1e-7)
+    assert_same(fit(MLP, [batch]).params, fit(MLP, [padded]).params, atol=1e-7)
 
 
 def test_the_step_is_plain_gradient_descent_written_out(batches):
     model = Mlp(features=(6,), classes=10)
-    step_config = replace(RECIPE, model=model, augment=(), transformation=Sgd(learning_rate=0.5).build(1))
+    step_config = replace(STEP_CONFIG, model=model, augment=(), transformation=Sgd(learning_rate=0.5).build(1))
     state = create_state(step_config, batches[0])
 
     def mean_loss(params):
@@ -149,7 +103,7 @@ def test_the_step_is_plain_gradient_descent_written_out(batches):
 
 
 def test_the_running_mean_has_a_short_memory_at_first(batches):
-    step_config = replace(RECIPE, ema_decay=0.5)
+    step_config = replace(MLP, ema_decay=0.5)
     state, jitted = create_state(step_config, batches[0]), jax.jit(partial(train_step, step_config))
     ema = state.ema["logits"]["kernel"]
     for step, batch in enumerate(batches[:12], start=1):
@@ -162,7 +116,7 @@ def test_the_running_mean_has_a_short_memory_at_first(batches):
 
 
 def test_bfloat16_computes_but_keeps_float32_state(batches):
-    step_config = replace(RECIPE, model=replace_dtype(MODEL, "bfloat16"), ema_decay=0.9)
+    step_config = replace(STEP_CONFIG, model=STEP_CONFIG.model.clone(dtype="bfloat16"), ema_decay=0.9)
     state = fit(step_config, batches)
     floats = [leaf for leaf in jax.tree.leaves(state) if np.issubdtype(leaf.dtype, np.floating)]
     assert {leaf.dtype for leaf in floats} == {np.dtype("float32")}
@@ -170,16 +124,12 @@ def test_bfloat16_computes_but_keeps_float32_state(batches):
     assert re.search(r"bf16\[.*conv_general_dilated", jaxpr)
 
 
-def replace_dtype(model, dtype):
-    return model.clone(dtype=dtype)
-
-
 def test_batch_statistics_move_in_training_and_stay_in_evaluation(batches):
-    step_config = replace(RECIPE, model=Normalized(), augment=())
+    step_config = replace(STEP_CONFIG, model=Normalized(), augment=())
     before, after = create_state(step_config, batches[0]), fit(step_config, batches)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.model_state, after.model_state)
     assert max(jax.tree.leaves(moved)) > 0.01
-    assert_same(fit(step_config, batches, devices(4)).params, after.params, atol=1e-4)
+    assert_same(fit(step_config, batches, make_devices(4)).params, after.params, atol=1e-4)
     # In evaluation the logits of an image depend on no other image: they are those of the statistics of training.
     images, variables = batches[0].images, get_variables(after)
     logits = compute_logits(step_config.model, variables, images)
@@ -190,62 +140,39 @@ def test_batch_statistics_move_in_training_and_stay_in_evaluation(batches):
 
 def test_a_batch_that_does_not_divide_names_one_that_does():
     with pytest.raises(UserError, match=r"batch_size=30 .* 4 devices.*try 28 or 32"):
-        devices(4).check_batch_size(30)
-    devices(4).check_batch_size(32, gradient_accumulation=2)
-
-
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_steps_together_are_the_steps_one_by_one(parallel, batches, alone):
-    """With what counts being less than what comes at the end, on one device and on four."""
-    for on in (devices(1, parallel), devices(4, parallel)):
-        state = on.create_state(RECIPE, batches[0])
-        steps = on.compile_train_step(RECIPE, state, batches[0], together=4)
-        for start in range(0, STEPS, 4):
-            some = [batches[min(start + i, STEPS - 1)] for i in range(4)]
-            state = steps(state, jax.tree.map(lambda *x: np.stack(x), *some), min(4, STEPS - start))
-        assert int(state.step) == STEPS
-        assert_same(jax.device_get(state).params, alone.params)
-        assert_same(jax.device_get(state).epoch_stats, alone.epoch_stats, atol=1e-3)
-
-
-def test_mixup_and_class_weights_are_those_of_one_device_on_four_and_in_parts(batches):
-    step_config = replace(RECIPE, mixup=Mixup(alpha=0.5), class_weights=tuple(np.linspace(0.5, 2, 10).tolist()))
-    one = fit(step_config, batches)
-    for parallel in ("jit", "pmap"):
-        assert_same(fit(step_config, batches, devices(4, parallel)).params, one.params)
-    assert_same(fit(replace(step_config, gradient_accumulation=2), batches).params, one.params)
+        make_devices(4).check_batch_size(30)
+    make_devices(4).check_batch_size(32, gradient_accumulation=2)
 
 
 def test_mixup_of_equal_examples_changes_nothing(batches):
     batch = Batch(np.repeat(batches[0].images[:1], BATCH, 0), np.repeat(batches[0].labels[:1], BATCH), batches[0].mask)
-    plain = replace(RECIPE, augment=())
-    assert_same(fit(replace(plain, mixup=Mixup()), [batch]).params, fit(plain, [batch]).params, atol=1e-6)
+    assert_same(fit(replace(MLP, mixup=Mixup()), [batch]).params, fit(MLP, [batch]).params, atol=1e-6)
 
 
 def test_mixup_is_the_step_on_examples_mixed_by_hand(batches):
-    step_config, batch = replace(RECIPE, augment=()), batches[0]
+    batch = batches[0]
     labels = np.eye(10, dtype=np.float32)[batch.labels]
     key = jax.random.fold_in(make_key(0, "mixup"), 0)
     following = (np.roll(batch.images, -1, 0), np.roll(labels, -1, 0))
     images, labels = Mixup(2.0).mix(key, jnp.arange(BATCH), jnp.asarray(batch.images), labels, *following)
-    by_hand = fit(step_config, [Batch(np.asarray(images), np.asarray(labels), batch.mask)])
-    assert_same(fit(replace(step_config, mixup=Mixup(2.0)), [batch]).params, by_hand.params, atol=1e-6)
+    by_hand = fit(MLP, [Batch(np.asarray(images), np.asarray(labels), batch.mask)])
+    assert_same(fit(replace(MLP, mixup=Mixup(2.0)), [batch]).params, by_hand.params, atol=1e-6)
 
 
 def test_equal_class_weights_change_nothing_and_others_weigh_the_gradient(batches):
-    assert_same(fit(replace(RECIPE, class_weights=(1.0,) * 10), batches[:3]).params, fit(RECIPE, batches[:3]).params)
+    assert_same(fit(replace(MLP, class_weights=(1.0,) * 10), batches[:3]).params, fit(MLP, batches[:3]).params)
     # A weight of two for one class is each of its examples seen twice; SGD's first step shows the gradient.
-    batch, plain = batches[0], replace(RECIPE, augment=(), model=Mlp(features=(5,), classes=10))
+    batch = batches[0]
     label = int(batch.labels[0])
-    weighted = fit(replace(plain, class_weights=tuple(2.0 if c == label else 1.0 for c in range(10))), [batch])
+    weighted = fit(replace(MLP, class_weights=tuple(2.0 if c == label else 1.0 for c in range(10))), [batch])
     twice = np.concatenate([np.arange(BATCH), np.flatnonzero(batch.labels == label)])
     rows = Batch(*(part[np.resize(twice, 2 * BATCH)] for part in batch[:2]), np.arange(2 * BATCH) < len(twice))
-    start = plain.model.init(make_key(0, "init"), batch.images)["params"]
+    start = MLP.model.init(make_key(0, "init"), batch.images)["params"]
     moved = jax.tree.map(lambda a, b: (a - b) * BATCH, weighted.params, start)
-    expected = jax.tree.map(lambda a, b: (a - b) * len(twice), fit(plain, [rows]).params, start)
+    expected = jax.tree.map(lambda a, b: (a - b) * len(twice), fit(MLP, [rows]).params, start)
     assert_same(moved, expected, atol=1e-4)
     # The loss that is reported stays that of the examples.
-    assert_same(weighted.epoch_stats.loss, fit(plain, [batch]).epoch_stats.loss)
+    assert_same(weighted.epoch_stats.loss, fit(MLP, [batch]).epoch_stats.loss)
 
 
 def test_the_norm_of_every_third_gradient_is_that_of_a_run_that_takes_all(batches):
@@ -253,45 +180,32 @@ def test_the_norm_of_every_third_gradient_is_that_of_a_run_that_takes_all(batche
 
     def norms(step_config):
         state, sums = create_state(step_config, batches[0]), []
+        step = jax.jit(partial(train_step, step_config))
         for batch in (batches * 4)[:4]:
             before = state.interval_stats.gradient_norm
-            state = jax.jit(partial(train_step, step_config))(state, batch)
+            state = step(state, batch)
             after = state.interval_stats.gradient_norm
             sums.append((float(after["sum"] - before["sum"]), int(after["count"] - before["count"])))
         return sums
 
-    every, third = norms(RECIPE), norms(replace(RECIPE, norm_every=3))
+    every, third = norms(MLP), norms(replace(MLP, norm_every=3))
     assert [count for _, count in every] == [1, 1, 1, 1]
     assert [count for _, count in third] == [1, 0, 0, 1]
     np.testing.assert_allclose([third[0][0], third[3][0]], [every[0][0], every[3][0]], rtol=1e-5)
     assert third[1][0] == third[2][0] == 0
 
 
-def weighted(batches, random):
-    """The same batches with a loss weight for each example."""
-    return [batch._replace(weights=random.uniform(0, 2, len(batch.mask)).astype(np.float32)) for batch in batches]
-
-
 def test_a_sample_weight_is_how_often_an_example_counts(batches):
-    plain = replace(RECIPE, augment=(), model=Mlp(features=(5,), classes=10))
     batch, zeros = batches[0], np.zeros(BATCH, np.float32)
-    ones = fit(plain, [batch._replace(weights=zeros + 1)])
-    assert_same(ones.params, fit(plain, [batch]).params, atol=1e-6)
+    ones = fit(MLP, [batch._replace(weights=zeros + 1)])
+    assert_same(ones.params, fit(MLP, [batch]).params, atol=1e-6)
     # Weights of two and zero are examples seen twice and never; the gradient is still divided by all of them.
     half = np.arange(BATCH) < BATCH // 2
-    twice = fit(plain, [batch._replace(weights=np.where(half, 2, 0).astype(np.float32))])
+    twice = fit(MLP, [batch._replace(weights=np.where(half, 2, 0).astype(np.float32))])
     rows = np.flatnonzero(half).repeat(2)
-    assert_same(twice.params, fit(plain, [Batch(batch.images[rows], batch.labels[rows], batch.mask)]).params, atol=1e-6)
+    assert_same(twice.params, fit(MLP, [Batch(batch.images[rows], batch.labels[rows], batch.mask)]).params, atol=1e-6)
     # The loss that is reported stays that of the examples.
     assert_same(twice.epoch_stats.loss, ones.epoch_stats.loss)
-
-
-def test_sample_weights_are_those_of_one_device_on_four_and_in_parts(batches, random):
-    given = weighted(batches[:5], random)
-    one = fit(RECIPE, given)
-    for parallel in ("jit", "pmap"):
-        assert_same(fit(RECIPE, given, devices(4, parallel)).params, one.params)
-    assert_same(fit(replace(RECIPE, gradient_accumulation=2), given).params, one.params)
 
 
 def test_the_pipeline_brings_the_weight_of_each_image(digits):

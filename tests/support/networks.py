@@ -47,11 +47,12 @@ class Net(nn.Module):
 
 
 @cache
-def initialized(model, shape=SHAPE):
-    """Variables with biases that are not zero, as training leaves them."""
+def initialized(model, shape=SHAPE, seed=0):
+    """Variables with biases that are not zero, as training leaves them, and positive variances. Nothing is compiled."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
-    random = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: 0.4 * random.standard_normal(leaf.shape, np.float32), shapes)
+    random = np.random.default_rng(seed)
+    variables = jax.tree.map(lambda leaf: 0.4 * random.standard_normal(leaf.shape, np.float32), shapes)
+    return {name: jax.tree.map(np.abs, tree) if name == "batch_stats" else tree for name, tree in variables.items()}
 
 
 def activation(model, variables, images, block="second", layer="relu"):

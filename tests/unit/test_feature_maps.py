@@ -11,7 +11,7 @@ MNIST_CNN = Cnn(features=(16, 36), dense=(128,), classes=10, kernel_size=5)
 
 
 def started(model, images):
-    return model.init(jax.random.key(0), images)
+    return jax.jit(model.init)(jax.random.key(0), images)
 
 
 def test_the_documented_network_has_16_and_36_maps_each_its_filter_over_the_image(digits):

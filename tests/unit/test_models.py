@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.components import MODELS
+from support.networks import initialized
 
 from jaxclf.config_io import read_config
 from jaxclf.errors import UserError
@@ -25,7 +26,7 @@ def model(request):
 
 @pytest.fixture
 def variables(model):
-    return model.init(jax.random.key(0), IMAGES)
+    return initialized(model, IMAGES.shape)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_convolution_is_glorot_uniform_over_its_window():
     assert 0.99 * limit < np.abs(kernel).max() <= limit
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(side=st.integers(5, 20), kernel=st.integers(1, 5), strides=st.integers(1, 3), padding=st.integers(0, 3))
 def test_side_of_a_convolution(side, kernel, strides, padding):
     model = Cnn(features=(1,), dense=(), classes=2, kernel_size=kernel, strides=strides, padding=padding, pool=1)
@@ -155,7 +156,7 @@ def test_flops_of_a_dense_layer():
 def test_sizes_out_of_range_are_named(wrong, message):
     with pytest.raises(UserError, match=message):
         model = Cnn(**({"features": (2,), "dense": (), "classes": 2} | wrong))
-        model.init(jax.random.key(0), IMAGES)
+        jax.eval_shape(model.init, jax.random.key(0), IMAGES)
 
 
 def test_images_that_are_neither_square_nor_colour_name_the_fix():
@@ -212,4 +213,4 @@ def test_a_convolution_of_blocks_is_a_strided_one():
 def test_wrong_stages_of_a_maxout_network_are_named(wrong, message):
     right = {"features": (2, 3), "kernel_sizes": (3, 1), "blocks": (2, 2), "dense": (5,), "classes": 4}
     with pytest.raises(UserError, match=message):
-        MaxoutCnn(**(right | wrong)).init(jax.random.key(0), IMAGES)
+        jax.eval_shape(MaxoutCnn(**(right | wrong)).init, jax.random.key(0), IMAGES)

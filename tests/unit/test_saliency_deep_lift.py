@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.networks import initialized
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -181,10 +182,7 @@ MIXES = {
 
 def complete(net, score, images, baseline):
     """Values sum to the change of the score, to rounding."""
-    variables = net.init(jax.random.key(0), images)
-    keys = iter(jax.random.split(jax.random.key(1), 100))
-    variables = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), variables)
-    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    variables = initialized(net, images.shape)
     a = saliency.all_classes(DeepLift(score=score))(net, variables, images, baseline=baseline)
     scale = float(np.abs(a.values).sum(axis=(2, 3, 4)).max())
     assert scale > 1e-2

@@ -74,7 +74,7 @@ def test_without_biases_it_is_the_gradient_times_input(seed):
     """So is the integrated gradient from zero, of ReLU networks with max-pooling; all sum to the score."""
     images = np.random.default_rng(seed).random((3, 8, 8, 1), np.float32)
     model = Cnn(features=(3, 4), dense=(12,), classes=3)
-    variables = model.init(jax.random.key(seed), images)  # biases begin as 0
+    variables = jax.jit(model.init)(jax.random.key(seed), images)  # biases begin as 0
     a = Lrp()(model, variables, images, 1)
     scale = float(np.abs(a.values).max())
     assume(scale > 1e-3)  # not all units are off
@@ -140,7 +140,7 @@ def test_positive_networks_conserve_relevance(method):
     """All but alpha-beta: that hands back beta times what was negative, of which here is nothing."""
     images = RANDOM.random((2, 8, 8, 1), np.float32)
     model = Cnn(features=(3,), dense=(5,), classes=3)
-    variables = jax.tree.map(jnp.abs, model.init(jax.random.key(0), images))
+    variables = jax.tree.map(np.abs, jax.jit(model.init)(jax.random.key(0), images))
     a = method(model, variables, images, 1)
     layers = 3
     kept = method.alpha**layers if method.rule == "alpha_beta" else 1

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from support.components import METHODS, inner
+from support.networks import initialized
 
 from jaxclf.models import Cnn
 
@@ -19,7 +20,7 @@ def method(request):
 
 def test_attributions_are_finite_and_of_the_predicted_class(method, random):
     images = random.integers(0, 256, (3, 8, 8, 1), np.uint8)
-    variables = MODEL.init(jax.random.key(0), images)
+    variables = initialized(MODEL, images.shape)
     attribution = method(MODEL, variables, images, key=jax.random.split(jax.random.key(1), 3))
     assert attribution.values.shape[0] == 3
     assert attribution.score.shape == attribution.evaluations.shape == (3,)

@@ -6,12 +6,12 @@ from importlib.metadata import version
 # Compiling, not running, is what tests spend their time on.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):  # its older way to compile fusions takes a third of the time; 0.12 has none
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # which lines of Python an operation comes from
 
 import gc
-import pkgutil
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +19,9 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 
 # A shell that starts the suite in the background has Ctrl-C ignored, by the commands under test too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,9 +33,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 from jaxtyping import install_import_hook
 
-# The interpreters of traced programs state no shapes, and are called for every equation: a quarter of a test's time.
-packages = [m.name for m in pkgutil.iter_modules(["jaxclf"]) if m.name != "xla"]
-install_import_hook([f"jaxclf.{name}" for name in packages], "beartype.beartype")
+# The interpreters of traced programs and their rules are called for every equation, and state no shapes.
+UNCHECKED = re.compile(r"jaxclf/xla/|.*(_rules|/primitives|/__init__)\.py$")
+files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "jaxclf").rglob("*.py")]
+checked = [name[:-3].replace("/", ".") for name in files if not UNCHECKED.match(name)]
+install_import_hook([*checked, "jaxclf.datasets.cartoons"], "beartype.beartype")
 
 import jax
 import numpy as np
@@ -44,8 +49,6 @@ from support.forked import Forker
 from jaxclf.datasets import Mnist
 from jaxclf.types import Split, Splits
 
-TESTS = Path(__file__).parent
-ROOT = TESTS.parent
 LANES = ("unit", "integration", "endurance")
 COLOUR_CONFIG = """
 from jaxclf.config import Config
@@ -79,6 +82,8 @@ def pytest_configure(config):
     """Run the unit lane where neither a marker nor a path is given."""
     if not config.option.markexpr and config.args_source is config.ArgsSource.TESTPATHS:
         config.option.markexpr = "unit"
+    if config.option.markexpr == "unit" and config.option.dist == "loadfile":
+        config.option.dist = "worksteal"  # files of the other lanes share runs, and stay on one worker
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -75,7 +75,7 @@ gc.set_threshold(200_000, 20, 100)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--seed-offset", type=int, default=0, help="added to every seed of random test data")
+    parser.addoption("--seed-offset", type=int, default=0, help="added to the seeds of NumPy and JAX that tests name")
 
 
 def pytest_configure(config):
@@ -84,6 +84,19 @@ def pytest_configure(config):
         config.option.markexpr = "unit"
     if config.option.markexpr == "unit" and config.option.dist == "loadfile":
         config.option.dist = "worksteal"  # files of the other lanes share runs, and stay on one worker
+    if config.option.seed_offset:
+        np.random.default_rng = shift_seeds(np.random.default_rng, config.option.seed_offset)
+        jax.random.key = shift_seeds(jax.random.key, config.option.seed_offset)
+
+
+def shift_seeds(function, offset):
+    """Add an offset to the seeds that tests call a function with; those of jaxclf itself stay."""
+
+    def call(seed=None, *arguments, **options):
+        by_test = Path(sys._getframe(1).f_code.co_filename).is_relative_to(TESTS)
+        return function(seed + offset if by_test and isinstance(seed, int) else seed, *arguments, **options)
+
+    return call
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -201,12 +214,6 @@ def colour_run(tmp_path_factory):
     return place / "run"
 
 
-@pytest.fixture(scope="session")
-def seed(pytestconfig) -> int:
-    """The seed of random test data, moved by `--seed-offset`."""
-    return pytestconfig.getoption("--seed-offset")
-
-
 @pytest.fixture
-def random(seed) -> np.random.Generator:
-    return np.random.default_rng(seed)
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)

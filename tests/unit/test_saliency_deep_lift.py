@@ -186,7 +186,8 @@ def complete(net, score, images, baseline):
     a = saliency.all_classes(DeepLift(score=score))(net, variables, images, baseline=baseline)
     scale = float(np.abs(a.values).sum(axis=(2, 3, 4)).max())
     assert scale > 1e-2
-    np.testing.assert_allclose(a.delta, np.zeros((2, 5)), atol=3e-6 * scale)
+    rounding = 4 * np.finfo(np.float32).eps * np.abs(a.score).max()  # of the score, which may be large beside changes
+    np.testing.assert_allclose(a.delta, np.zeros((2, 5)), atol=3e-6 * scale + rounding)
 
 
 @pytest.mark.parametrize(

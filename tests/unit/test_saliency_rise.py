@@ -64,12 +64,12 @@ def test_values_of_a_linear_model_are_their_expectation_within_four_standard_err
     def linear(weights, images):
         return jnp.einsum("bhwc,hwc->b", images, weights, precision="highest")[:, None]
 
-    samples, b = 600, 16
+    samples, b = 600, 256  # so that the standard deviation over examples is known to 4 %
     method = saliency.Rise(samples=samples, grid=GRID, probability=SHARE)
     a = method(linear, weights, np.stack([image] * b), key=jax.random.key(1))
     expected = (EVERY_SHIFT + SHARE**2) @ (weights * image).ravel() / SHARE
     values, stderr = np.asarray(a.values).reshape(b, -1), np.asarray(a.stderr).reshape(b, -1)
-    assert (np.abs(values - expected) < 4.5 * stderr).all()
+    assert (np.abs(values - expected) < 5.5 * stderr).all()  # the largest of 1,536
     assert (np.abs(values.mean(axis=0) - expected) < 4 * stderr.mean(axis=0) / np.sqrt(b)).all()
     np.testing.assert_allclose(values.std(axis=0, ddof=1).mean(), stderr.mean(), rtol=0.2)
     assert (a.evaluations == samples + 1).all()

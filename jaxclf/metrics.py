@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
-from jaxclf.types import Array, Labels, Logits, Mask
+from jaxclf.types import Array, Labels, Logits, Mask, promote_float
 
 Stats = dict[str, Array]
 
@@ -66,7 +66,9 @@ def rank_labels(logits: Logits, labels: Labels) -> Int[Array, " b"]:
 
 def mean(values: Float[Array, " b"] | Bool[Array, " b"], mask: Mask) -> Stats:
     """Return the stats of a mean: the sum over the rows of the mask, and their number."""
-    return {"sum": jnp.sum(jnp.where(mask, values, 0)), "count": jnp.sum(mask)}
+    values = jnp.where(mask, values, 0)
+    floats = jnp.issubdtype(values.dtype, jnp.floating)
+    return {"sum": jnp.sum(promote_float(values) if floats else values), "count": jnp.sum(mask)}
 
 
 def divide(stats: PyTree) -> float:

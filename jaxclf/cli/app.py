@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 user error, 3 non-finite training, 4 some runs or images failed, 130 SIGINT,
         141 closed output, 143 SIGTERM.
     """
+    prepare_streams()
     atexit.register(gc.freeze)  # or Python looks for garbage once more before it exits: 1 s with TensorFlow imported
     name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     code = answer_errors(name, arguments)
@@ -74,6 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         exit_process(code)
     return code
+
+
+def prepare_streams() -> None:
+    """Replace standard streams that are closed, and print characters that an encoding lacks as escapes."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as services and cron may leave them
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def answer_errors(name: str, arguments: list[str]) -> int:
@@ -92,9 +103,31 @@ def answer_errors(name: str, arguments: list[str]) -> int:
         print(f"{name_process()}error: {describe_error(error)}", file=sys.stderr)
         print_items(getattr(error, "items", ()))
         return 3 if isinstance(error, NonFiniteError) else 2
+    except (RuntimeError, AssertionError):
+        platforms = find_missing_platforms()
+        if platforms is None:
+            raise
+        print(
+            f"error: JAX_PLATFORMS={platforms}: JAX finds no such device here\n"
+            "unset JAX_PLATFORMS to use what is there, or install support for it, such as pip install 'jaxclf[cuda]'",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print(INTERRUPTED.get(name, "interrupted"), file=sys.stderr)
         return 130
+
+
+def find_missing_platforms() -> str | None:
+    """Return the value of JAX_PLATFORMS if JAX cannot start with it; None if it can, or the variable is not set."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except (RuntimeError, AssertionError):
+        return platforms
+    return None
 
 
 def run_command(name: str, arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxclf.io.progress import track_progress
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"}
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # ignored, as hidden files are
+SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}  # likewise
 AT_ONCE = 1_000  # files that are given to the threads together
 VERSION = 1  # of the cached results, which also depend on Pillow
 
@@ -31,8 +33,7 @@ class Scan:
 
 def scan(root: Path) -> Scan:
     """Decode every image in `root/<class>/`, except those whose size and time an earlier scan has seen."""
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    cache_file = get_cache_directory() / "scans" / f"{name}-{VERSION}-{PIL.__version__}.json"
+    cache_file = _find_cache_file(root)
     files = {folder: sorted(find_files(folder)) for folder in list_subfolders(root)}
     every = [path for paths in files.values() for path in paths]
     keys = {path: str([str(path.relative_to(root)), *_get_stamp(path)]) for path in every}
@@ -48,9 +49,8 @@ def scan(root: Path) -> Scan:
         if new:
             _write_cache(cache_file, {keys[path]: fault for path, fault in faults.items()})
     faults |= temporary
-    readable = {
-        to_printable(folder.name): [path for path in paths if not faults[path]] for folder, paths in files.items()
-    }
+    names = _name_classes(list(files))
+    readable = {names[folder]: [path for path in paths if not faults[path]] for folder, paths in files.items()}
     return Scan(readable, tuple(f"{to_printable(path)}: {faults[path]}" for path in every if faults[path]))
 
 
@@ -59,9 +59,24 @@ def to_printable(name: str | Path) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
+def _name_classes(folders: list[Path]) -> dict[Path, str]:
+    """Return the class name of each folder. Where two print alike, bytes that are not UTF-8 are written as escapes."""
+    printed = Counter(to_printable(folder.name) for folder in folders)
+    return {
+        folder: name
+        if printed[name := to_printable(folder.name)] == 1
+        else os.fsencode(folder.name).decode("utf-8", "backslashreplace")
+        for folder in folders
+    }
+
+
 def list_subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, sorted, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the folders in a folder, sorted, without hidden ones and those of operating systems."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and path.name.lower() not in SYSTEM_FOLDERS
+    )
 
 
 def has_files(folder: Path) -> bool:
@@ -120,17 +135,28 @@ def _check_file(path: Path) -> tuple[str | None, bool]:
         return getattr(error, "strerror", None) or type(error).__name__, False
 
 
-def _read_cache(file: Path) -> dict[str, str | None]:
+def _find_cache_file(root: Path) -> Path | None:
+    """Return the file of cached results for a folder; None for a user without a home directory."""
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    try:
+        return get_cache_directory() / "scans" / f"{name}-{VERSION}-{PIL.__version__}.json"
+    except UserError:
+        return None
+
+
+def _read_cache(file: Path | None) -> dict[str, str | None]:
     """Return the results of an earlier scan by path, size and time; nothing if the file is missing or damaged."""
     try:
-        cached = read_json(file)
+        cached = read_json(file) if file else {}
     except UserError:
         return {}
     entries = cached.items() if isinstance(cached, dict) else ()
     return {key: fault for key, fault in entries if fault is None or isinstance(fault, str)}
 
 
-def _write_cache(file: Path, faults: dict[str, str | None]) -> None:
+def _write_cache(file: Path | None, faults: dict[str, str | None]) -> None:
+    if file is None:
+        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, faults)

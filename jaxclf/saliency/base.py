@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, Key, Num, PyTree, UInt32
 
 from jaxclf.errors import require
-from jaxclf.saliency.compiler import CompilerOptions, require_hashable, select_compiler_options, use_full_precision
+from jaxclf.saliency.compiler import (
+    CompilerOptions,
+    require_classes,
+    require_hashable,
+    select_compiler_options,
+    use_full_precision,
+)
 from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution, Model, Query, Score
 from jaxclf.types import Array, to_unit_range
 
@@ -74,9 +80,12 @@ class Method(ABC):
             The attribution. Its values are shaped like the images.
 
         Raises:
-            UserError: If shapes do not fit, the model is not hashable, or a method that samples gets no key.
+            UserError: If shapes do not fit, a target is no class of the model, the model is not hashable, or a method
+                that samples gets no key. Under jit, the values of a target that is no class are NaN.
         """
         require_hashable(method=self, model=model)
+        if targets is not None:
+            require_classes(model, variables, images, targets)
         explain = _compile_explain(select_compiler_options(model, variables, images, targets, key, baseline))
         return explain(self, model, variables, images, targets, key, baseline)
 
@@ -136,9 +145,10 @@ def _explain(
     key: Keys | None,
     baseline: Num[Array, ...] | None,
 ) -> Attribution:
-    return map_over_batch(
-        lambda query, _: method.explain(query), method, model, variables, images, targets, key, baseline
-    )
+    a = map_over_batch(lambda query, _: method.explain(query), method, model, variables, images, targets, key, baseline)
+    # Gradients of the score NaN, which a target that is no class has, are zeros: they read "no pixel matters".
+    known = ~jnp.isnan(a.score).reshape(a.score.shape + (1,) * (a.values.ndim - a.score.ndim))
+    return a._replace(values=jnp.where(known, a.values, jnp.nan))
 
 
 class ScoreSpec(NamedTuple):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
@@ -34,6 +35,8 @@ def compile_with_static(*names: str) -> Callable[[Callable[Parameters, Result]],
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             given = signature.bind(*args, **kwargs).arguments
             require_hashable(**{name: given[name] for name in names if name in given})
+            if given.get("targets") is not None:
+                require_classes(given["model"], given["variables"], given["images"], given["targets"])
             return program(*args, **kwargs)
 
         return call
@@ -64,6 +67,21 @@ def require_hashable(**arguments: Any) -> None:
                 f"{name} is of type {type(value).__name__}, which is not hashable, and it is static under jit; "
                 "pass a function, a frozen dataclass or a tuple, without lists or arrays in it"
             ) from None
+
+
+def require_classes(model: Model, variables: PyTree, images: Array, targets: Any) -> None:
+    """Raise UserError if a target is no class of the model. Under jit targets are not known, and nothing is checked."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((variables, images, targets))):
+        return
+    classes = _apply_model.eval_shape(model, variables, images).shape[-1]
+    wrong = [int(target) for target in np.ravel(targets) if not 0 <= target < classes]
+    if wrong:
+        raise UserError(f"target {wrong[0]} is no class of the model: expected 0 to {classes - 1}")
+
+
+@partial(jax.jit, static_argnums=0)  # for its cache of shapes
+def _apply_model(model: Model, variables: PyTree, images: Array) -> Any:
+    return bind_variables(model, variables)(images)
 
 
 def select_compiler_options(model: Model, variables: PyTree, images: Array, *others: Any) -> CompilerOptions:

@@ -16,7 +16,7 @@ from jaxclf.errors import UserError
 from jaxclf.metrics import divide, mean
 from jaxclf.random import make_key
 from jaxclf.training.step_config import StepConfig
-from jaxclf.types import Batch, Logits, Variables
+from jaxclf.types import Batch, Logits, Variables, promote_float
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -81,7 +81,7 @@ def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
         params=params,
         model_state=variables,
         optimizer_state=step_config.transformation.init(params),
-        ema=jax.tree.map(jnp.copy, params) if step_config.ema_decay else None,
+        ema=jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None,
         epoch_stats=zeros,
         interval_stats=jax.tree.map(jnp.copy, zeros),
     )
@@ -102,7 +102,7 @@ def set_variables(step_config: StepConfig, state: TrainState, variables: Variabl
         params=params,
         model_state=model_state,
         optimizer_state=step_config.transformation.init(params),
-        ema=jax.tree.map(jnp.copy, params) if step_config.ema_decay else None,
+        ema=jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None,
     )
 
 
@@ -113,12 +113,15 @@ def _describe_arrays(tree: PyTree) -> dict[str, str]:
 
 def get_variables(state: TrainState, weights: Literal["ema", "raw"] = "ema") -> Variables:
     """Return the variables to evaluate the model with: the EMA of the parameters where there is one."""
-    params = state.params if state.ema is None or weights == "raw" else state.ema
+    params = state.params
+    if state.ema is not None and weights == "ema":
+        params = jax.tree.map(lambda average, own: average.astype(own.dtype), state.ema, state.params)
     return {"params": params, **state.model_state}
 
 
 def measure(step_config: StepConfig, logits: Logits, batch: Batch) -> StepSums:
     """Return the sums of one batch."""
+    logits = promote_float(logits)
     metrics = tuple(metric.stats(logits, batch.labels, batch.mask) for metric in step_config.metrics)
     return StepSums(mean(step_config.loss(logits, batch.labels), batch.mask), metrics)
 

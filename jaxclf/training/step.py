@@ -18,7 +18,7 @@ from jaxclf.models.layers import use_example_positions
 from jaxclf.random import make_key
 from jaxclf.training.state import StepSums, TrainState, are_finite, measure, update_ema, zero_sums
 from jaxclf.training.step_config import StepConfig
-from jaxclf.types import Array, Batch, Labels, Logits, Variables
+from jaxclf.types import Array, Batch, Labels, Logits, Variables, promote_float
 
 
 class Gradients(NamedTuple):
@@ -115,6 +115,7 @@ def _mix(
 
 def _update(step_config: StepConfig, state: TrainState, gradients: PyTree) -> TrainState:
     """Apply the optimizer and, if there is one, update the EMA of the parameters."""
+    gradients = jax.tree.map(lambda gradient, param: gradient.astype(param.dtype), gradients, state.params)
     updates, optimizer_state = step_config.transformation.update(gradients, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     step, decay = state.step + 1, step_config.ema_decay
@@ -137,7 +138,8 @@ def _accumulate(
 
     # Every parts-th row, so that each device has rows of every part and none have to move.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, positions))
-    zeros = Gradients(jax.tree.map(jnp.zeros_like, state.params), zero_sums(step_config, batch), state.model_state)
+    params = jax.tree.map(lambda param: promote_float(jnp.zeros_like(param)), state.params)
+    zeros = Gradients(params, zero_sums(step_config, batch), state.model_state)
     return jax.lax.scan(add_part, zeros, split)[0]
 
 
@@ -160,6 +162,7 @@ def _differentiate(
                 rngs={"dropout": key},
                 mutable=list(model_state),
             )
+        logits = promote_float(logits)
         sums = measure(step_config, logits, batch)
         if not step_config.class_weights and batch.weights is None:
             return sums.loss["sum"], (sums, new_state)
@@ -168,7 +171,7 @@ def _differentiate(
         return jnp.sum(weights * step_config.loss(logits, batch.labels)), (sums, new_state)
 
     gradients, (sums, new_state) = jax.grad(loss_sum, has_aux=True)(params)
-    return Gradients(gradients, sums, new_state)
+    return Gradients(jax.tree.map(promote_float, gradients), sums, new_state)
 
 
 def _weigh_examples(step_config: StepConfig, batch: Batch) -> Float[Array, " b"]:
@@ -185,7 +188,7 @@ def weigh_classes(step_config: StepConfig, labels: Labels) -> Float[Array, " b"]
 
 def compute_logits(model: nn.Module, variables: Variables, images: Array) -> Logits:
     """Return the logits [b, classes] of images, as in evaluation."""
-    return cast(Logits, model.apply(variables, images))
+    return promote_float(cast(Logits, model.apply(variables, images)))
 
 
 def eval_step(step_config: StepConfig, variables: Variables, sums: StepSums, batch: Batch) -> tuple[StepSums, Logits]:

@@ -16,6 +16,7 @@ from jaxclf.datasets import decoding as pictures
 from jaxclf.datasets.decoding import read_image
 from jaxclf.datasets.scan import scan
 from jaxclf.errors import UserError
+from jaxclf.io.files import get_cache_directory
 from jaxclf.training.pipeline import read_eval_batches, read_train_batches
 
 RED, HEIGHT, WIDTH = (200, 30, 60), 6, 10
@@ -159,6 +160,16 @@ def test_a_second_scan_decodes_only_what_changed(damaged, monkeypatch):
     assert read == ["empty.png"]
 
 
+def test_without_a_home_directory_nothing_is_cached(damaged, monkeypatch):
+    """Case F19: a user without a name, in a container."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(UserError, match="no cache directory"):
+        get_cache_directory()
+    assert len(scan(damaged).skipped) > 5
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}', '{"/x.png": [0, 0]}', "null"])
 def test_a_damaged_cache_is_not_believed(damaged, content):
     first = scan(damaged)
@@ -206,6 +217,14 @@ def test_folders_around_the_classes_are_seen_through(tmp_path, around):
     write(tmp_path / "simpsons_dataset" / around, {"homer": 2, "lisa": 2})
     splits = ImageFolder(str(tmp_path / "simpsons_dataset")).load()
     assert splits.train.class_names == ("homer", "lisa")
+
+
+def test_folders_of_operating_systems_are_ignored(tmp_path):
+    """Case F16: macOS writes a second tree into its archives."""
+    write(tmp_path / "zip/fruit", {"apple": 2, "pear": 2})
+    (tmp_path / "zip/__MACOSX/fruit/apple").mkdir(parents=True)
+    (tmp_path / "zip/__MACOSX/fruit/apple/._000.png").write_bytes(b"x")
+    assert ImageFolder(str(tmp_path / "zip")).load().train.class_names == ("apple", "pear")
 
 
 def test_the_copy_inside_the_archive_is_not_a_class(tmp_path):
@@ -276,6 +295,17 @@ def test_names_that_are_no_text_are_made_text(tmp_path):
     assert splits.train.class_names == ("caf\N{REPLACEMENT CHARACTER}",)
     for text in (*splits.train.class_names, *splits.skipped):
         text.encode()
+
+
+def test_two_folders_whose_names_print_alike_stay_two_classes(tmp_path):
+    """Case F6: names in Latin-1, as archives from Windows have."""
+    for i, name in enumerate((b"p\xeache", b"p\xe8che", b"pomme")):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        os.mkdir(folder)  # noqa: PTH102
+        Path(os.fsdecode(folder + b"/1.png")).write_bytes(png(i))
+    splits = ImageFolder(str(tmp_path), train_fraction=1.0).load()
+    assert splits.train.class_names == ("pomme", r"p\xe8che", r"p\xeache")
+    assert np.bincount(splits.train.labels).tolist() == [1, 1, 1]
 
 
 def test_what_is_not_there_names_page_layout_and_place(tmp_path, damaged):

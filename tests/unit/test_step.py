@@ -18,8 +18,8 @@ from jaxclf.models import Mlp
 from jaxclf.optimizers import Sgd
 from jaxclf.random import make_key
 from jaxclf.training.pipeline import read_train_batches
-from jaxclf.training.state import create_state, get_variables, summarize
-from jaxclf.training.step import compute_logits, train_step
+from jaxclf.training.state import create_state, get_variables, summarize, zero_sums
+from jaxclf.training.step import compute_logits, eval_step, train_step
 from jaxclf.types import Batch
 
 MLP = replace(STEP_CONFIG, augment=(), model=Mlp(features=(5,), classes=10))
@@ -111,8 +111,8 @@ def test_the_running_mean_has_a_short_memory_at_first(batches):
         decay = min(0.5, (1 + step) / (10 + step))
         ema = decay * ema + (1 - decay) * state.params["logits"]["kernel"]
     np.testing.assert_allclose(state.ema["logits"]["kernel"], ema, atol=1e-6)
-    assert get_variables(state)["params"] is state.ema
-    assert get_variables(state, "raw")["params"] is state.params
+    jax.tree.map(np.testing.assert_array_equal, get_variables(state)["params"], state.ema)
+    jax.tree.map(np.testing.assert_array_equal, get_variables(state, "raw")["params"], state.params)
 
 
 def test_bfloat16_computes_but_keeps_float32_state(batches):
@@ -122,6 +122,37 @@ def test_bfloat16_computes_but_keeps_float32_state(batches):
     assert {leaf.dtype for leaf in floats} == {np.dtype("float32")}
     jaxpr = str(jax.make_jaxpr(partial(train_step, step_config))(create_state(step_config, batches[0]), batches[0]))
     assert re.search(r"bf16\[.*conv_general_dilated", jaxpr)
+
+
+class Half(nn.Module):
+    """A linear classifier in one 16-bit type throughout."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(images.shape[0], -1).astype(self.dtype) / 255
+        return nn.Dense(10, dtype=self.dtype, param_dtype=self.dtype)(x)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sums_are_float32_whatever_the_types_of_the_network_are(dtype, batches):
+    """Cases F5 and F10."""
+    step_config = replace(MLP, model=Half(dtype), ema_decay=0.9, gradient_accumulation=2)
+    state = fit(step_config, batches)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(jnp.dtype(dtype))}
+    sums = (state.epoch_stats, state.interval_stats, state.ema)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(sums)} == {"float32", "int32"}
+    variables = get_variables(state)
+    assert variables["params"]["Dense_0"]["bias"].dtype == dtype
+    # Added over batches of one, the losses are those of the logits in float64.
+    totals, expected = zero_sums(step_config, batches[0]), 0.0
+    for image, label in zip(batches[0].images, batches[0].labels, strict=True):
+        one = Batch(image[None], label[None], np.ones(1, bool))
+        totals, logits = eval_step(step_config, variables, totals, one)
+        exact = np.asarray(logits[0], np.float64)
+        expected += np.log(np.exp(exact).sum()) - exact[label]
+    np.testing.assert_allclose(totals.loss["sum"], expected, rtol=1e-6)
 
 
 def test_batch_statistics_move_in_training_and_stay_in_evaluation(batches):

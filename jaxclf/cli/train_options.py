@@ -71,6 +71,8 @@ def parse_train(argv: list[str]) -> TrainOptions:
 def suggest_flag(argument: str, options: TrainOptions) -> str:
     """Suggest the flag that an unknown argument most resembles; return text to append to an error message."""
     wanted = argument.lstrip("-").partition("=")[0].replace("-", "_")
+    if wanted == "set":
+        return "; each field has an option of its own, such as --epochs 1"
     if wanted.partition(".")[0] in COMPONENTS:
         return "; it is set in the config file"
     components = [value for value in vars(options).values() if is_dataclass(value)]

@@ -84,7 +84,10 @@ def describe_fault(file: File, error: Exception) -> str:
     """Return the message for an image file that could not be read."""
     if isinstance(file, Path) and file.stat().st_size == 0:
         return "the file is empty"
-    return str(error).replace(str(file), "it").replace("\n", " ") or type(error).__name__
+    message = str(error)
+    for name in (repr(str(file)), repr(file)):  # the lines of a list begin with it
+        message = message.replace(f" {name}", "")
+    return message.replace(str(file), "it").replace("\n", " ") or type(error).__name__
 
 
 @cache

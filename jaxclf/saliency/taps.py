@@ -54,18 +54,22 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
     Raises UserError if there is none, if it is called more than once, and for models without modules.
     """
     outputs = trace_outputs(_require_module(query), query.variables, query.images)
-    names = ", ".join(outputs)
+    suitable = [name for name, calls in outputs.items() if len(calls) == 1 and _is_spatial(calls[0], query)]
+    choice = f"choose one of {', '.join(suitable)}" if suitable else "the model has no layer that is suitable"
     if path is None:
         path = next((name for name in reversed(outputs) if _is_spatial(outputs[name][-1], query)), None)
         if path is None:
+            names = ", ".join(outputs)
             raise UserError(
                 f"no layer has an output [b, h, w, c], as a class activation map needs; the layers are {names}"
             )
-    require(path in outputs, f"no layer {path!r}: the layers are {names}")
+    require(path in outputs, f"no layer {path!r}: {choice}")
     calls = outputs[path]
-    require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; choose one of {names}")
+    require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
     shape = list(calls[0].shape)
-    require(_is_spatial(calls[0], query), f"layer {path!r} has the output shape {shape}: expected [b, h, w, c]")
+    require(
+        _is_spatial(calls[0], query), f"layer {path!r} has the output shape {shape}: expected [b, h, w, c]; {choice}"
+    )
     return Layer(path, calls[0])
 
 

@@ -61,7 +61,10 @@ def test_images_of_a_split_sorted_by_class_are_sampled_from_all_classes():
         (["--integrated-gradients.steps", "0"], "steps=0: expected at least 1"),
         (["--metods", "gradient"], "did you mean --methods?"),
         (["--rise.grid", "3"], "a field of rise is set, but the method is not selected"),
-        (["--methods", "grad-cam", "--grad-cam.layer", "conv7"], "grad-cam: no layer 'conv7': the layers are flatten"),
+        (
+            ["--methods", "grad-cam", "--grad-cam.layer", "conv7"],
+            "grad-cam: no layer 'conv7': the model has no layer that is suitable",
+        ),
         (["--methods", "grad-cam"], "grad-cam: no layer has an output [b, h, w, c]"),
         (["--limit", "-1"], "limit=-1: expected"),
         (["--split", "validation"], "no split 'validation'; it has train, test"),

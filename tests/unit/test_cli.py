@@ -33,6 +33,12 @@ def test_fields_without_flags_are_said_to_be_set_in_the_config(capsys):
     assert "unknown argument --mixup.alpha; it is set in the config file" in capsys.readouterr().err
 
 
+def test_a_field_given_by_set_is_answered_with_its_option(capsys):
+    """Case F20: benchmark has `--set`, train an option for each field."""
+    assert train(["mnist_cnn", "--set", "epochs=1"]) == 2
+    assert "unknown argument --set; each field has an option of its own, such as --epochs 1" in capsys.readouterr().err
+
+
 def test_wrong_first_arguments(capsys):
     assert train(["--epochs", "3"]) == 2
     assert "expected a config" in capsys.readouterr().err

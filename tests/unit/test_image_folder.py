@@ -141,6 +141,7 @@ def test_unreadable_files_are_an_error_that_lists_them_unless_they_are_to_be_lef
     with pytest.raises(UserError, match=r"7 files in .* unreadable='skip'") as error:
         ImageFolder(str(damaged)).load()
     assert list(error.value.items) == list(scan(damaged).skipped)
+    assert f"{damaged / 'b/text.jpg'}: cannot identify image file" in error.value.items  # case F20: not "... file 'it'"
 
 
 def test_a_second_scan_decodes_only_what_changed(damaged, monkeypatch):

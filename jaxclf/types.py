@@ -24,9 +24,9 @@ Variables = dict[str, Any]
 
 
 def promote_float(x: Array) -> Array:
-    """Return floats in the type that sums are kept in: float32, or float64 where JAX has it enabled.
+    """Return floats in the type that sums are kept in: float32, or float64 if x64 is enabled.
 
-    Sums in the 8 or 11 significant bits of bfloat16 and float16 stop growing after a few hundred terms.
+    Sums in bfloat16 or float16, with 8 and 11 significant bits, stop growing after some hundred or thousand terms.
     """
     return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.result_type(float)))
 

@@ -103,31 +103,9 @@ def answer_errors(name: str, arguments: list[str]) -> int:
         print(f"{name_process()}error: {describe_error(error)}", file=sys.stderr)
         print_items(getattr(error, "items", ()))
         return 3 if isinstance(error, NonFiniteError) else 2
-    except (RuntimeError, AssertionError):
-        platforms = find_missing_platforms()
-        if platforms is None or "--debug" in arguments:
-            raise
-        print(
-            f"error: JAX_PLATFORMS={platforms}: JAX finds no such device here\n"
-            "unset JAX_PLATFORMS to use what is there, or install support for it, such as pip install 'jaxclf[cuda]'",
-            file=sys.stderr,
-        )
-        return 2
     except KeyboardInterrupt:
         print(INTERRUPTED.get(name, "interrupted"), file=sys.stderr)
         return 130
-
-
-def find_missing_platforms() -> str | None:
-    """Return the value of JAX_PLATFORMS if JAX cannot start with it; None if it can, or the variable is not set."""
-    platforms = os.environ.get("JAX_PLATFORMS")
-    if not platforms or "jax" not in sys.modules:
-        return None
-    try:
-        sys.modules["jax"].devices()
-    except (RuntimeError, AssertionError):
-        return platforms
-    return None
 
 
 def run_command(name: str, arguments: list[str]) -> int:
@@ -145,12 +123,32 @@ def run_command(name: str, arguments: list[str]) -> int:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name!r}; {hint}\nsee jaxclf --help")
-    parsed = parse_options(name, arguments)
-    if name != "train":
-        from jaxclf.training.distributed import require_single_process
+    try:
+        parsed = parse_options(name, arguments)
+        if name != "train":
+            from jaxclf.training.distributed import require_single_process
 
-        require_single_process(f"jaxclf {name}")
-    return import_module(f"jaxclf.cli.{name}").run(parsed)
+            require_single_process(f"jaxclf {name}")
+        return import_module(f"jaxclf.cli.{name}").run(parsed)
+    except (RuntimeError, AssertionError):
+        require_platform()
+        raise
+
+
+def require_platform() -> None:
+    """Raise UserError if JAX cannot start with the devices that JAX_PLATFORMS names."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms:
+        return
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"JAX_PLATFORMS={platforms}: JAX finds no such device here\n"
+            "unset JAX_PLATFORMS to use what is there, or install support for it, such as pip install 'jaxclf[cuda]'"
+        ) from error
 
 
 def parse_options(name: str, arguments: list[str]) -> Any:

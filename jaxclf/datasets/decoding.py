@@ -85,7 +85,7 @@ def describe_fault(file: File, error: Exception) -> str:
     if isinstance(file, Path) and file.stat().st_size == 0:
         return "the file is empty"
     message = str(error)
-    for name in (repr(str(file)), repr(file)):  # the lines of a list begin with it
+    for name in (repr(str(file)), repr(file)):  # the path precedes the message in every list
         message = message.replace(f" {name}", "")
     return message.replace(str(file), "it").replace("\n", " ") or type(error).__name__
 

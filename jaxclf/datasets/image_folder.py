@@ -110,7 +110,7 @@ class ImageFolder:
         """Return the images of one class by split. Training gets at least one."""
 
         def digest(path: Path) -> bytes:
-            # In UTF-8 whatever the locale is; the bytes of a file name as they are.
+            # The class name is encoded in UTF-8, independent of the locale.
             return hashlib.sha256(f"{self.seed}/{name}/".encode() + os.fsencode(path.name)).digest()
 
         # A random order that depends on each name alone, so adding or removing an image moves few others.

@@ -33,11 +33,10 @@ class Scan:
 
 def scan(root: Path) -> Scan:
     """Decode every image in `root/<class>/`, except those whose size and time an earlier scan has seen."""
-    cache_file = _find_cache_file(root)
     files = {folder: sorted(find_files(folder)) for folder in list_subfolders(root)}
     every = [path for paths in files.values() for path in paths]
     keys = {path: str([str(path.relative_to(root)), *_get_stamp(path)]) for path in every}
-    cached = _read_cache(cache_file)
+    cached = _read_cache(root)
     faults: dict[Path, str | None] = {path: cached[keys[path]] for path in every if keys[path] in cached}
     new = [path for path in every if path not in faults]
     temporary = {}
@@ -47,7 +46,7 @@ def scan(root: Path) -> Scan:
             (faults if lasts else temporary)[path] = fault
     finally:  # an interrupted scan keeps what it has found
         if new:
-            _write_cache(cache_file, {keys[path]: fault for path, fault in faults.items()})
+            _write_cache(root, {keys[path]: fault for path, fault in faults.items()})
     faults |= temporary
     names = _name_classes(list(files))
     readable = {names[folder]: [path for path in paths if not faults[path]] for folder, paths in files.items()}
@@ -135,30 +134,26 @@ def _check_file(path: Path) -> tuple[str | None, bool]:
         return getattr(error, "strerror", None) or type(error).__name__, False
 
 
-def _find_cache_file(root: Path) -> Path | None:
-    """Return the file of cached results for a folder; None for a user without a home directory."""
+def _get_cache_file(root: Path) -> Path:
+    """Return the file of cached results for a folder; raise UserError for a user without a home directory."""
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    try:
-        return get_cache_directory() / "scans" / f"{name}-{VERSION}-{PIL.__version__}.json"
-    except UserError:
-        return None
+    return get_cache_directory() / "scans" / f"{name}-{VERSION}-{PIL.__version__}.json"
 
 
-def _read_cache(file: Path | None) -> dict[str, str | None]:
-    """Return the results of an earlier scan by path, size and time; nothing if the file is missing or damaged."""
+def _read_cache(root: Path) -> dict[str, str | None]:
+    """Return the results of an earlier scan by path, size and time; nothing if there are none that can be read."""
     try:
-        cached = read_json(file) if file else {}
+        cached = read_json(_get_cache_file(root))
     except UserError:
         return {}
     entries = cached.items() if isinstance(cached, dict) else ()
     return {key: fault for key, fault in entries if fault is None or isinstance(fault, str)}
 
 
-def _write_cache(file: Path | None, faults: dict[str, str | None]) -> None:
-    if file is None:
-        return
+def _write_cache(root: Path, faults: dict[str, str | None]) -> None:
     try:
+        file = _get_cache_file(root)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, faults)
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError, UserError):
         return  # the next scan is slower, nothing else

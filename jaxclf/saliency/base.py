@@ -80,8 +80,8 @@ class Method(ABC):
             The attribution. Its values are shaped like the images.
 
         Raises:
-            UserError: If shapes do not fit, a target is no class of the model, the model is not hashable, or a method
-                that samples gets no key. Under jit, the values of a target that is no class are NaN.
+            UserError: If shapes do not fit, a target is not a class of the model, the model is not hashable, or a
+                method that samples gets no key. Under jit, targets that are not classes give NaN instead.
         """
         require_hashable(method=self, model=model)
         if targets is not None:
@@ -146,7 +146,7 @@ def _explain(
     baseline: Num[Array, ...] | None,
 ) -> Attribution:
     a = map_over_batch(lambda query, _: method.explain(query), method, model, variables, images, targets, key, baseline)
-    # Gradients of the score NaN, which a target that is no class has, are zeros: they read "no pixel matters".
+    # A target that is not a class has the score NaN. The gradient of that score is zero, which would be misread.
     known = ~jnp.isnan(a.score).reshape(a.score.shape + (1,) * (a.values.ndim - a.score.ndim))
     return a._replace(values=jnp.where(known, a.values, jnp.nan))
 

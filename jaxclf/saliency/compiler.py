@@ -15,8 +15,8 @@ from jaxtyping import PyTree
 
 from jaxclf.errors import UserError
 from jaxclf.saliency.methods.primitives import UNARY
-from jaxclf.saliency.query import Model, bind_variables
-from jaxclf.types import Array
+from jaxclf.saliency.query import Model, bind_variables, check_logits
+from jaxclf.types import Array, Logits, to_unit_range
 from jaxclf.xla.interpreter import has_primitive
 from jaxclf.xla.options import CompilerOptions, is_onednn_faster, select_options
 
@@ -70,24 +70,29 @@ def require_hashable(**arguments: Any) -> None:
 
 
 def require_classes(model: Model, variables: PyTree, images: Array, targets: Any) -> None:
-    """Raise UserError if a target is no class of the model. Under jit targets are not known, and nothing is checked."""
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((variables, images, targets))):
+    """Raise UserError if a target is not a class of the model. Under jit, targets are not known and not checked."""
+    if has_tracer(variables, images, targets):
         return
-    classes = _apply_model.eval_shape(model, variables, images).shape[-1]
+    classes = _compute_logits.eval_shape(model, variables, images).shape[-1]
     wrong = [int(target) for target in np.ravel(targets) if not 0 <= target < classes]
     if wrong:
         raise UserError(f"target {wrong[0]} is no class of the model: expected 0 to {classes - 1}")
 
 
-@partial(jax.jit, static_argnums=0)  # for its cache of shapes
-def _apply_model(model: Model, variables: PyTree, images: Array) -> Any:
-    return bind_variables(model, variables)(images)
+def has_tracer(*trees: PyTree) -> bool:
+    """Return True if an array of some trees is traced, as under jit."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+@partial(jax.jit, static_argnums=0)  # never run: jit caches the traced program and its shapes
+def _compute_logits(model: Model, variables: PyTree, images: Array) -> Logits:
+    images = to_unit_range(images)
+    return check_logits(bind_variables(model, variables)(images), images)
 
 
 def select_compiler_options(model: Model, variables: PyTree, images: Array, *others: Any) -> CompilerOptions:
     """Return XLA options for the program of a method: none under jit, or where the user has set the same flags."""
-    leaves = [*jax.tree.leaves((variables, images, others)), jnp.zeros(())]  # under jit new arrays are tracers too
-    if any(isinstance(leaf, Tracer) for leaf in leaves) or not is_onednn_faster():
+    if has_tracer(variables, images, others, jnp.zeros(())) or not is_onednn_faster():  # under jit new arrays are, too
         return ()
     shapes, tree = jax.tree.flatten(
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), (variables, images))
@@ -100,5 +105,5 @@ def _is_piecewise_linear(model: Model, tree: Any, shapes: tuple[jax.ShapeDtypeSt
     """Return True if a model has no curved activations, as ReLU networks."""
     # With these options jax 0.12 miscompiles x * sigmoid(x) behind a convolution: gradients are wrong by half.
     variables, images = jax.tree.unflatten(tree, shapes)
-    program = jax.make_jaxpr(lambda variables, images: bind_variables(model, variables)(images))(variables, images)
+    program = jax.make_jaxpr(partial(_compute_logits, model))(variables, images)
     return not any(has_primitive(eqn, name) for eqn in program.eqns for name in UNARY)

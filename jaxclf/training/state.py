@@ -81,7 +81,7 @@ def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
         params=params,
         model_state=variables,
         optimizer_state=step_config.transformation.init(params),
-        ema=jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None,
+        ema=_start_ema(step_config, params),
         epoch_stats=zeros,
         interval_stats=jax.tree.map(jnp.copy, zeros),
     )
@@ -102,8 +102,13 @@ def set_variables(step_config: StepConfig, state: TrainState, variables: Variabl
         params=params,
         model_state=model_state,
         optimizer_state=step_config.transformation.init(params),
-        ema=jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None,
+        ema=_start_ema(step_config, params),
     )
+
+
+def _start_ema(step_config: StepConfig, params: PyTree) -> PyTree:
+    """Return the EMA of the initial parameters, in float32; None if the config keeps none."""
+    return jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None
 
 
 def _describe_arrays(tree: PyTree) -> dict[str, str]:
@@ -115,13 +120,12 @@ def get_variables(state: TrainState, weights: Literal["ema", "raw"] = "ema") -> 
     """Return the variables to evaluate the model with: the EMA of the parameters where there is one."""
     params = state.params
     if state.ema is not None and weights == "ema":
-        params = jax.tree.map(lambda average, own: average.astype(own.dtype), state.ema, state.params)
+        params = jax.tree.map(lambda average, own: average.astype(own.dtype, copy=False), state.ema, state.params)
     return {"params": params, **state.model_state}
 
 
 def measure(step_config: StepConfig, logits: Logits, batch: Batch) -> StepSums:
     """Return the sums of one batch."""
-    logits = promote_float(logits)
     metrics = tuple(metric.stats(logits, batch.labels, batch.mask) for metric in step_config.metrics)
     return StepSums(mean(step_config.loss(logits, batch.labels), batch.mask), metrics)
 
@@ -131,7 +135,7 @@ def zero_sums(step_config: StepConfig, batch: Batch) -> StepSums:
 
     def forward(key: Key[Array, ""], batch: Batch) -> StepSums:
         logits, _ = step_config.model.init_with_output(key, batch.images)
-        return measure(step_config, logits, batch)
+        return measure(step_config, promote_float(logits), batch)
 
     shapes = jax.eval_shape(forward, make_key(0, "init"), batch)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -75,9 +75,8 @@ def test_a_folder_is_learnt_and_evaluated_seen_beside_unseen(command, folder_run
     place, done = folder_run
     summary = json.loads((place / "runs/folder/summary.json").read_text())
     assert summary["files_left_out"] == 22
-    assert (
-        min(summary[name]["accuracy"] for name in ("train_full", "validation", "test")) > 0.8
-    )  # 0.953 ± 0.022 (n = 8)
+    worst = min(summary[name]["accuracy"] for name in ("train_full", "validation", "test"))
+    assert worst > 0.8  # 0.953 ± 0.022 over seeds (n = 8)
     assert 0 < summary["data_wait_seconds"] <= summary["train_seconds"]
     assert "On training images: " in done.stdout
     evaluated = command(ROOT / "eval.py", "runs/folder", cwd=place, XDG_CACHE_HOME=str(place / "cache"))

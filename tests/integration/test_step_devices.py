@@ -26,7 +26,7 @@ def batches(digits):
 
 
 @pytest.fixture(scope="module")
-def weighted(batches):
+def weighted_batches(batches):
     return add_weights(batches, np.random.default_rng(0))
 
 
@@ -36,15 +36,15 @@ def alone(batches):
 
 
 @pytest.fixture(scope="module")
-def everything_alone(weighted):
-    return fit(EVERYTHING, weighted)
+def everything_alone(weighted_batches):
+    return fit(EVERYTHING, weighted_batches)
 
 
 @pytest.mark.parametrize(("count", "parallel", "parts"), [(4, "jit", 1), (4, "pmap", 1), (1, "jit", 2), (4, "jit", 2)])
 def test_adam_ema_mixup_class_and_sample_weights_are_those_of_one_device(
-    count, parallel, parts, weighted, everything_alone
+    count, parallel, parts, weighted_batches, everything_alone
 ):
-    found = fit(replace(EVERYTHING, gradient_accumulation=parts), weighted, make_devices(count, parallel))
+    found = fit(replace(EVERYTHING, gradient_accumulation=parts), weighted_batches, make_devices(count, parallel))
     assert_same((found.params, found.ema), (everything_alone.params, everything_alone.ema))
     assert_same(summarize(EVERYTHING, found.epoch_stats), summarize(EVERYTHING, everything_alone.epoch_stats))
 

@@ -4,14 +4,26 @@ import subprocess
 import sys
 
 import pytest
-from conftest import environment_of_commands
+from conftest import COLOUR_CONFIG, environment_of_commands
+
+NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def run(*words, prefix="", stdin=None, without=(), **environment):
-    """Run a command line in a shell, in a fresh process."""
-    env = {name: value for name, value in environment_of_commands().items() if name not in without} | environment
-    line = f'"{sys.executable}" -m jaxclf "$@" {prefix}'
-    return subprocess.run(["bash", "-c", line, "-", *map(str, words)], env=env, capture_output=True, input=stdin)
+def run(*words, redirection="", **environment):
+    """Run a command in a shell, in a fresh process."""
+    line = f'"{sys.executable}" -m jaxclf "$@" {redirection}'
+    env = environment_of_commands() | environment
+    return subprocess.run(["bash", "-c", line, "-", *map(str, words)], env=env, capture_output=True)
+
+
+@pytest.fixture
+def pictures(tmp_path, colour_run):
+    """A folder of classes whose names are not ASCII."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for old, new in (("red", "猫"), ("blue", "blé")):
+        (folder / new).symlink_to(colour_run.parent / "pictures" / old)
+    return folder
 
 
 @pytest.mark.parametrize("name", ["cuda", "nonsense"])
@@ -25,22 +37,20 @@ def test_a_platform_that_is_not_there_is_named(linear_run, name):
     ]
 
 
-def test_characters_an_encoding_lacks_are_escaped(colour_run):
-    """Case F12. The usage line has an ellipsis, and the class is not ASCII."""
+def test_characters_an_encoding_lacks_are_escaped(pictures):
+    """Case F12: the ellipsis of the usage line, and names of classes."""
     done = run("--help", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert b"usage: jaxclf COMMAND \\u2026" in done.stdout
-    other = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = run("data", colour_run.parent / "colour.py", **other)
+    config = pictures.parent / "colour.py"
+    config.write_text(COLOUR_CONFIG.format(root=str(pictures)), encoding="utf-8")
+    done = run("data", config, **NOT_UTF8)
     assert done.returncode == 0, done.stderr
+    assert b"\\u732b" in done.stdout
 
 
-def test_a_split_is_the_same_in_every_locale(tmp_path, colour_run):
-    """Case F12. The file that a split is drawn from is named in UTF-8."""
-    pictures = colour_run.parent / "pictures"
-    (tmp_path / "pictures").mkdir()
-    for old, new in (("red", "猫"), ("blue", "blé")):
-        (tmp_path / "pictures" / new).symlink_to(pictures / old)
+def test_a_split_is_the_same_in_every_locale(pictures):
+    """Case F12: names are encoded in UTF-8 for the digest that orders the files."""
     code = (
         "import sys; from jaxclf.datasets import ImageFolder; "
         "train = ImageFolder(sys.argv[1], train_fraction=0.5).load().train; "
@@ -49,18 +59,18 @@ def test_a_split_is_the_same_in_every_locale(tmp_path, colour_run):
 
     def split(**environment):
         env = environment_of_commands() | environment
-        done = subprocess.run([sys.executable, "-c", code, tmp_path / "pictures"], env=env, capture_output=True)
+        done = subprocess.run([sys.executable, "-c", code, pictures], env=env, capture_output=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert split(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0") == split()
+    assert split(**NOT_UTF8) == split()
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_closed_streams_are_empty(colour_run, closed):
     """Case F13. Messages to a closed stream do not appear among the rows of the other one."""
     picture = colour_run.parent / "pictures/red/0.png"
-    done = run("predict", colour_run, picture, *(["-"] if closed == "<&-" else ["missing.png"]), prefix=closed)
+    done = run("predict", colour_run, picture, *(["-"] if closed == "<&-" else ["missing.png"]), redirection=closed)
     assert done.returncode == (0 if closed == "<&-" else 4), done.stderr
     assert b"Traceback" not in done.stderr
     if closed != ">&-":

@@ -47,7 +47,7 @@ class Net(nn.Module):
 
 
 @cache
-def initialized(model, shape=SHAPE, seed=0):
+def draw_variables(model, shape=SHAPE, seed=0):
     """Variables with biases that are not zero, as training leaves them, and positive variances. Nothing is compiled."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
     random = np.random.default_rng(seed)

@@ -10,13 +10,13 @@ from jaxclf.models.feature_maps import compute_feature_maps, get_filters, get_pi
 MNIST_CNN = Cnn(features=(16, 36), dense=(128,), classes=10, kernel_size=5)
 
 
-def started(model, images):
+def initialize(model, images):
     return jax.jit(model.init)(jax.random.key(0), images)
 
 
 def test_the_documented_network_has_16_and_36_maps_each_its_filter_over_the_image(digits):
     images = digits.test.images[:3]
-    variables = started(MNIST_CNN, images)
+    variables = initialize(MNIST_CNN, images)
     maps, kernels = compute_feature_maps(MNIST_CNN, variables, images), get_filters(variables)
     assert {name: value.shape for name, value in maps.items()} == {"conv1": (3, 28, 28, 16), "conv2": (3, 14, 14, 36)}
     assert {name: value.shape for name, value in kernels.items()} == {"conv1": (5, 5, 1, 16), "conv2": (5, 5, 16, 36)}
@@ -27,7 +27,7 @@ def test_the_documented_network_has_16_and_36_maps_each_its_filter_over_the_imag
 @pytest.mark.parametrize("model", [MNIST_CNN, MaxoutCnn((4, 6), (3, 2), (2, 2), (8,), classes=10)])
 def test_every_convolution_shown_has_its_filters(model, digits):
     images = digits.test.images[:1]
-    variables = started(model, images)
+    variables = initialize(model, images)
     maps, kernels = compute_feature_maps(model, variables, images), get_filters(variables)
     assert list(maps) == list(kernels)
     assert all(maps[name].shape[-1] == kernels[name].shape[-1] for name in maps)
@@ -35,7 +35,7 @@ def test_every_convolution_shown_has_its_filters(model, digits):
 
 def test_the_weights_of_a_linear_classifier_are_its_gradients_by_pixel(digits):
     model, images = Mlp(features=(), classes=10), digits.test.images[:1] / np.float32(255)
-    variables = started(model, images)
+    variables = initialize(model, images)
     weights = get_pixel_weights(variables, (28, 28, 1))
     gradient = jax.grad(lambda images: model.apply(variables, images)[0, 3])(images)
     np.testing.assert_allclose(weights[..., 3], gradient[0], atol=1e-6)
@@ -44,4 +44,4 @@ def test_the_weights_of_a_linear_classifier_are_its_gradients_by_pixel(digits):
 
 def test_other_networks_have_no_weights_by_pixel(digits):
     for model in (MNIST_CNN, Mlp(features=(5,), classes=10)):
-        assert get_pixel_weights(started(model, digits.test.images[:1]), (28, 28, 1)) is None
+        assert get_pixel_weights(initialize(model, digits.test.images[:1]), (28, 28, 1)) is None

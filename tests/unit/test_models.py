@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.components import MODELS
-from support.networks import initialized
+from support.networks import draw_variables
 
 from jaxclf.config_io import read_config
 from jaxclf.errors import UserError
@@ -26,7 +26,7 @@ def model(request):
 
 @pytest.fixture
 def variables(model):
-    return initialized(model, IMAGES.shape)
+    return draw_variables(model, IMAGES.shape)
 
 
 @pytest.mark.parametrize(

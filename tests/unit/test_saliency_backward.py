@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.networks import initialized
+from support.networks import draw_variables
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -79,7 +79,7 @@ def test_guided_grad_cam_is_the_product():
     """The image's height and width, whatever the layer's, and the map repeated, not blurred."""
     model = Cnn(features=(3,), dense=(5,), classes=3)
     images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
-    variables = initialized(model, images.shape)
+    variables = draw_variables(model, images.shape)
     cam = saliency.GradCam("pool1", relu=False)(model, variables, images, 1).values
     guided = saliency.GuidedBackprop()(model, variables, images, 1).values
     a = saliency.GuidedGradCam("pool1", relu=False)(model, variables, images, 1)
@@ -103,7 +103,7 @@ class Bits(nn.Module):
 @pytest.mark.parametrize("score", ["logit", "margin"])
 def test_fullgrad_sums_to_the_score(score):
     images = np.random.default_rng(0).random((3, 8, 8, 2), np.float32)
-    variables = initialized(Bits(), images.shape)
+    variables = draw_variables(Bits(), images.shape)
     a = saliency.all_classes(saliency.FullGrad(score=score))(Bits(), variables, images)
     assert np.abs(a.values.sum(axis=(2, 3, 4))).min() > 1e-3
     np.testing.assert_allclose(a.delta, np.zeros((3, 4)), atol=1e-5)
@@ -115,14 +115,14 @@ def test_fullgrad_sums_to_the_score(score):
 @given(seed=st.integers(0, 1000))
 def test_fullgrad_sums_to_the_score_of_any_relu_network(seed):
     model, images = Mlp((5, 4), 3), np.random.default_rng(seed).random((4, 6), np.float32)
-    a = saliency.FullGrad()(model, initialized(model, images.shape, seed), images)
+    a = saliency.FullGrad()(model, draw_variables(model, images.shape, seed), images)
     np.testing.assert_allclose(a.delta, np.zeros(4), atol=1e-5 * float(np.abs(a.values).sum(axis=1).max()))
 
 
 def test_fullgrad_says_what_is_missing():
     """A probability is no such network: its delta is what the linear part of it leaves out."""
     model, images = Mlp((), 3), np.random.default_rng(0).random((2, 4), np.float32)
-    variables = initialized(model, images.shape)
+    variables = draw_variables(model, images.shape)
     a = saliency.FullGrad(score="probability")(model, variables, images, 0)
     w, b = variables["params"]["logits"]["kernel"], variables["params"]["logits"]["bias"]
     p = jax.nn.softmax(images @ w + b[None])
@@ -164,7 +164,7 @@ def test_equal_places_share_pixels_in_order():
 def test_flat_images_and_one_channel_agree():
     images = np.random.default_rng(0).random((3, 6, 6, 1), np.float32)
     model = Mlp((5,), 3)
-    variables = initialized(model, images.shape)
+    variables = draw_variables(model, images.shape)
     flat = saliency.FullGrad()(model, variables, images.reshape(3, -1)).values
     np.testing.assert_allclose(saliency.FullGrad()(model, variables, images).values.reshape(3, -1), flat, atol=1e-6)
 

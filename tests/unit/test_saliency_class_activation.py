@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.networks import IMAGES, Net, Relu, activation, initialized
+from support.networks import IMAGES, Net, Relu, activation, draw_variables
 
 from jaxclf import saliency
 
@@ -31,7 +31,7 @@ def tail_gradients(variables, x, target):
 
 def test_after_a_global_mean_all_are_the_cam_of_the_head():
     model = Net(head="mean")
-    variables = initialized(model)
+    variables = draw_variables(model)
     features = activation(model, variables, IMAGES)
     cam = np.einsum("bhwk,kc->bchw", features, kernel(variables))[..., None] / 9
     for cls in (saliency.GradCam, saliency.HiResCam):
@@ -44,7 +44,7 @@ def test_after_a_global_mean_all_are_the_cam_of_the_head():
 
 def test_before_a_flat_linear_head_hirescam_sums_to_the_logit_without_its_bias():
     model = Net(head="flat")
-    variables = initialized(model)
+    variables = draw_variables(model)
     a = saliency.all_classes(saliency.HiResCam("second/relu", relu=False))(model, variables, IMAGES)
     np.testing.assert_allclose(a.values.sum(axis=(2, 3, 4)), a.score - bias(variables)[None], atol=1e-5)
     gradcam = saliency.all_classes(saliency.GradCam("second/relu", relu=False))(model, variables, IMAGES)
@@ -53,7 +53,7 @@ def test_before_a_flat_linear_head_hirescam_sums_to_the_logit_without_its_bias()
 
 def test_hirescam_is_the_derivative_by_the_strength_of_a_place():
     """Central differences of the rest of the network, each place of the layer made a little stronger in turn."""
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     features, target, step = activation(Net(), variables, IMAGES), 2, 1e-6
     a = saliency.HiResCam("second/relu", relu=False)(Net(), variables, IMAGES, target)
     for i, j in np.ndindex(3, 3):
@@ -64,7 +64,7 @@ def test_hirescam_is_the_derivative_by_the_strength_of_a_place():
 
 
 def test_the_formulas_of_the_papers():
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     features, target = activation(Net(), variables, IMAGES), 1
     gradients = tail_gradients(variables, features, target)
     squares = gradients**2
@@ -140,7 +140,7 @@ def test_captums_numbers(layer, expected):
 @pytest.mark.parametrize("cls", GRADIENT_MAPS)
 def test_every_example_has_its_own_map(cls):
     """flax_gradcam differentiates the largest score of the batch: all maps but one are zero. Nor has it a ReLU."""
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     a = saliency.all_classes(cls("first/conv"))(Net(), variables, IMAGES)
     assert (a.values.max(axis=(2, 3, 4)) > 0).any(axis=1).all()
     signed = saliency.all_classes(cls("first/conv", relu=False))(Net(), variables, IMAGES)
@@ -152,13 +152,13 @@ def test_every_example_has_its_own_map(cls):
 def test_values_are_float32_where_the_network_is_not():
     model = Net(dtype="bfloat16")
     for cls in (*GRADIENT_MAPS, saliency.ScoreCam):
-        a = cls("second/relu")(model, initialized(model), IMAGES)
+        a = cls("second/relu")(model, draw_variables(model), IMAGES)
         assert a.values.dtype == a.score.dtype == jnp.float32
         assert np.isfinite(a.values).all()
 
 
 def test_upsampled_maps_repeat_or_interpolate():
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     small, nearest, bilinear = (
         saliency.GradCam(relu=False, upsample=how)(Net(), variables, IMAGES).values[..., 0]
         for how in (None, "nearest", "bilinear")

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from support.networks import initialized
+from support.networks import draw_variables
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -39,7 +39,7 @@ def newest(monkeypatch):
 
 def options(activation):
     model = Net(activation)
-    return compiler.select_compiler_options(model, initialized(model, IMAGES.shape), IMAGES, None)
+    return compiler.select_compiler_options(model, draw_variables(model, IMAGES.shape), IMAGES, None)
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu"])
@@ -47,7 +47,7 @@ def test_a_method_gives_the_same_values_with_compiler_options_and_inside_a_progr
     """An option once miscompiled x * sigmoid(x) behind a convolution."""
     model = Net(activation)
     assert bool(options(activation)) == (activation in ("relu", "leaky_relu"))
-    variables = initialized(model, IMAGES.shape)
+    variables = draw_variables(model, IMAGES.shape)
     for method in (saliency.Gradient(), saliency.IntegratedGradients(steps=3)):
         alone = method(model, variables, IMAGES).values
         inside = jax.jit(method, static_argnums=0)(model, variables, IMAGES).values
@@ -61,7 +61,7 @@ def precisions(function, *arguments):
 @pytest.mark.parametrize("method", [saliency.Gradient(), saliency.DeepLift(), saliency.Lrp(), saliency.Occlusion(4, 4)])
 def test_products_have_all_their_digits_unless_the_user_has_chosen_others(method):
     model = Net("relu")
-    variables = initialized(model, IMAGES.shape)
+    variables = draw_variables(model, IMAGES.shape)
     attribution = method(model, variables, IMAGES)
     insertion = partial(saliency.insertion, model, steps=2)
     assert precisions(partial(method, model), variables, IMAGES) == {"(Precision.HIGHEST,"}
@@ -92,7 +92,7 @@ def test_the_switch_of_fast_convolutions_takes_options_away(newest, monkeypatch)
 
 def test_a_part_of_a_program_has_none(newest):
     model, given = Net("relu"), []
-    variables = initialized(model, IMAGES.shape)
+    variables = draw_variables(model, IMAGES.shape)
     jax.jit(lambda: given.append(compiler.select_compiler_options(model, variables, IMAGES)))()
     jax.grad(lambda x: given.append(compiler.select_compiler_options(model, variables, x)) or x.sum())(IMAGES)
     assert given == [(), ()]

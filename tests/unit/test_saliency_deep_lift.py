@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.networks import initialized
+from support.networks import draw_variables
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -182,7 +182,7 @@ MIXES = {
 
 def complete(net, score, images, baseline):
     """Values sum to the change of the score, to rounding."""
-    variables = initialized(net, images.shape)
+    variables = draw_variables(net, images.shape)
     a = saliency.all_classes(DeepLift(score=score))(net, variables, images, baseline=baseline)
     scale = float(np.abs(a.values).sum(axis=(2, 3, 4)).max())
     assert scale > 1e-2

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.networks import CLASSES, IMAGES, WRAPS, B, Net, Relu, initialized
+from support.networks import CLASSES, IMAGES, WRAPS, B, Net, Relu, draw_variables
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
@@ -47,18 +47,18 @@ class Looped(nn.Module):
 
 
 def test_no_layer_is_the_last_spatial_one():
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     for cls in (saliency.HiResCam, saliency.ScoreCam):
         last, named = (cls(layer)(Net(), variables, IMAGES).values for layer in (None, "second"))
         np.testing.assert_array_equal(last, named)
     model = Cnn(features=(2, 3), dense=(4,), classes=CLASSES)
-    last, named = (saliency.GradCam(layer)(model, initialized(model), IMAGES).values for layer in (None, "pool2"))
+    last, named = (saliency.GradCam(layer)(model, draw_variables(model), IMAGES).values for layer in (None, "pool2"))
     np.testing.assert_array_equal(last, named)
 
 
 @pytest.mark.parametrize("wrap", ["remat", "jit"])
 def test_layers_inside_transformed_modules_are_layers_too(wrap):
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     for method in (saliency.HiResCam("first/conv", relu=False), saliency.ScoreCam("second/conv")):
         plain, wrapped = (method(Net(wrap=kind), variables, IMAGES, 0).values for kind in ("none", wrap))
         np.testing.assert_allclose(wrapped, plain, atol=1e-6)
@@ -66,7 +66,7 @@ def test_layers_inside_transformed_modules_are_layers_too(wrap):
 
 @pytest.mark.parametrize("wrap", ["remat", "jit"])
 def test_of_two_modules_alike_both_are_layers(wrap):
-    variables = initialized(Twins())
+    variables = draw_variables(Twins())
     for layer in (None, "second/conv", "first/conv"):
         method = saliency.HiResCam(layer, relu=False)
         plain, wrapped = (method(Twins(kind), variables, IMAGES, 0).values for kind in ("none", wrap))
@@ -90,7 +90,7 @@ def test_of_two_modules_alike_both_are_layers(wrap):
     ],
 )
 def test_a_layer_that_will_not_do_is_named(model, layer, message):
-    variables = initialized(model)
+    variables = draw_variables(model)
     for cls in (saliency.GradCam, saliency.ScoreCam):
         with pytest.raises(UserError, match=message):
             cls(layer)(model, variables, IMAGES)
@@ -98,13 +98,13 @@ def test_a_layer_that_will_not_do_is_named(model, layer, message):
 
 def test_layers_called_once_beside_others_will_do():
     for model, layer in ((Reused(), "conv2"), (Looped(), "after")):
-        a = saliency.HiResCam(layer, relu=False)(model, initialized(model), IMAGES)
+        a = saliency.HiResCam(layer, relu=False)(model, draw_variables(model), IMAGES)
         assert a.values.shape == (B, 6, 6, 1)
         assert np.abs(a.values).max() > 0
 
 
 def test_what_has_no_layers_or_no_sides_is_named():
-    variables = initialized(Net())
+    variables = draw_variables(Net())
 
     def function(variables, images):
         return Net().apply(variables, images)
@@ -113,7 +113,7 @@ def test_what_has_no_layers_or_no_sides_is_named():
         saliency.GradCam()(function, variables, IMAGES)
     model = Cnn(features=(2,), dense=(), classes=CLASSES)
     flat = IMAGES.reshape(B, -1)
-    variables = initialized(model, flat.shape)
+    variables = draw_variables(model, flat.shape)
     assert saliency.GradCam("conv1")(model, variables, flat).values.shape == (B, 6, 6, 1)
     for method in (saliency.GradCam(upsample="nearest"), saliency.ScoreCam()):
         with pytest.raises(UserError, match=r"images of shape \[3, 36\] have no height and width"):
@@ -122,7 +122,7 @@ def test_what_has_no_layers_or_no_sides_is_named():
 
 def test_the_model_that_a_query_rewrites_is_explained():
     """Rewritten so that all it gives is doubled: logits, and with them gradients, and the layer's output."""
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     query = Query(Net(), variables, jnp.asarray(IMAGES), None, True, "logit", None, jnp.zeros_like(IMAGES), 8)
 
     def doubled(function):

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 from support.components import METHODS, inner
-from support.networks import initialized
+from support.networks import draw_variables
 
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn
+from jaxclf.saliency import Gradient
 
 MODEL = Cnn(features=(2, 2), dense=(), classes=3, kernel_size=3)
 # The first setting of each method: the cheapest, and not wrapped.
@@ -21,7 +22,7 @@ def method(request):
 
 def test_attributions_are_finite_and_of_the_predicted_class(method, random):
     images = random.integers(0, 256, (3, 8, 8, 1), np.uint8)
-    variables = initialized(MODEL, images.shape)
+    variables = draw_variables(MODEL, images.shape)
     attribution = method(MODEL, variables, images, key=jax.random.split(jax.random.key(1), 3))
     assert attribution.values.shape[0] == 3
     assert attribution.score.shape == attribution.evaluations.shape == (3,)
@@ -34,7 +35,7 @@ def test_attributions_are_finite_and_of_the_predicted_class(method, random):
 def test_a_target_that_is_no_class_is_refused_and_under_jit_gives_nan(method, random):
     """Case F7: never zeros, which read "no pixel matters"."""
     images, targets = random.random((2, 8, 8, 1), np.float32), np.array([0, 99])
-    variables, key = initialized(MODEL, images.shape), jax.random.key(1)
+    variables, key = draw_variables(MODEL, images.shape), jax.random.key(1)
     for wrong in (targets, 3, -1):
         with pytest.raises(UserError, match=r"target (3|-1|99) is no class of the model: expected 0 to 2"):
             method(MODEL, variables, images, wrong, key=key)
@@ -42,3 +43,16 @@ def test_a_target_that_is_no_class_is_refused_and_under_jit_gives_nan(method, ra
         a = jax.jit(lambda targets: method(MODEL, variables, images, targets, key=key))(targets)
         assert np.isfinite(a.values[0]).all()
         assert np.isnan(a.values[1]).all()
+
+
+def test_a_function_of_floats_explains_integer_images_with_and_without_targets(random):
+    """A convolution refuses integers; methods scale images to [0, 1] before the model has them."""
+
+    def convolve(kernel, images):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout).sum((1, 2))
+
+    kernel, images = random.random((3, 3, 1, 2), np.float32), random.integers(0, 256, (2, 6, 6, 1), np.uint8)
+    predicted = Gradient()(convolve, kernel, images)
+    given = Gradient()(convolve, kernel, images, np.argmax(convolve(kernel, np.float32(images)), axis=1))
+    np.testing.assert_array_equal(predicted.values, given.values)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.networks import IMAGES, Net, activation, initialized
+from support.networks import IMAGES, Net, activation, draw_variables
 
 from jaxclf import saliency
 
@@ -24,7 +24,7 @@ def increases(model, variables, image, features, baseline, target):
 
 @pytest.mark.parametrize("baseline", [0.0, 0.4])
 def test_scorecam_is_the_loop_over_channels(baseline):
-    variables = initialized(Net())
+    variables = draw_variables(Net())
     dead = {"conv": {**variables["params"]["second"]["conv"], "bias": np.array([-9, 0, 0, 0.1, 0.2], np.float32)}}
     variables = {"params": {**variables["params"], "second": dead}}
     features, target = activation(Net(), variables, IMAGES), 3

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Bool, Float, Int, Key, Num, UInt32
 
 from jaxclf.errors import UserError, require
 from jaxclf.saliency.base import BaseMethod
+from jaxclf.saliency.compiler import has_tracer
 from jaxclf.saliency.methods.integrated_gradients import IntegratedGradients
 from jaxclf.saliency.query import Attribution, Query
 from jaxclf.types import Array, to_unit_range
@@ -71,7 +70,7 @@ class Xrai(BaseMethod):
         Raises:
             UserError: Under jit, for images of another rank, or if scikit-image is not installed.
         """
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((variables, images, targets, baseline))):
+        if has_tracer(variables, images, targets, baseline):
             return super().__call__(model, variables, images, targets, key=key, baseline=baseline)
         require(images.ndim == 4, f"images of shape {list(images.shape)}: expected [b, h, w, c]")
         skimage = _import_scikit_image()

@@ -1,0 +1,186 @@
+"""Image files: every format and mode is read, and what cannot be read is listed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.pictures import png, write
+
+from jaxclf.datasets import ImageFolder
+from jaxclf.datasets import decoding as pictures
+from jaxclf.datasets.decoding import read_image
+from jaxclf.datasets.scan import scan
+from jaxclf.errors import UserError
+from jaxclf.io.files import get_cache_directory
+
+RED, HEIGHT, WIDTH = (200, 30, 60), 6, 10
+COLOUR = Image.new("RGB", (WIDTH, HEIGHT), RED)
+GREY = Image.new("L", (WIDTH, HEIGHT), 80)
+SIXTEEN = Image.fromarray(np.full((HEIGHT, WIDTH), 80 * 257, np.uint16))
+FILES = {
+    "rgb.jpg": (COLOUR, {"quality": 95}, RED),
+    "grey.jpeg": (GREY, {"quality": 95}, (80, 80, 80)),
+    "cmyk.jpg": (COLOUR.convert("CMYK"), {"quality": 95}, RED),
+    "rgb.png": (COLOUR, {}, RED),
+    "grey.png": (GREY, {}, (80, 80, 80)),
+    "bits.png": (GREY.convert("1", dither=Image.Dither.NONE), {}, (0, 0, 0)),
+    "palette.png": (COLOUR.convert("P", palette=Image.Palette.ADAPTIVE), {}, RED),
+    "sixteen.png": (SIXTEEN, {}, (80, 80, 80)),
+    "opaque.png": (COLOUR.convert("RGBA"), {}, RED),
+    "clear.png": (Image.new("RGBA", (WIDTH, HEIGHT), (*RED, 0)), {}, (255, 255, 255)),
+    "half.png": (Image.new("LA", (WIDTH, HEIGHT), (0, 128)), {}, (127, 127, 127)),
+    "rgb.webp": (COLOUR, {"lossless": True}, RED),
+    "rgb.bmp": (COLOUR, {}, RED),
+    "palette.gif": (COLOUR, {}, RED),
+    "moving.gif": (COLOUR, {"save_all": True, "append_images": [GREY.convert("RGB")]}, RED),
+    "CAPITALS.PNG": (COLOUR, {}, RED),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_and_mode(tmp_path, name):
+    image, options, expected = FILES[name]
+    image.save(tmp_path / name, **options)
+    pixels = read_image(tmp_path / name, (5, 7))
+    assert (pixels.shape, pixels.dtype) == ((5, 7, 3), np.uint8)
+    assert np.abs(pixels.astype(int) - expected).max() <= 4  # JPEG's
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(tmp_path, orientation):
+    upright = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10).convert("RGB")
+    # How the camera was held, and so how the upright picture was turned when it was stored.
+    stored = {
+        1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
+        6: np.rot90, 7: lambda x: np.rot90(x.swapaxes(0, 1), 2), 8: lambda x: np.rot90(x, -1),
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.ascontiguousarray(stored[orientation](np.asarray(upright)))
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png", (4, 6)), np.asarray(upright))
+
+
+def test_resizing_agrees_with_pillow_and_averages_large_pictures(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    whole = read_image(tmp_path / "x.png", (1, 1))[0, 0]
+    assert np.abs(whole - noise.mean((0, 1))).max() < 16
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png", (64, 64)), noise)
+
+
+BAD = {
+    "truncated.jpg": "truncated",
+    "empty.png": "the file is empty",
+    "text.jpg": "cannot identify",
+    "notes.txt": "not an image by its suffix",
+    "nowhere.png": "broken link",
+    "postscript.png": "cannot identify",
+    "huge.png": "pixels, more than",
+}
+
+
+@pytest.fixture
+def damaged(tmp_path, monkeypatch):
+    """Three good pictures in two classes, and one of each kind of bad file."""
+    monkeypatch.setattr(pictures, "PIXEL_LIMIT", 10_000)
+    root = write(tmp_path / "root", {"a": 2, "b": 1})
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    noise.save(root / "a/truncated.jpg")
+    content = (root / "a/truncated.jpg").read_bytes()
+    (root / "a/truncated.jpg").write_bytes(content[: len(content) // 2])
+    (root / "a/empty.png").touch()
+    (root / "b/text.jpg").write_text("not a picture")
+    (root / "b/notes.txt").write_text("of the one who collected them")
+    (root / "b/nowhere.png").symlink_to("gone.png")
+    (root / "b/postscript.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    (root / "b/huge.png").write_bytes(png(1, size=(101, 100)))
+    (root / "a/.DS_Store").touch()
+    (root / "a/Thumbs.db").touch()
+    return root
+
+
+def test_every_unreadable_file_is_listed_with_its_reason(damaged):
+    splits = ImageFolder(str(damaged), train_fraction=1.0, unreadable="skip").load()
+    assert len(splits.train) == 3
+    assert len(splits.skipped) == len(BAD)
+    for name, reason in BAD.items():
+        (line,) = (line for line in splits.skipped if name in line)
+        assert reason in line
+        assert line.count(name) == 1
+
+
+def test_unreadable_files_are_an_error_that_lists_them_unless_they_are_to_be_left_out(damaged):
+    with pytest.raises(UserError, match=r"7 files in .* unreadable='skip'") as error:
+        ImageFolder(str(damaged)).load()
+    assert list(error.value.items) == list(scan(damaged).skipped)
+    assert f"{damaged / 'b/text.jpg'}: cannot identify image file" in error.value.items  # case F20: not "... file 'it'"
+
+
+def test_a_second_scan_decodes_only_what_changed(damaged, monkeypatch):
+    first = scan(damaged)
+    read = []
+
+    def note(path):
+        read.append(path.name)
+        return None, True
+
+    monkeypatch.setattr("jaxclf.datasets.scan._check_file", note)
+    (damaged / "b/nowhere.png").unlink()  # where a link leads is looked up every time
+    assert scan(damaged).classes == first.classes
+    assert not read
+    (damaged / "a/empty.png").write_bytes(png(9))
+    assert len(scan(damaged).classes["a"]) == 3
+    assert read == ["empty.png"]
+
+
+def test_without_a_home_directory_nothing_is_cached(damaged, monkeypatch):
+    """Case F19: a user without a name, in a container."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(UserError, match="no cache directory"):
+        get_cache_directory()
+    assert len(scan(damaged).skipped) > 5
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}', '{"/x.png": [0, 0]}', "null"])
+def test_a_damaged_cache_is_not_believed(damaged, content):
+    first = scan(damaged)
+    for file in (Path(os.environ["XDG_CACHE_HOME"]) / "jaxclf/scans").glob("*.json"):
+        file.write_text(content)
+    assert scan(damaged) == first
+
+
+def test_what_the_system_refuses_once_is_tried_again(tmp_path, monkeypatch):
+    root = write(tmp_path / "x", {"a": 2})
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxclf.datasets.scan.find_fault", refuse)
+        assert [line.rpartition(": ")[2] for line in scan(root).skipped] == ["Permission denied"] * 2
+    assert scan(root).skipped == ()
+
+
+def test_damaged_exif_is_no_damage_to_the_picture(tmp_path):
+    COLOUR.save(tmp_path / "x.png", exif=b"Exif\0\0garbage")
+    assert read_image(tmp_path / "x.png", (2, 2))[0, 0].tolist() == list(RED)
+
+
+def test_a_clear_grey_of_16_bits_becomes_white(tmp_path):
+    Image.fromarray(np.array([[0, 257]], np.uint16)).save(tmp_path / "x.png", transparency=0)
+    assert read_image(tmp_path / "x.png", (1, 2))[0, :, 0].tolist() == [255, 1]
+
+
+def test_what_is_not_there_names_page_layout_and_place(tmp_path, damaged):
+    with pytest.raises(UserError) as error:
+        ImageFolder(str(tmp_path / "nowhere"), page="https://example.org/pictures").load()
+    for words in ("https://example.org/pictures", "<root>/<class>/<image>", str(tmp_path / "nowhere")):
+        assert words in str(error.value)
+    with pytest.raises(UserError, match=r"no class in .* has 100 readable images") as error:
+        ImageFolder(str(damaged), min_images=100, unreadable="skip").load()
+    assert len(error.value.items) == len(BAD)

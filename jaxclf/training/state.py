@@ -120,8 +120,15 @@ def get_variables(state: TrainState, weights: Literal["ema", "raw"] = "ema") -> 
     """Return the variables to evaluate the model with: the EMA of the parameters where there is one."""
     params = state.params
     if state.ema is not None and weights == "ema":
-        params = jax.tree.map(lambda average, own: average.astype(own.dtype, copy=False), state.ema, state.params)
+        params = _match_dtypes(state.ema, state.params)
     return {"params": params, **state.model_state}
+
+
+def _match_dtypes(tree: PyTree, like: PyTree) -> PyTree:
+    """Return a tree with the dtypes of another one: the tree itself if it has them."""
+    if all(x.dtype == y.dtype for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True)):
+        return tree
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
 
 
 def measure(step_config: StepConfig, logits: Logits, batch: Batch) -> StepSums:

@@ -317,11 +317,14 @@ def test_the_flow_shows_each_filter_and_each_map_of_each_convolution(images, ran
     figure = plot_image_flow(images[0], filters, maps)
     first, *rest = shown(figure)
     np.testing.assert_array_equal(first.images[0].get_array(), images[0, ..., 0])
-    expected = [
-        *np.moveaxis(filters["conv1"][:, :, 0], -1, 0), *np.moveaxis(maps["conv1"], -1, 0),
-        *np.moveaxis(filters["conv2"][:, :, 0], -1, 0)[:64], *np.moveaxis(maps["conv2"], -1, 0)[:64],
-    ]  # fmt: skip
-    for axis, values in zip(rest, expected, strict=True):
-        np.testing.assert_array_equal(axis.images[0].get_array(), values)
+    stacks = (filters["conv1"][:, :, 0], maps["conv1"], filters["conv2"][:, :, 0, :64], maps["conv2"][..., :64])
+    for axis, stack in zip(rest, stacks, strict=True):
+        size, columns = stack.shape[0], round(stack.shape[2] ** 0.5)
+        grid = axis.images[0].get_array()
+        gap = (len(grid) - columns * size) // (columns - 1)
+        for i in range(stack.shape[2]):
+            y, x = i // columns * (size + gap), i % columns * (size + gap)
+            np.testing.assert_array_equal(grid[y : y + size, x : x + size], stack[..., i])
+        assert grid.mask.sum() == grid.size - stack.size  # what is between the maps is not drawn
         low, high = axis.images[0].get_clim()
         assert -low == high

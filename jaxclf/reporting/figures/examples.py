@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 
-def tile(images: np.ndarray, gap: int = 2) -> np.ndarray:
+def tile(images: np.ndarray, gap: int = 2, fill: float = 0) -> np.ndarray:
     """Tile images into one image.
 
     Args:
         images: Images [n, h, w, c].
-        gap: Black pixels between them.
+        gap: Pixels between them.
+        fill: Value of those pixels.
 
     Returns:
         An image [h', w', c] of the same dtype, a square grid.
     """
     n, h, w, c = images.shape
     rows, columns = compute_grid_shape(n)
-    picture = np.zeros((rows * (h + gap) - gap, columns * (w + gap) - gap, c), images.dtype)
+    picture = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, c), fill, images.dtype)
     for i, image in enumerate(images):
         y, x = i // columns * (h + gap), i % columns * (w + gap)
         picture[y : y + h, x : x + w] = image

@@ -25,7 +25,7 @@ from jaxclf.models.summary import Summary, summarize
 from jaxclf.random import make_example_keys
 from jaxclf.reporting.report import EvaluatedSplit, write_report
 from jaxclf.reporting.training_output import OverviewRecorder, evaluate_held_out, record_test
-from jaxclf.runs.directory import RunDirectory, read_metrics
+from jaxclf.runs.directory import BeginRun, RunDirectory, read_metrics
 from jaxclf.runs.environment import get_versions
 from jaxclf.runs.summary import build_summary
 from jaxclf.training.callbacks import Callback, RecordWriters
@@ -221,7 +221,7 @@ def train_run(
         with closing(trainer):
             return _finish(trainer, summary, None, began)
     # Whatever is refused is refused before this: nothing is written until the run can start.
-    with directory.hold(to_json(config)) if is_main_process() else nullcontext():
+    with directory.hold() if is_main_process() else nullcontext():
         return _fit_in(directory, trainer, summary, writers, began)
 
 
@@ -253,7 +253,8 @@ def _fit_in(
         if is_main_process():
             rows = read_metrics(directory)[: trainer.resumed.notes["rows"]] if trainer.resumed else []
             info = RunInfo(directory.path, flatten(config), rows)
-            trainer.add_callbacks(RecordWriters(_complete_writers(writers), info), OverviewRecorder(summary))
+            begin = BeginRun(directory, config)
+            trainer.add_callbacks(begin, RecordWriters(_complete_writers(writers), info), OverviewRecorder(summary))
         with closing(trainer):
             return _finish(trainer, summary, directory, began)
 

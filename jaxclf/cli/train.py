@@ -97,9 +97,7 @@ def _try_step(trainer: Trainer, summary: Summary) -> None:
     print(f"forward pass: {summary.forward_flops:,.0f} floating-point operations an image")
     print(f"steps: {trainer.steps_per_epoch:,} an epoch, {trainer.total_steps:,} in all")
     trainer.start()
-    state = trainer.train_step(trainer.state, next(trainer.read_batches(0, 1)), 1)
-    loss = float(state.epoch_stats.loss["sum"] / state.epoch_stats.loss["count"])
-    print(f"one step: loss {loss:.4f}, compiled in {trainer.compile_seconds:.1f} s")
+    print(f"one step: loss {trainer.try_step():.4f}, compiled in {trainer.compile_seconds:.1f} s")
 
 
 def print_result(result: dict[str, Any]) -> None:

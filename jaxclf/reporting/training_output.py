@@ -30,7 +30,7 @@ class OverviewRecorder(Callback):
     def __init__(self, summary: Summary):
         self.summary = summary
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_ready(self, trainer: Trainer) -> None:
         """Record them once: not when the run resumes."""
         if trainer.resumed is not None:
             return

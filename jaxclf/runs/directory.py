@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxclf.config_io import find_differences
 from jaxclf.errors import UserError, require
 from jaxclf.io.files import read_json, write_json
-from jaxclf.io.lock import check_free, lock_directory
+from jaxclf.io.lock import NAME, check_free, lock_directory
 from jaxclf.runs.environment import describe_environment
+from jaxclf.training.callbacks import Callback
 from jaxclf.training.distributed import all_processes_agree, is_main_process
 
+if TYPE_CHECKING:
+    from jaxclf.training.trainer import Trainer
+
 DISK_DELAY = 60.0  # seconds until a file of one machine is seen by another
+NO_EFFECT = ("eval_batch_size",)  # fields of a config that change no result
+STEP_FIELDS = ("batch_size", "remainder")  # fields that the steps of an epoch depend on
 BUSY = ("another training run", "wait for it to end, or name another --workdir")  # for the error message
 
 
@@ -41,38 +48,71 @@ class RunDirectory:
             force: Accept a run of another config, which is then resumed with this one.
 
         Raises:
-            UserError: If it holds a run of another config, is in use by another process, or is a file.
+            UserError: If it holds a run of another config, is in use by another process, or is a file; also, with
+                `force`, if the steps of that run are of another size.
         """
         require(not self.path.exists() or self.path.is_dir(), f"{self.path} is a file; name a directory with --workdir")
         if is_main_process():
             check_free(self.path, *BUSY)
-        changed = find_differences(read_json(self.config), config) if self.config.exists() else []
+        saved = any(self.checkpoints.glob("[0-9]*"))  # without a checkpoint there is nothing to resume
+        changed = self._find_differences(config) if self.config.exists() and (saved or self.summary.exists()) else []
         if changed and not force:
             raise UserError(
                 f"{self.path} holds a run of another config; name another --workdir, undo the difference, or resume it "
                 "with --resume force:",
                 changed,
             )
+        of_steps = [line for line in changed if line.split(":")[0] in STEP_FIELDS]
+        if of_steps and saved:
+            raise UserError(
+                f"{self.path} cannot be resumed with steps of another size, which its position in an epoch is counted "
+                "in; undo the difference, or name another --workdir:",
+                of_steps,
+            )
         return self.summary.exists() and not changed
 
+    def _find_differences(self, config: Any) -> list[str]:
+        """Compare the config of the run with another; return a line for each difference that changes results."""
+        old, new = ({**each, **dict.fromkeys(NO_EFFECT)} for each in (read_json(self.config), config))
+        return find_differences(old, new)
+
     @contextmanager
-    def hold(self, config: Any) -> Iterator[None]:
-        """Lock the directory, which is created if it is missing, and write the config and the environment."""
+    def hold(self) -> Iterator[None]:
+        """Lock the directory, which is created if it is missing, and removed if nothing is written to it."""
         with lock_directory(self.path, *BUSY):
-            self.summary.unlink(missing_ok=True)  # with another config the run is not finished
-            write_json(self.environment, describe_environment())
-            write_json(self.config, config)
-            yield
+            try:
+                yield
+            finally:
+                if [each.name for each in self.path.iterdir()] == [NAME]:
+                    shutil.rmtree(self.path, ignore_errors=True)
+
+    def begin(self, config: Any) -> None:
+        """Write the config and the environment of a run that begins or resumes."""
+        self.summary.unlink(missing_ok=True)  # with another config the run is not finished
+        write_json(self.environment, describe_environment())
+        write_json(self.config, config)
 
     def check_shared(self, step: int) -> None:
         """Raise UserError, in every process, unless all processes see the same files."""
         until = time.monotonic() + DISK_DELAY
-        while not self.config.exists() and time.monotonic() < until:
+        lock = self.path / NAME
+        while not lock.exists() and time.monotonic() < until:
             time.sleep(1)
         require(
-            all_processes_agree(step if self.config.exists() else -1),
+            all_processes_agree(step if lock.exists() else -1),
             f"the processes see different files in {self.path}; name a --workdir on a disk that all of them share",
         )
+
+
+class BeginRun(Callback):
+    """Writes the config when training is ready to start, so that a command that is refused changes no file of a run."""
+
+    def __init__(self, directory: RunDirectory, config: Any):
+        self.directory, self.config = directory, config
+
+    def on_ready(self, trainer: Trainer) -> None:
+        """Write the config."""
+        self.directory.begin(self.config)
 
 
 def read_metrics(directory: RunDirectory) -> list[dict[str, Any]]:

@@ -83,16 +83,26 @@ class EarlyStopping(Callback):
 
 
 class Checkpointer(Callback):
-    """Saves checkpoints: after each epoch, every so many steps, and when the run is interrupted."""
+    """Saves checkpoints: after each epoch, every so many steps, and when the run is interrupted.
+
+    One more is saved before the first evaluation of a process, which may need more memory than there is.
+    """
 
     def __init__(self, checkpoints: Checkpoints, every: int):
         self.checkpoints, self.every = checkpoints, every
         self._saved: tuple[int, int] | None = None  # steps and epochs done
+        self._evaluated = False
 
     def on_step_end(self, trainer: Trainer, steps: range) -> None:
         """Save within an epoch."""
         if is_due(steps, self.every) and steps.stop < trainer.last_step_of_epoch:
             self._save(trainer)
+
+    def on_steps_end(self, trainer: Trainer) -> None:
+        """Save before the first evaluation."""
+        if not self._evaluated:
+            self._save(trainer)
+        self._evaluated = True
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Save at the end of an epoch."""
@@ -131,7 +141,7 @@ class RecordWriters(Callback):
         self.writers, self.run = writers, run
         self._opened: list[Writer] = []
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_ready(self, trainer: Trainer) -> None:
         """Open the writers at the step the run resumes from."""
         step = trainer.resumed.step if trainer.resumed else 0
         for writer in self.writers:

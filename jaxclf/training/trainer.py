@@ -102,6 +102,8 @@ class Trainer:
         """
         self.notify("on_train_begin")
         self.start()
+        if self.resumed is not None:  # its files are not changed before a step is known to fit into memory
+            self.try_step()
         self.restore()
         self.notify("on_ready")
         if self.interrupted:
@@ -148,6 +150,11 @@ class Trainer:
             self.learning_rates = np.asarray(jax.vmap(lambda step: jnp.float32(schedule(step)))(steps))
             self.compile_seconds = time.perf_counter() - began
         return self.state
+
+    def try_step(self) -> float:
+        """Do one step from the initial state; return its loss."""
+        self.state = self.train_step(self.state, next(self.read_batches(0, 1)), 1)
+        return float(self.state.epoch_stats.loss["sum"] / self.state.epoch_stats.loss["count"])
 
     def restore(self) -> None:
         """Restore the checkpoint the run resumes from, and what was noted with it, if there is one."""

@@ -195,7 +195,7 @@ def fit(
         return load(directory.path, splits=splits)
     if splits is None:
         with main_process_first():
-            splits = config.dataset.load()
+            splits = config.dataset.load() if directory is None else directory.load_splits(config.dataset)
     variables = init.variables if isinstance(init, TrainedModel) else init
     summary = check_model(config, splits)
     return train_run(config, splits, summary, began, directory, writers, callbacks, variables, devices)

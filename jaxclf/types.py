@@ -109,6 +109,18 @@ class Split:
         return np.sort(np.random.default_rng(0).permutation(len(self))[:limit])
 
 
+class FileRecord(NamedTuple):
+    """An image file of a dataset."""
+
+    path: str
+    """Relative to the root of the dataset."""
+    label: str
+    """Name of its class."""
+    split: str
+    digest: str
+    """SHA-256 of its content, in hexadecimal."""
+
+
 @dataclass(frozen=True, eq=False)
 class Splits:
     """The disjoint parts of a dataset. A part without images is None."""
@@ -120,6 +132,8 @@ class Splits:
     """Notes for the user on how the splits were made, one line each."""
     skipped: tuple[str, ...] = ()
     """Files that could not be used, each with the reason."""
+    files: tuple[FileRecord, ...] = ()
+    """The files of the images, where a run is to keep which split each is in."""
 
     def __post_init__(self):
         for name, split in self.items():

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -161,10 +161,25 @@ def parse_options(name: str, arguments: list[str]) -> Any:
             raise SystemExit(0 if arguments else 2)
         return import_module("jaxclf.cli.train_options").parse_train(arguments)
     cls = OPTIONS[name]
+    dataset: tuple[str, ...] = ()
+    if name in ("eval", "explain", "data"):
+        arguments, dataset = take_dataset_options(arguments)
     if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
         module = import_module("jaxclf.cli.explain_options")
-        return parse(module.ExplainMethodOptions, arguments, "jaxclf explain", suggest=module.suggest_option)
-    return parse(cls, arguments, prog=f"jaxclf {name}")
+        parsed = parse(module.ExplainMethodOptions, arguments, "jaxclf explain", suggest=module.suggest_option)
+    else:
+        parsed = parse(cls, arguments, prog=f"jaxclf {name}")
+    return replace(parsed, dataset=dataset) if dataset else parsed
+
+
+def take_dataset_options(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the arguments without options such as `--dataset.root DIR`, and those: the run says what they can be."""
+    rest, taken, taking = [], [], False
+    for argument in arguments:
+        if argument.startswith("--"):
+            taking = argument.startswith("--dataset.")
+        (taken if taking else rest).append(argument)
+    return rest, tuple(taken)
 
 
 def parse(

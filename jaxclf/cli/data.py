@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxclf.cli.load_run import override_dataset
 from jaxclf.cli.options import DataOptions
 from jaxclf.cli.remarks import print_remarks
 from jaxclf.config_io import read_config
 from jaxclf.reporting.figures import plot_image_grid, plot_one_hot, save
-from jaxclf.types import Split
+from jaxclf.reporting.tables import print_rows
+from jaxclf.types import Split, Splits
 
 AT_ONCE = 1_000  # images read together
 SHEET = 100  # classes in a figure, at most
@@ -18,11 +20,11 @@ SHEET = 100  # classes in a figure, at most
 
 def run(options: DataOptions) -> int:
     """Run `jaxclf data`; return the exit code."""
-    splits = read_config(options.config).dataset.load()
+    splits = override_dataset(read_config(options.config).dataset, options.dataset).load()
     for name, split in splits.items():
         shapes = f"images {list(split.images.shape)}, labels {list(split.labels.shape)}" if split else "none"
         print(f"{name}: {shapes}")
-    _print_classes(splits.train)
+    _print_classes(splits)
     print_remarks(splits)
     _print_pixels(splits.train)
     output = options.output or Path("runs") / Path(options.config).stem / "dataset"
@@ -32,13 +34,16 @@ def run(options: DataOptions) -> int:
     return 0
 
 
-def _print_classes(split: Split) -> None:
-    """Print the number of training images of each class."""
-    counts = np.bincount(split.labels, minlength=len(split.class_names))
-    width = max(map(len, split.class_names))
-    print(f"{len(counts)} classes, in training:")
-    for name, count in zip(split.class_names, counts, strict=True):
-        print(f"  {name:<{width}}  {count:>7,}  {count / len(split):.1%}")
+def _print_classes(splits: Splits) -> None:
+    """Print the number of images of each class in each split, and its share of the training images."""
+    names = splits.train.class_names
+    counts = {name: np.bincount(split.labels, minlength=len(names)) for name, split in splits.items() if split}
+    shares = counts["train"] / len(splits.train)
+    rows = [
+        [name, *(f"{of_split[label]:,}" for of_split in counts.values()), f"{shares[label]:.1%}"]
+        for label, name in enumerate(names)
+    ]
+    print_rows([f"{len(names)} classes", *counts, "of train"], rows)
 
 
 def _print_pixels(split: Split) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from rich.text import Text
 from scipy.special import softmax
 
-from jaxclf.cli.load_run import load_run
+from jaxclf.cli.load_run import load_run_with_data
 from jaxclf.cli.options import EvalOptions
-from jaxclf.datasets.scan import to_printable
+from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import require
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import atomic_write, write_json
@@ -35,7 +35,7 @@ MAX_PRINTED = 20  # classes of a confusion matrix that fits into a terminal
 
 def run(options: EvalOptions) -> int:
     """Load a run, evaluate a split, print and write the results; return the exit code."""
-    run = load_run(options)
+    run, output = load_run_with_data(options)
     split = run.splits[options.split]
     step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()))
     devices = Devices.all()
@@ -50,17 +50,17 @@ def run(options: EvalOptions) -> int:
     values, logits = evaluate_split(split)
     predictions = np.argmax(logits, axis=1)
     _print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
-    _write_evaluation(run, options, split, values)
+    _write_evaluation(output / "evaluation.json", run, options, split, values)
     validation = run.splits.validation if options.split != "validation" else None
     validation_logits = None if validation is None else evaluate_split(validation).logits
     evaluated = EvaluatedSplit(run.splits, options.split, logits, validation_logits, options.weights)
-    _write_predictions(options.run / "predictions.csv", evaluated)
+    _write_predictions(output / "predictions.csv", evaluated)
     with show_status("drawing"):
-        written = write_figures(run, split, options.split, predictions, values["confusion_matrix"])
+        written = write_figures(output, run, split, options.split, predictions, values["confusion_matrix"])
     for figure in written:
         print(f"wrote {figure}")
     with show_status("writing the report"):
-        report = write_report(run, read_metrics(run.directory), evaluated)
+        report = write_report(run, read_metrics(run.directory), evaluated, output)
     print(f"wrote {report}")
     return 0
 
@@ -79,7 +79,9 @@ def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[s
     print_rows(["true \\ predicted", *(classes if few else ()), "images", "accuracy"], rows)
 
 
-def _write_evaluation(run: TrainedModel, options: EvalOptions, split: Split, values: dict[str, Any]) -> None:
+def _write_evaluation(
+    path: Path, run: TrainedModel, options: EvalOptions, split: Split, values: dict[str, Any]
+) -> None:
     """Write `evaluation.json`. The accuracy of a class without images is null."""
     per_class = {
         name: None if np.isnan(accuracy) else float(accuracy)
@@ -94,7 +96,7 @@ def _write_evaluation(run: TrainedModel, options: EvalOptions, split: Split, val
         "per_class_accuracy": per_class,
         "confusion_matrix": values["confusion_matrix"].tolist(),
     }
-    write_json(options.run / "evaluation.json", evaluation)
+    write_json(path, evaluation)
 
 
 def _write_predictions(path: Path, evaluated: EvaluatedSplit) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclf import saliency
 from jaxclf.cli.explain_options import ExplainMethodOptions
-from jaxclf.cli.load_run import load_run
+from jaxclf.cli.load_run import load_run_with_data
 from jaxclf.config_io import to_json
 from jaxclf.errors import UserError, require
 from jaxclf.inference.explain import (
@@ -39,18 +39,18 @@ MAX_CLASSES = 20  # of the gradient study
 def run(options: ExplainMethodOptions) -> int:
     """Load the run, explain its predictions and write the results; return the exit code."""
     names = select_names(options)
-    run = load_run(options)
+    run, output = load_run_with_data(options)
     methods = build_methods(options, names, run)
     split = run.splits[options.split]
     indices = select_images(split, options.limit)
     explainer = Explainer(run, methods, Devices.all(), options.measures)
-    explanation = explain_split(explainer, split, indices, options.run / "explanations.npz")
+    explanation = explain_split(explainer, split, indices, output / "explanations.npz")
     report = {name: _summarize_results(results) for name, results in explanation.results.items()}
     _print_report(report)
-    _write_report(run, options, len(indices), methods, report)
+    _write_report(output / "explanations.json", run, options, len(indices), methods, report)
     for written in ("explanations.npz", "explanations.json"):
-        print(f"wrote {options.run / written}")
-    for figure in _write_figures(options.run, run, split, indices[:MAX_MAPS], explanation):
+        print(f"wrote {output / written}")
+    for figure in _write_figures(output, run, split, indices[:MAX_MAPS], explanation):
         print(f"wrote {figure}")
     return 0
 
@@ -140,6 +140,7 @@ def _format_mean(measure: dict[str, Any]) -> str:
 
 
 def _write_report(
+    path: Path,
     run: TrainedModel,
     options: ExplainMethodOptions,
     examples: int,
@@ -154,7 +155,7 @@ def _write_report(
         "examples": examples,
         "methods": {name: {"method": to_json(methods[name]), **summary} for name, summary in report.items()},
     }
-    write_json(options.run / "explanations.json", explanations)
+    write_json(path, explanations)
 
 
 def _write_figures(

@@ -18,6 +18,7 @@ CompilationCache = Annotated[
     tyro.conf.arg(metavar="DIR", help="Directory of compiled programs to read and write; without it none are kept."),
 ]
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE …")]
+DatasetArguments = tyro.conf.Suppress[tuple[str, ...]]
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -39,8 +40,21 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(RunOptions):
-    """Evaluate a run on every image of a split. Writes evaluation.json, predictions.csv, figures and report.html."""
+class DataRunOptions(RunOptions):
+    """Options of the commands that use the data of a run."""
+
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Directory of what is written; without it, that of the run."""
+    dataset: DatasetArguments = ()
+    """Options such as --dataset.root, which are parsed when the run is loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(DataRunOptions):
+    """Evaluate a run on every image of a split. Writes evaluation.json, predictions.csv, figures and report.html.
+
+    The fields of its dataset are options too: `--dataset.root DIR`, behind the run, evaluates images elsewhere.
+    """
 
     split: SplitName = "test"
     """Split to evaluate."""
@@ -49,10 +63,11 @@ class EvalOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainOptions(RunOptions):
+class ExplainOptions(DataRunOptions):
     """Compute saliency maps of a run's predictions. Writes explanations.npz, explanations.json and figures.
 
-    The fields of a method are options too: `--methods lrp --help` lists those of lrp.
+    The fields of a method are options too: `--methods lrp --help` lists those of lrp. So are those of the dataset:
+    `--dataset.root DIR`, behind the run, explains images elsewhere.
     """
 
     methods: tuple[str, ...] = ()
@@ -108,7 +123,10 @@ class DemoOptions(RunOptions):
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Print the shapes, classes and pixel values of a config's dataset and draw some of its images."""
+    """Print the shapes, classes and pixel values of a config's dataset and draw some of its images.
+
+    The fields of the dataset are options too: `--dataset.root DIR`, behind the config.
+    """
 
     config: Annotated[str, tyro.conf.Positional]
     """A Python file with get_config(), or the name of a built-in config."""
@@ -116,6 +134,8 @@ class DataOptions:
     """Directory of the figures; without it, runs/NAME/dataset."""
     seed: int = 0
     """Seed of the random choice of images."""
+    dataset: DatasetArguments = ()
+    """Options such as --dataset.root, which are parsed when the config is read."""
     debug: Flag = False
     """Show the traceback of a user error."""
 

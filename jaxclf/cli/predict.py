@@ -16,7 +16,7 @@ from PIL import Image
 from jaxclf import saliency
 from jaxclf.cli.load_run import load_run
 from jaxclf.cli.options import PredictOptions
-from jaxclf.datasets.scan import to_printable
+from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import UserError, require
 from jaxclf.inference.explain import find_error
 from jaxclf.inference.files import FoundImages, find_images

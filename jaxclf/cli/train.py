@@ -46,7 +46,7 @@ def run(options: TrainOptions) -> int:
         print_result(read_json(directory.summary))
         return 0
     with main_process_first():
-        splits = config.dataset.load()
+        splits = config.dataset.load() if options.dry_run else directory.load_splits(config.dataset)
     _print_classes(splits)
     summary = check_model(config, splits)
     Console(file=sys.stdout, soft_wrap=True).print(summary.to_table())

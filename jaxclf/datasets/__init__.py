@@ -1,5 +1,8 @@
 """Datasets: frozen dataclasses whose `load()` returns `Splits` of images [n, h, w, c] and labels [n]."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from jaxclf.datasets.arrays import Arrays
@@ -8,7 +11,7 @@ from jaxclf.datasets.idx import Idx
 from jaxclf.datasets.image_folder import ImageFolder
 from jaxclf.datasets.mnist import Mnist
 from jaxclf.datasets.tfds import Tfds
-from jaxclf.types import Splits
+from jaxclf.types import FileRecord, Splits
 
 
 @runtime_checkable
@@ -20,4 +23,23 @@ class Dataset(Protocol):
         ...
 
 
-__all__ = ["Arrays", "Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist", "Tfds"]
+def load_splits(
+    dataset: Dataset, records: Sequence[FileRecord] = (), exact: bool = False, started_in: str = ""
+) -> Splits:
+    """Load the data of a run again.
+
+    Args:
+        dataset: The dataset of the run.
+        records: The files of the run; those of an image folder keep the splits they had in it.
+        exact: Whether the data must be that of the run.
+        started_in: The working directory of the run, where a relative root is looked for if it is not in this one.
+    """
+    if not isinstance(dataset, ImageFolder):
+        return dataset.load()
+    elsewhere = Path(started_in, dataset.root)
+    if started_in and not Path(dataset.root).expanduser().is_dir() and elsewhere.is_dir():
+        dataset = replace(dataset, root=str(elsewhere))
+    return dataset.load(records, exact)
+
+
+__all__ = ["Arrays", "Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist", "Tfds", "load_splits"]

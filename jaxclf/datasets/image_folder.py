@@ -1,9 +1,11 @@
-"""Images in one folder per class: `<root>/<class>/<image>`."""
+"""Images in one folder per class: `<root>/<class>/<image>`, or `<root>/<split>/<class>/<image>`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,28 +14,37 @@ from typing import Literal
 import numpy as np
 
 from jaxclf.datasets.decoding import ImageFiles
-from jaxclf.datasets.scan import Scan, has_files, list_subfolders, scan
+from jaxclf.datasets.folders import list_subfolders, to_printable
+from jaxclf.datasets.layout import SPLIT_NAMES, ListedFile, find_layout
+from jaxclf.datasets.recorded import restore_splits
+from jaxclf.datasets.scan import scan_files
+from jaxclf.datasets.split_table import read_split_table
 from jaxclf.errors import UserError, require
-from jaxclf.types import Split, Splits
+from jaxclf.types import FileRecord, Split, Splits
 
-PARTS = ("train", "validation", "test")
-WRAPPERS = 3  # the most folders around the classes that are skipped: links may be circular
+SPLITS = ("auto", "folders", "random")  # values of `splits` that are not a file
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Image files in one folder per class, split by class and reproducibly into training, validation and test."""
+    """Image files in one folder per class, with the splits of their author or split by class and reproducibly."""
 
     root: str
-    """Directory with one folder per class; a single folder around it, as archives often have, is skipped."""
+    """Directory with one folder per class, or with folders such as train, val and test that have them; a single folder
+    around it, as archives often have, is skipped."""
     image_size: tuple[int, int] = (64, 64)
     """Height and width to resize to, in pixels."""
     min_images: int = 1
-    """Classes with fewer readable images are left out."""
+    """Classes with fewer readable images, in all splits together, are left out."""
+    splits: str = "auto"
+    """folders: those in folders such as train, val and test; random: drawn by the fractions; auto: folders if there are
+    such; or a CSV or JSON-lines file with the columns path, label and split."""
     train_fraction: float = 0.95
-    """Fraction of every class for training; what this and test_fraction leave is for validation."""
+    """Fraction of every class for training; what this and test_fraction leave is for validation. For random splits."""
     test_fraction: float = 0.0
-    """Fraction of every class for testing."""
+    """Fraction of every class for testing. For random splits."""
+    validation_fraction: float = 0.0
+    """Fraction of the training images of every class for validation, where the author's splits have none."""
     subset: float = 1.0
     """Fraction of the training images to use; validation and test are not reduced."""
     seed: int = 0
@@ -59,9 +70,17 @@ class ImageFolder:
             0 <= self.test_fraction <= rest + 1e-9,
             f"test_fraction={self.test_fraction}: expected 0 to {rest:g}, what train_fraction leaves",
         )
+        require(
+            0 <= self.validation_fraction < 1,
+            f"validation_fraction={self.validation_fraction}: expected at least 0 and below 1",
+        )
 
-    def load(self) -> Splits:
+    def load(self, records: Sequence[FileRecord] = (), exact: bool = False) -> Splits:
         """Scan the folder and split it. Images are decoded when they are used.
+
+        Args:
+            records: The files of a run, which keep the splits they had in it.
+            exact: Whether the data must be that of the run: no file of it missing or changed, new ones left out.
 
         Returns:
             The splits: images [n, *image_size, 3], uint8.
@@ -70,26 +89,65 @@ class ImageFolder:
             UserError: If the folder is missing or has no images, or, unless `unreadable` is "skip", if files cannot be
                 decoded; they are its `items`.
         """
-        root = self._find_root()
-        found = scan(root)
-        if found.skipped and self.unreadable == "error":
+        root, classes, remarks = self._list_classes()
+        listed = [file for files in classes.values() for file in files]
+        verdicts = scan_files(root, [file.path for file in listed])
+        skipped = [f"{to_printable(path)}: {verdict.fault}" for path, verdict in verdicts.items() if verdict.fault]
+        if skipped and self.unreadable == "error":
             raise UserError(
-                f"{len(found.skipped):,} files in {root.absolute()} could not be decoded; fix or delete them, "
+                f"{len(skipped):,} files in {root.absolute()} could not be decoded; fix or delete them, "
                 "or set unreadable='skip' (--dataset.unreadable skip):",
-                found.skipped,
+                skipped,
             )
-        classes = {name: paths for name, paths in found.classes.items() if len(paths) >= self.min_images}
-        if not classes:
+        readable = [file for file in listed if not verdicts[file.path].fault]
+        counts = Counter(file.label for file in readable)
+        names = [name for name in classes if counts[name] >= self.min_images]
+        few = [f"{name} ({counts[name]})" for name in classes if counts[name] < self.min_images]
+        if not names:
             raise UserError(
                 f"no class in {root.absolute()} has {self.min_images} readable images\n{self._describe_layout()}",
-                found.skipped,
+                skipped,
             )
-        parts = [self._split(name, paths) for name, paths in classes.items()]
-        total = sum(len(paths) for paths in classes.values())
-        keep = total * prod(self.image_size) * 3 <= self.keep_mib * 2**20
-        splits = {name: self._gather(classes, [part[name] for part in parts], keep) for name in PARTS}
-        assert splits["train"] is not None
-        return Splits(splits["train"], splits["validation"], splits["test"], self._list_remarks(found), found.skipped)
+        used = [file for file in readable if file.label in names]
+        by_author = used[0].split is not None
+        splits = self._read_splits(used) if by_author else self._draw_splits(used)
+        files = {
+            file.path: FileRecord(
+                to_printable(os.path.relpath(file.path, root)),
+                file.label,
+                splits[file.path],
+                verdicts[file.path].digest,
+            )
+            for file in used
+        }
+        if few:
+            remarks += [f"left out, with fewer than {self.min_images} images: {', '.join(few)}"]
+        if by_author:
+            remarks += self._describe_splits(used, splits)
+        if records:
+            files, differences = restore_splits(files, records, by_author, exact)
+            remarks += differences
+        return self._gather(files, tuple(names), tuple(remarks), tuple(skipped))
+
+    def _list_classes(self) -> tuple[Path, dict[str, list[ListedFile]], list[str]]:
+        """Return the folder of the images, the files of each class, and remarks on the folder."""
+        root = self._find_root()
+        if self.splits not in SPLITS:
+            table = next((place for place in (Path(self.splits), root / self.splits) if place.is_file()), None)
+            if table is None:
+                expected = ", ".join(SPLITS)
+                raise UserError(f"splits={self.splits!r}: expected one of {expected}, or a file of images and splits")
+            return root, read_split_table(table, root), []
+        layout = find_layout(root)
+        if self.splits == "folders" and not layout.splits:
+            raise UserError(
+                f"splits='folders', but {layout.root} has no folders such as train and val with one folder per class; "
+                f"it has {', '.join(to_printable(folder.name) for folder in list_subfolders(layout.root)) or 'none'}"
+            )
+        classes = layout.list_classes()
+        if self.splits == "random":
+            classes = {name: [file._replace(split=None) for file in files] for name, files in classes.items()}
+        return layout.root, classes, list(layout.remarks)
 
     def _find_root(self) -> Path:
         try:
@@ -98,50 +156,113 @@ class ImageFolder:
             raise UserError(f"root={self.root}: {error}") from error
         if not root.is_dir():
             raise UserError(f"no folder at {root.absolute()}\n{self._describe_layout()}")
-        for _ in range(WRAPPERS):
-            root = _find_class_folder(root) or root
         return root
 
     def _describe_layout(self) -> str:
         download = f"download the images from {self.page}\n" if self.page else ""
-        return f"{download}expected <root>/<class>/<image>; set root in the config or with --dataset.root"
+        return (
+            f"{download}expected <root>/<class>/<image> or <root>/train/<class>/<image>; "
+            "set root in the config or with --dataset.root"
+        )
 
-    def _split(self, name: str, paths: list[Path]) -> dict[str, list[Path]]:
-        """Return the images of one class by split. Training gets at least one."""
+    def _draw_splits(self, files: Sequence[ListedFile]) -> dict[Path, str]:
+        """Return the split of each file: the fractions of every class. Training gets at least one image of each."""
+        splits = {}
+        for paths in self._shuffle(files).values():
+            train = max(1, round(len(paths) * self.train_fraction))
+            test = min(round(len(paths) * self.test_fraction), len(paths) - train)
+            splits |= dict.fromkeys(paths[:train], "train") | dict.fromkeys(paths[train:], "validation")
+            splits |= dict.fromkeys(paths[len(paths) - test :], "test") | self._leave_out(paths[:train])
+        return splits
 
-        def digest(path: Path) -> bytes:
+    def _read_splits(self, files: Sequence[ListedFile]) -> dict[Path, str]:
+        """Return the split of each file by its author. Validation images serve as test images where there are none."""
+        splits = {file.path: file.split or "" for file in files}
+        _check_classes(files)
+        if "test" not in splits.values():
+            splits = {path: "test" if split == "validation" else split for path, split in splits.items()}
+        held_out = 0.0 if "validation" in splits.values() else self.validation_fraction
+        for paths in self._shuffle([file for file in files if file.split == "train"]).values():
+            train = max(1, round(len(paths) * (1 - held_out)))
+            splits |= dict.fromkeys(paths[train:], "validation") | self._leave_out(paths[:train])
+        return splits
+
+    def _shuffle(self, files: Sequence[ListedFile]) -> dict[str, list[Path]]:
+        """Return the files of each class in a random order."""
+
+        def digest(file: ListedFile) -> bytes:
             # The class name is encoded in UTF-8, independent of the locale.
-            return hashlib.sha256(f"{self.seed}/{name}/".encode() + os.fsencode(path.name)).digest()
+            return hashlib.sha256(f"{self.seed}/{file.label}/".encode() + os.fsencode(file.path.name)).digest()
 
-        # A random order that depends on each name alone, so adding or removing an image moves few others.
-        order = sorted(paths, key=digest)
-        train = max(1, round(len(paths) * self.train_fraction))
-        test = min(round(len(paths) * self.test_fraction), len(paths) - train)
-        used = max(1, round(train * self.subset))
-        rest = len(paths) - test
-        return {"train": sorted(order[:used]), "validation": sorted(order[train:rest]), "test": sorted(order[rest:])}
+        # It depends on each name alone, so adding or removing an image moves few others.
+        order: dict[str, list[Path]] = defaultdict(list)
+        for file in sorted(files, key=digest):
+            order[file.label].append(file.path)
+        return order
 
-    def _gather(self, classes: dict[str, list[Path]], parts: list[list[Path]], keep: bool) -> Split | None:
-        """Return the images of one split, of which `parts` has those of each class."""
-        paths = [path for part in parts for path in part]
-        labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-        return Split(ImageFiles(paths, self.image_size, keep), labels, tuple(classes)) if paths else None
+    def _leave_out(self, train: Sequence[Path]) -> dict[Path, str]:
+        """Return no split for the training images of a class that are not in the subset."""
+        return dict.fromkeys(train[max(1, round(len(train) * self.subset)) :], "")
 
-    def _list_remarks(self, found: Scan) -> tuple[str, ...]:
-        few = {name: len(paths) for name, paths in found.classes.items() if len(paths) < self.min_images}
-        if not few:
-            return ()
-        names = ", ".join(f"{name} ({count})" for name, count in few.items())
-        return (f"left out, with fewer than {self.min_images} images: {names}",)
+    def _describe_splits(self, files: Sequence[ListedFile], splits: Mapping[Path, str]) -> list[str]:
+        """Return remarks on the splits of the author."""
+        counts = Counter(file.split for file in files)
+        served = " (as test)" if "test" not in counts else ""
+        parts = [
+            f"{name} {counts[name]:,}{served if name == 'validation' else ''}" for name in SPLIT_NAMES if counts[name]
+        ]
+        remarks = [
+            f"the splits are those of the data: {', '.join(parts)}; train_fraction and test_fraction do not apply"
+        ]
+        if "validation" not in splits.values():
+            remarks.append(
+                "no validation images: only the last checkpoints are kept; validation_fraction holds out some of the "
+                "training images (--dataset.validation-fraction 0.1)"
+            )
+        return remarks
+
+    def _gather(
+        self,
+        files: Mapping[Path, FileRecord],
+        names: tuple[str, ...],
+        remarks: tuple[str, ...],
+        skipped: tuple[str, ...],
+    ) -> Splits:
+        """Return the images of all splits, sorted by class."""
+        labels = {name: label for label, name in enumerate(names)}
+        chosen = {
+            split: sorted(
+                (path for path in files if files[path].split == split), key=lambda path: labels[files[path].label]
+            )
+            for split in SPLIT_NAMES
+        }
+        require(bool(chosen["train"]), f"no training images in {self.root}")
+        keep = sum(map(len, chosen.values())) * prod(self.image_size) * 3 <= self.keep_mib * 2**20
+        train, validation, test = (
+            Split(
+                ImageFiles(paths, self.image_size, keep),
+                np.array([labels[files[path].label] for path in paths], np.int32),
+                names,
+            )
+            if paths
+            else None
+            for paths in chosen.values()
+        )
+        assert train is not None
+        records = tuple(files[path] for paths in chosen.values() for path in paths)
+        return Splits(train, validation, test, remarks, skipped, records)
 
 
-def _find_class_folder(root: Path) -> Path | None:
-    """Return the folder in `root` that holds the classes, if `root` only wraps it or holds the same classes too."""
-    folders = list_subfolders(root)
-    for inner in folders:
-        beside = {folder.name for folder in folders} - {inner.name}
-        classes = {folder.name for folder in list_subfolders(inner)}
-        copy = inner.name == root.name and beside <= classes
-        if classes and not has_files(inner) and (copy or not beside):
-            return inner
-    return None
+def _check_classes(files: Sequence[ListedFile]) -> None:
+    """Raise UserError for classes that are in one split alone, or not in training."""
+    splits: dict[str, Counter[str | None]] = defaultdict(Counter)
+    for file in files:
+        splits[file.label][file.split] += 1
+    several = len({file.split for file in files}) > 1
+    faults = [
+        f"{name}: only in {', '.join(map(str, counts))} ({sum(counts.values()):,} images)"
+        for name, counts in splits.items()
+        if "train" not in counts or (several and len(counts) == 1)
+    ]
+    if faults:
+        raise UserError("some classes are not in training and in another split; remove them or rename folders:", faults)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxclf.datasets.scan import SUFFIXES, find_files, to_printable
+from jaxclf.datasets.folders import find_files, to_printable
+from jaxclf.datasets.scan import SUFFIXES
 
 STANDARD_INPUT = "-"
 

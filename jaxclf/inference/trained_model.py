@@ -66,9 +66,13 @@ class TrainedModel:
         """The data of the run, loaded on first use.
 
         Raises:
-            UserError: If its classes or image size are not those the run was trained with.
+            UserError: If its classes or image size are not those the run was trained with, or if images it was
+                trained on would be tested.
         """
-        splits = self.config.dataset.load() if self.given_splits is None else self.given_splits
+        splits = self.given_splits
+        if splits is None:
+            dataset = self.config.dataset
+            splits = dataset.load() if self.path is None else self.directory.load_recorded_splits(dataset)
         if splits.train.class_names != self.class_names or splits.train.image_shape != self.image_shape:
 
             def describe(source: TrainedModel | Split) -> str:

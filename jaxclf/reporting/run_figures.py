@@ -43,11 +43,12 @@ NAMES = (
 
 
 def write_figures(
-    run: TrainedModel, split: Split, name: str, predictions: np.ndarray, matrix: np.ndarray
+    directory: Path, run: TrainedModel, split: Split, name: str, predictions: np.ndarray, matrix: np.ndarray
 ) -> list[Path]:
     """Write all figures that apply to a run and a split, and remove those an earlier evaluation left.
 
     Args:
+        directory: Where they are written.
         run: The trained model.
         split: The evaluated split.
         name: Its name.
@@ -57,7 +58,6 @@ def write_figures(
     Returns:
         The written files.
     """
-    directory = run.directory.path
     figures = dict(_plot_predictions(split, predictions))
     if name != "train":
         figures["seen_and_unseen"] = _plot_seen_and_unseen(run, split, predictions)

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxclf.config_io import find_differences
+from jaxclf.datasets import Dataset, load_splits
+from jaxclf.datasets.split_table import read_records, write_records
 from jaxclf.errors import UserError, require
 from jaxclf.io.files import read_json, write_json
 from jaxclf.io.lock import NAME, check_free, lock_directory
 from jaxclf.runs.environment import describe_environment
 from jaxclf.training.callbacks import Callback
 from jaxclf.training.distributed import all_processes_agree, is_main_process
+from jaxclf.types import Splits
 
 if TYPE_CHECKING:
     from jaxclf.training.trainer import Trainer
@@ -36,6 +39,7 @@ class RunDirectory:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.splits = self.path / "splits.csv"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
@@ -54,7 +58,7 @@ class RunDirectory:
         require(not self.path.exists() or self.path.is_dir(), f"{self.path} is a file; name a directory with --workdir")
         if is_main_process():
             check_free(self.path, *BUSY)
-        saved = any(self.checkpoints.glob("[0-9]*"))  # without a checkpoint there is nothing to resume
+        saved = self.has_checkpoints  # without one there is nothing to resume
         changed = self._find_differences(config) if self.config.exists() and (saved or self.summary.exists()) else []
         if changed and not force:
             raise UserError(
@@ -71,6 +75,20 @@ class RunDirectory:
             )
         return self.summary.exists() and not changed
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether a checkpoint has been saved."""
+        return any(self.checkpoints.glob("[0-9]*"))
+
+    def load_splits(self, dataset: Dataset) -> Splits:
+        """Load the data to train on: where a run resumes, the files it began with in the splits they had."""
+        return load_splits(dataset, read_records(self.splits) if self.has_checkpoints else (), exact=True)
+
+    def load_recorded_splits(self, dataset: Dataset) -> Splits:
+        """Load the data of a trained run; files it has recorded keep the splits they had."""
+        environment = read_json(self.environment) if self.environment.exists() else {}
+        return load_splits(dataset, read_records(self.splits), started_in=environment.get("directory", ""))
+
     def _find_differences(self, config: Any) -> list[str]:
         """Compare the config of the run with another; return a line for each difference that changes results."""
         old, new = ({**each, **dict.fromkeys(NO_EFFECT)} for each in (read_json(self.config), config))
@@ -86,11 +104,13 @@ class RunDirectory:
                 if [each.name for each in self.path.iterdir()] == [NAME]:
                     shutil.rmtree(self.path, ignore_errors=True)
 
-    def begin(self, config: Any) -> None:
-        """Write the config and the environment of a run that begins or resumes."""
+    def begin(self, config: Any, splits: Splits) -> None:
+        """Write the config, the environment and which file is in which split, of a run that begins or resumes."""
         self.summary.unlink(missing_ok=True)  # with another config the run is not finished
         write_json(self.environment, describe_environment())
         write_json(self.config, config)
+        if splits.files:
+            write_records(self.splits, splits.files)
 
     def check_shared(self, step: int) -> None:
         """Raise UserError, in every process, unless all processes see the same files."""
@@ -111,8 +131,8 @@ class BeginRun(Callback):
         self.directory, self.config = directory, config
 
     def on_ready(self, trainer: Trainer) -> None:
-        """Write the config."""
-        self.directory.begin(self.config)
+        """Write the files that identify the run."""
+        self.directory.begin(self.config, trainer.splits)
 
 
 def read_metrics(directory: RunDirectory) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ def describe_environment() -> dict[str, Any]:
         "flags": {name: os.environ[name] for name in ("XLA_FLAGS", "JAX_PLATFORMS") if name in os.environ},
         "git_revision": get_git_revision(),
         "command": sys.argv,
+        "directory": str(Path.cwd()),
     }
 
 

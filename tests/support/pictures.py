@@ -11,9 +11,8 @@ def png(value, size=(4, 4)):
     return content.getvalue()
 
 
-def write(root, counts):
-    """Pictures, each of a grey of its own, in classes of the given sizes."""
-    value = 0
+def write(root, counts, value=0):
+    """Pictures, each of a grey of its own behind `value`, in classes of the given sizes."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for i in range(count):

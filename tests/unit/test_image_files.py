@@ -11,7 +11,8 @@ from support.pictures import png, write
 from jaxclf.datasets import ImageFolder
 from jaxclf.datasets import decoding as pictures
 from jaxclf.datasets.decoding import read_image
-from jaxclf.datasets.scan import scan
+from jaxclf.datasets.folders import find_files, list_subfolders
+from jaxclf.datasets.scan import Verdict, scan_files
 from jaxclf.errors import UserError
 from jaxclf.io.files import get_cache_directory
 
@@ -37,6 +38,16 @@ FILES = {
     "moving.gif": (COLOUR, {"save_all": True, "append_images": [GREY.convert("RGB")]}, RED),
     "CAPITALS.PNG": (COLOUR, {}, RED),
 }
+
+
+def scan(root):
+    """The verdict on each file of each class."""
+    return scan_files(root, [path for folder in list_subfolders(root) for path in sorted(find_files(folder))])
+
+
+def faults(root):
+    """A line for each file that cannot be read, as errors list them."""
+    return [f"{path}: {verdict.fault}" for path, verdict in scan(root).items() if verdict.fault]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -115,7 +126,7 @@ def test_every_unreadable_file_is_listed_with_its_reason(damaged):
 def test_unreadable_files_are_an_error_that_lists_them_unless_they_are_to_be_left_out(damaged):
     with pytest.raises(UserError, match=r"7 files in .* unreadable='skip'") as error:
         ImageFolder(str(damaged)).load()
-    assert list(error.value.items) == list(scan(damaged).skipped)
+    assert list(error.value.items) == faults(damaged)
     assert f"{damaged / 'b/text.jpg'}: cannot identify image file" in error.value.items  # case F20: not "... file 'it'"
 
 
@@ -125,14 +136,14 @@ def test_a_second_scan_decodes_only_what_changed(damaged, monkeypatch):
 
     def note(path):
         read.append(path.name)
-        return None, True
+        return Verdict(None, "0"), True
 
     monkeypatch.setattr("jaxclf.datasets.scan._check_file", note)
     (damaged / "b/nowhere.png").unlink()  # where a link leads is looked up every time
-    assert scan(damaged).classes == first.classes
+    assert {path: verdict for path, verdict in first.items() if path.name != "nowhere.png"} == scan(damaged)
     assert not read
     (damaged / "a/empty.png").write_bytes(png(9))
-    assert len(scan(damaged).classes["a"]) == 3
+    assert scan(damaged)[damaged / "a/empty.png"] == Verdict(None, "0")
     assert read == ["empty.png"]
 
 
@@ -143,7 +154,7 @@ def test_without_a_home_directory_nothing_is_cached(damaged, monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     with pytest.raises(UserError, match="no cache directory"):
         get_cache_directory()
-    assert len(scan(damaged).skipped) > 5
+    assert len(faults(damaged)) > 5
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}', '{"/x.png": [0, 0]}', "null"])
@@ -162,8 +173,8 @@ def test_what_the_system_refuses_once_is_tried_again(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("jaxclf.datasets.scan.find_fault", refuse)
-        assert [line.rpartition(": ")[2] for line in scan(root).skipped] == ["Permission denied"] * 2
-    assert scan(root).skipped == ()
+        assert [line.rpartition(": ")[2] for line in faults(root)] == ["Permission denied"] * 2
+    assert faults(root) == []
 
 
 def test_damaged_exif_is_no_damage_to_the_picture(tmp_path):

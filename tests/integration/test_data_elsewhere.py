@@ -1,0 +1,114 @@
+"""Runs whose images are renamed, moved or in folders of splits (cases F3, F4 and F15)."""
+
+import json
+import shutil
+
+import pytest
+from support.cli import evaluate, explain, run_command, train
+from support.pictures import write
+
+CONFIG = """
+from jaxclf.config import Config
+from jaxclf.datasets import ImageFolder
+from jaxclf.models import Mlp
+from jaxclf.optimizers import Adam
+
+
+def get_config():
+    return Config(
+        dataset=ImageFolder("pictures", (4, 4)),
+        model=Mlp(features=(), classes=2),
+        optimizer=Adam(learning_rate=0.1),
+        epochs=1,
+        batch_size=4,
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A directory with a config, images in folders of splits, and a run that was started in it."""
+    place = tmp_path_factory.mktemp("trained")
+    (place / "mine.py").write_text(CONFIG)
+    write(place / "pictures/train", {"dark": 8, "light": 8})
+    write(place / "pictures/val", {"dark": 4, "light": 4}, 100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert train(["mine.py"]) == 0
+    return place
+
+
+@pytest.fixture
+def place(trained, tmp_path, monkeypatch):
+    """A copy of that directory, which is the working directory."""
+    place = shutil.copytree(trained, tmp_path / "place")
+    monkeypatch.chdir(place)
+    return place
+
+
+def read_accuracy(path):
+    return json.loads((path / "evaluation.json").read_text())["accuracy"]
+
+
+def test_the_data_is_described_before_training(place, capsys):
+    assert run_command("data", ["mine.py", "--dataset.root", "pictures", "--output", "drawn"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for row in (["2", "classes", "train", "test", "of", "train"], ["dark", "8", "4", "50.0%"]):
+        assert row in lines
+
+
+def test_a_run_is_evaluated_from_another_directory(place, trained, tmp_path, monkeypatch, capsys):
+    """The relative root is looked for where the run was started; what is written goes elsewhere."""
+    shutil.rmtree(place / "pictures")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    before = sorted((place / "runs/mine").rglob("*"))
+    assert evaluate([place / "runs/mine", "--output", "out"]) == 0
+    assert explain([place / "runs/mine", "--output", "out", "--methods", "gradient", "--limit", 2]) == 0
+    assert sorted((place / "runs/mine").rglob("*")) == before
+    for name in ("evaluation.json", "predictions.csv", "report.html", "explanations.npz", "explanations/gradient.png"):
+        assert (tmp_path / "other/out" / name).is_file()
+    assert str(place / "runs") not in capsys.readouterr().out
+
+
+def test_images_elsewhere_are_named_on_the_command_line(place, tmp_path, capsys):
+    assert evaluate(["runs/mine"]) == 0
+    expected = read_accuracy(place / "runs/mine")
+    moved = (place / "pictures").rename(tmp_path / "moved")
+    assert evaluate(["runs/mine", "--dataset.root", moved, "--output", "out"]) == 0
+    assert read_accuracy(place / "out") == expected
+    capsys.readouterr()
+    assert evaluate(["runs/mine", "--dataset.roo", moved]) == 2
+    assert "unknown argument --dataset.roo; did you mean --dataset.root?" in capsys.readouterr().err
+
+
+def test_images_that_were_trained_on_are_not_tested(place, capsys):
+    for path in list((place / "pictures/train/dark").iterdir()):
+        path.rename(place / f"pictures/val/dark/new_{path.name}")
+    (place / "pictures/val/light/000.png").rename(place / "pictures/train/dark/000.png")
+    assert evaluate(["runs/mine"]) == 2
+    assert "8 images the run was trained on would be held out:" in capsys.readouterr().err
+    assert train(["mine.py", "--epochs", 2, "--resume", "force"]) == 2
+    assert "the data is not what this run began with" in capsys.readouterr().err
+
+
+def test_renamed_images_change_nothing(place, capsys):
+    assert evaluate(["runs/mine"]) == 0
+    predictions = [line.split(",")[:4] for line in (place / "runs/mine/predictions.csv").read_text().splitlines()]
+    for path in list((place / "pictures").rglob("*.png")):
+        path.rename(path.with_name(f"{255 - int(path.stem)}.png"))
+    capsys.readouterr()
+    assert evaluate(["runs/mine"]) == 0
+    assert "since training" not in capsys.readouterr().out
+    again = [line.split(",")[:4] for line in (place / "runs/mine/predictions.csv").read_text().splitlines()]
+    assert again == predictions
+    assert train(["mine.py", "--epochs", 2, "--resume", "force"]) == 0
+
+
+def test_new_images_are_counted(place, capsys):
+    write(place / "pictures/val", {"dark/more": 2}, 200)
+    (place / "pictures/val/light/000.png").unlink()
+    assert evaluate(["runs/mine"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 files are new, 1 missing and 0 changed since training" in printed
+    assert "test: 9 images" in printed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from jaxclf.inference.images import Images, read_images
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import hash_json, read_json, write_json
 from jaxclf.io.progress import show_status
+from jaxclf.models.calling import initialize_model
 from jaxclf.models.summary import Summary, summarize
 from jaxclf.random import make_example_keys
 from jaxclf.reporting.report import EvaluatedSplit, write_report
@@ -38,6 +39,7 @@ from jaxclf.training.progress_bar import ProgressBar
 from jaxclf.training.state import get_variables
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.trainer import Trainer
+from jaxclf.training.user_code import explain_tracing_errors
 from jaxclf.training.writers import Artifact, Jsonl, Record, RunInfo, TensorBoard, Writer, select_scalars
 from jaxclf.types import Array, Split, Splits, Variables
 
@@ -81,7 +83,7 @@ class Run(TrainedModel):
             split = Split(np.asarray(data), np.asarray(labels), self.class_names)
         step_config, devices = build_step_config(self.config, 1), Devices.all()
         step = devices.compile_eval_step(step_config)
-        size = batch_size or self.config.eval_batch_size
+        size = batch_size or self.eval_batch_size
         return select_scalars(evaluate_split(step_config, devices, step, self.variables, split, size).values)
 
     def predict(self, images: Images) -> Float[np.ndarray, "n classes"]:
@@ -228,10 +230,17 @@ def train_run(
 def check_model(config: Config, splits: Splits) -> Summary:
     """Return the summary of a config's model; raise UserError if it does not fit the data."""
     train, classes = splits.train, len(splits.train.class_names)
-    summary = summarize(config.model, train.image_shape)
     require(classes > 1, f"the dataset has one class, {train.class_names[0]!r}; expected at least two")
     images = get_batch_shape(train, 1).images
-    logits = jax.eval_shape(config.model.init_with_output, jax.random.key(0), images)[0]
+    with explain_tracing_errors(config.model):
+        summary = summarize(config.model, train.image_shape)
+        logits, _ = jax.eval_shape(partial(initialize_model, config.model), jax.random.key(0), images)
+    shape = getattr(logits, "shape", None)
+    require(
+        shape is not None and len(shape) == 2,
+        f"the model returns {'no array' if shape is None else list(shape)} for one image; expected logits "
+        f"[1, {classes}]: flatten or average over the positions first",
+    )
     if logits.shape[-1] != classes:
         raise UserError(
             f"the model has {logits.shape[-1]} logits and the dataset {classes} classes; add --model.classes {classes}"

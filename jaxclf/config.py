@@ -9,7 +9,7 @@ import flax.linen as nn
 
 from jaxclf.augment import Augmentation, Mixup
 from jaxclf.datasets import Dataset
-from jaxclf.errors import UserError
+from jaxclf.errors import UserError, require
 from jaxclf.losses import CrossEntropy, Loss
 from jaxclf.metrics import Accuracy, Metric
 from jaxclf.optimizers import Optimizer
@@ -58,8 +58,8 @@ class Config:
     """Number of updates per call of the compiled step. Logging and interrupts happen between calls."""
     evaluate_train: bool = False
     """Evaluate the whole training set after every epoch, too."""
-    eval_batch_size: int = 500
-    """Batch size of evaluation."""
+    eval_batch_size: int | Literal["auto"] = "auto"
+    """Batch size of evaluation; auto: from the model and the size of the images, at most 500."""
     log_every: int = 100
     """Steps between logged metrics."""
     checkpoint_every: int = 0
@@ -68,8 +68,9 @@ class Config:
     def __post_init__(self):
         self._check_families()
         for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: expected at least 1")
+            value = getattr(self, name)
+            automatic = name == "eval_batch_size" and value == "auto"
+            require(automatic or (isinstance(value, int) and value >= 1), f"{name}={value}: expected at least 1")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: expected at least 0 and below 1")
         for name in ("patience", "checkpoint_every"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,9 +18,11 @@ def make_key(seed: int, stream: str) -> Key[jax.Array, ""]:
 
     Args:
         seed: The seed of the run.
-        stream: One of `STREAMS`. Streams are numbered by their position there, so new ones are appended.
+        stream: One of `STREAMS`, which are numbered by their position there, so new ones are appended; or a stream of
+            a model of your own, numbered by its name.
     """
-    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(stream))
+    number = STREAMS.index(stream) if stream in STREAMS else zlib.crc32(stream.encode()) | 2**31
+    return jax.random.fold_in(jax.random.key(seed), number)
 
 
 def make_example_keys(seed: int, indices: Int[np.ndarray, " n"] | Sequence[int]) -> Key[jax.Array, " n"]:

@@ -39,7 +39,7 @@ def run(options: EvalOptions) -> int:
     split = run.splits[options.split]
     step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()))
     devices = Devices.all()
-    batch_size = run.config.eval_batch_size if options.batch_size is None else options.batch_size
+    batch_size = run.eval_batch_size if options.batch_size is None else options.batch_size
     require(batch_size >= 1, f"batch_size={batch_size}: expected at least 1")
     step = devices.compile_eval_step(step_config)
 

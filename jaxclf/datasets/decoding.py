@@ -108,7 +108,11 @@ class ImageFiles:
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], keep: bool):
         self.paths = tuple(paths)
         self.shape = (len(self.paths), *image_size, 3)
-        self._kept = np.empty(self.shape, np.uint8) if keep else None
+        try:
+            self._kept = np.empty(self.shape, np.uint8) if keep else None
+        except MemoryError as error:
+            fix = "--dataset.keep-mib 0 decodes them again in every epoch"
+            raise UserError(f"out of memory for images {list(self.shape)}; {fix}") from error
         self._ready = np.zeros(len(self.paths), bool)
 
     def __getitem__(self, indices: slice | np.ndarray) -> UInt8[np.ndarray, "b h w 3"]:

@@ -20,6 +20,7 @@ from jaxclf.io.npz import open_npz_writer
 from jaxclf.io.progress import track_progress
 from jaxclf.random import make_example_keys
 from jaxclf.training.devices import Devices
+from jaxclf.training.user_code import explain_out_of_memory
 from jaxclf.types import Split, Variables
 
 MAX_MAPS = 10  # images whose maps are kept for figures
@@ -73,7 +74,7 @@ class Explainer:
 
     def compute_batch_size(self, images: int) -> int:
         """Return the batch size for a number of images, a multiple of the number of devices."""
-        size = min(images, self.run.config.eval_batch_size, saliency.DEFAULT_MAX_ROWS)
+        size = min(images, self.run.eval_batch_size, saliency.DEFAULT_MAX_ROWS)
         return -(-size // self.devices.mesh.size) * self.devices.mesh.size
 
     def count_calls(self, images: int) -> int:
@@ -118,7 +119,8 @@ class Explainer:
         """Return the attributions of a batch with its padding, as NumPy arrays, and the seconds they took."""
         began = time.perf_counter()
         inputs = (self.run.model, self.variables, batch.images, batch.predictions)
-        attribution = jax.device_get(self.methods[name](*inputs, key=batch.keys, baseline=self.baselines[name]))
+        with explain_out_of_memory(f"the maps of {name}", f"limit the images in a model call: --{name}.max-rows 8"):
+            attribution = jax.device_get(self.methods[name](*inputs, key=batch.keys, baseline=self.baselines[name]))
         return attribution, time.perf_counter() - began
 
     def _measure(

@@ -52,7 +52,7 @@ def predict_files(
     Yields:
         The result for each file, in order.
     """
-    size = min(run.config.eval_batch_size, AT_ONCE, len(paths))
+    size = min(run.eval_batch_size, AT_ONCE, len(paths))
     baseline = select_baseline(run, method) if method else None
     for start in range(0, len(paths), size):
         part = paths[start : start + size]

@@ -19,9 +19,11 @@ from jaxclf.io.files import read_json
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.checkpoint import Checkpoints
 from jaxclf.training.devices import Devices
+from jaxclf.training.evaluation import get_eval_batch_size
 from jaxclf.training.state import create_state, get_variables
 from jaxclf.training.step import compute_logits
 from jaxclf.training.step_config import build_step_config
+from jaxclf.training.user_code import explain_out_of_memory
 from jaxclf.types import Batch, Split, Splits, Variables
 
 Model = TypeVar("Model", bound="TrainedModel")
@@ -85,6 +87,11 @@ class TrainedModel:
         return splits
 
     @cached_property
+    def eval_batch_size(self) -> int:
+        """Images that are evaluated together, at most."""
+        return get_eval_batch_size(self.config, self.image_shape)
+
+    @cached_property
     def _probabilities(self):
         return jax.jit(lambda variables, images: jax.nn.softmax(compute_logits(self.model, variables, images)))
 
@@ -94,10 +101,11 @@ class TrainedModel:
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UserError(f"images of shape {list(images.shape)}: expected [b, {expected}]")
-        size = self.config.eval_batch_size
-        parts = [self._probabilities(self.variables, images[i : i + size]) for i in range(0, len(images), size)]
-        classes = len(self.class_names)
-        return np.concatenate(jax.device_get(parts)) if parts else np.zeros((0, classes), np.float32)
+        size = self.eval_batch_size
+        with explain_out_of_memory("prediction", f"lower eval_batch_size of the config; it is {size} now"):
+            parts = [self._probabilities(self.variables, images[i : i + size]) for i in range(0, len(images), size)]
+            classes = len(self.class_names)
+            return np.concatenate(jax.device_get(parts)) if parts else np.zeros((0, classes), np.float32)
 
     @classmethod
     def load(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
+from jaxclf.models.calling import get_mode, initialize_model
 from jaxclf.xla.interpreter import INLINED, close_jaxpr, get_body
 
 ENTERED = (*INLINED, "custom_jvp_call", "custom_vjp_call")
@@ -39,8 +41,8 @@ def trace_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[No
         The nodes: parameters, the input, the operations in the order in which they run, and the output.
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    program = jax.make_jaxpr(lambda variables, images: model.apply(variables, images))(variables, images)
+    _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
+    program = jax.make_jaxpr(partial(model.apply, **get_mode(model, False)))(variables, images)
     tracing = _Tracing()
     inputs = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PyTree
 from rich.table import Table
 
+from jaxclf.models.calling import get_mode, initialize_model
 from jaxclf.models.taps import intercept_outputs
 
 
@@ -91,7 +93,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int], dtype: DTypeLike = j
         return output
 
     with intercept_outputs(record):
-        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
     trainable, other = (
         count_parameters(variables["params"]),
         count_parameters(variables) - count_parameters(variables["params"]),
@@ -100,7 +102,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int], dtype: DTypeLike = j
         Layer("/".join(path), kind, shape, sum(_count_own_parameters(tree, path) for tree in variables.values()))
         for path, kind, shape in dict.fromkeys(calls)
     )
-    lowered = jax.jit(model.apply).lower(variables, images)
+    lowered = jax.jit(partial(model.apply, **get_mode(model, False))).lower(variables, images)
     flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
     return Summary(layers, trainable, other, flops)
 

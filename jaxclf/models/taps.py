@@ -11,6 +11,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
+from jaxclf.models.calling import get_mode
 from jaxclf.types import Array, Logits, Variables
 
 # Outputs leave the model, and perturbations enter it, through variable collections, so that modules under `nn.remat`
@@ -65,7 +66,7 @@ def apply_with_taps(
     changes = unflatten_dict({(*path.split("/"), NAME): array for path, array in perturbations.items()})
     given = {**variables, PERTURBATIONS: changes} if perturbations else variables
     with intercept_outputs(tap):
-        logits, state = model.apply(given, images, train=False, mutable=[OUTPUTS])
+        logits, state = model.apply(given, images, **get_mode(model, False), mutable=[OUTPUTS])
     outputs: dict[str, Any] = {
         "/".join(path[:-1]): calls for path, calls in flatten_dict(state.get(OUTPUTS, {})).items()
     }

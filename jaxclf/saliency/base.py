@@ -66,7 +66,7 @@ class Method(ABC):
         """Explain scores of a model at images.
 
         Args:
-            model: A Linen module, applied as `model.apply(variables, images, train=False)`, or a callable
+            model: A Linen module, applied as in evaluation, or a callable
                 (variables, images) -> logits [b, classes]. Hashable: it is static under jit.
             variables: The variables of the model. Other values of the same shapes do not recompile.
             images: [b, ...], integers in 0..255 (explained as images / 255) or floats in [0, 1].

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, PyTree
 
 from jaxclf.errors import UserError
+from jaxclf.models.calling import get_mode
 from jaxclf.saliency.batching import map_over
 from jaxclf.types import Array, Logits
 from jaxclf.xla.convolutions import rewrite_convolutions
 
 Model = nn.Module | Callable[[PyTree, Array], Logits]
-"""A Linen module, applied as `model.apply(variables, images, train=False)`, or a callable of variables and images."""
+"""A Linen module, applied as in evaluation, or a callable of variables and images."""
 Score = Literal["logit", "probability", "log_probability", "margin"]
 Scores = Float[Array, "b targets"]
 """The explained scores of each example: the one of its target, or those of all classes."""
@@ -138,7 +139,7 @@ class Query:
 def bind_variables(model: Model, variables: PyTree) -> Callable[[Array], Logits]:
     """Return a model as a function of images."""
     if isinstance(model, nn.Module):
-        return lambda images: model.apply(variables, images, train=False)  # pyright: ignore[reportReturnType]
+        return lambda images: model.apply(variables, images, **get_mode(model, False))  # pyright: ignore[reportReturnType]
     return lambda images: model(variables, images)
 
 

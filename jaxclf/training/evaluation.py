@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxclf.config import Config
+from jaxclf.models.memory import choose_eval_batch_size
 from jaxclf.training.devices import Devices
 from jaxclf.training.pipeline import read_eval_batches
 from jaxclf.training.state import summarize, zero_sums
 from jaxclf.training.step_config import StepConfig
+from jaxclf.training.user_code import explain_out_of_memory, explain_tracing_errors
 from jaxclf.types import Batch, Split, Variables
 
 
@@ -24,6 +27,12 @@ class Evaluation(NamedTuple):
     """Loss and metrics by name."""
     logits: Float[np.ndarray, "n classes"]
     """Empty if the logits were not kept."""
+
+
+def get_eval_batch_size(config: Config, image_shape: tuple[int, int, int]) -> int:
+    """Return the number of images that are evaluated together."""
+    size = config.eval_batch_size
+    return choose_eval_batch_size(config.model, image_shape) if size == "auto" else size
 
 
 def get_batch_shape(split: Split, batch_size: int) -> Batch:
@@ -60,12 +69,15 @@ def evaluate(
         after_batch: Called after each batch.
     """
     batch_size = -(-min(batch_size, len(split)) // devices.mesh.size) * devices.mesh.size
-    sums = devices.replicate(zero_sums(step_config, get_batch_shape(split, batch_size)))
-    logits = []
-    for batch in read_eval_batches(split, batch_size, devices.get_local_rows(batch_size)):
-        sums, batch_logits = eval_step(variables, sums, batch)
-        if keep_logits:
-            logits.append(batch_logits)
-        after_batch()
-    kept = np.concatenate(jax.device_get(logits))[: len(split)] if logits else np.empty((0, 0), np.float32)
-    return Evaluation(summarize(step_config, sums), kept)
+    fix = f"evaluate fewer than {batch_size} images together: train --eval-batch-size, eval --batch-size"
+    with explain_out_of_memory("evaluation", fix):
+        sums = devices.replicate(zero_sums(step_config, get_batch_shape(split, batch_size)))
+        logits = []
+        for batch in read_eval_batches(split, batch_size, devices.get_local_rows(batch_size)):
+            with explain_tracing_errors(step_config.model):
+                sums, batch_logits = eval_step(variables, sums, batch)
+            if keep_logits:
+                logits.append(batch_logits)
+            after_batch()
+        kept = np.concatenate(jax.device_get(logits))[: len(split)] if logits else np.empty((0, 0), np.float32)
+        return Evaluation(summarize(step_config, sums), kept)

@@ -12,8 +12,9 @@ import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 from jaxclf.config_io import find_differences
-from jaxclf.errors import UserError
+from jaxclf.errors import UserError, require
 from jaxclf.metrics import divide, mean
+from jaxclf.models.calling import initialize_model
 from jaxclf.random import make_key
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Batch, Logits, Variables, promote_float
@@ -73,7 +74,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
     """Create the state at step 0 for batches shaped like `batch` (arrays or `jax.ShapeDtypeStruct`s)."""
     images = jnp.zeros((1, *batch.images.shape[1:]), batch.images.dtype)
-    variables = step_config.model.init(make_key(step_config.seed, "init"), images)
+    _, variables = initialize_model(step_config.model, make_key(step_config.seed, "init"), images)
     params = variables.pop("params")
     zeros = replace(zero_sums(step_config, batch), gradient_norm=mean(jnp.zeros(1), jnp.zeros(1, bool)))
     return TrainState(
@@ -134,14 +135,20 @@ def _match_dtypes(tree: PyTree, like: PyTree) -> PyTree:
 def measure(step_config: StepConfig, logits: Logits, batch: Batch) -> StepSums:
     """Return the sums of one batch."""
     metrics = tuple(metric.stats(logits, batch.labels, batch.mask) for metric in step_config.metrics)
-    return StepSums(mean(step_config.loss(logits, batch.labels), batch.mask), metrics)
+    losses = step_config.loss(logits, batch.labels)
+    require(
+        losses.shape == batch.mask.shape,
+        f"{type(step_config.loss).__name__} returns {list(losses.shape)} for {len(batch.mask)} examples; expected the "
+        "loss of each, without the mean over them",
+    )
+    return StepSums(mean(losses, batch.mask), metrics)
 
 
 def zero_sums(step_config: StepConfig, batch: Batch) -> StepSums:
     """Return zero-initialized sums."""
 
     def forward(key: Key[Array, ""], batch: Batch) -> StepSums:
-        logits, _ = step_config.model.init_with_output(key, batch.images)
+        logits, _ = initialize_model(step_config.model, key, batch.images)
         return measure(step_config, promote_float(logits), batch)
 
     shapes = jax.eval_shape(forward, make_key(0, "init"), batch)

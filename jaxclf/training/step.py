@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, cast
@@ -14,11 +15,15 @@ from jaxtyping import Float, Int, Key, PyTree
 
 from jaxclf.augment import Mixup, augment_batch
 from jaxclf.metrics import Stats, mean
+from jaxclf.models.calling import apply_to_train, get_mode, initialize_model
 from jaxclf.models.layers import use_example_positions
 from jaxclf.random import make_key
 from jaxclf.training.state import StepSums, TrainState, are_finite, measure, update_ema, zero_sums
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Array, Batch, Labels, Logits, Variables, promote_float
+
+MakeKey = Callable[[str], Key[jax.Array, ""]]
+"""Maps the name of a random stream to its key in a step."""
 
 
 class Gradients(NamedTuple):
@@ -47,13 +52,15 @@ def train_step(step_config: StepConfig, state: TrainState, batch: Batch, axis: s
     """
     rows = batch.mask.shape[0]
     positions = jnp.arange(rows) + (jax.lax.axis_index(axis) * rows if axis else 0)
-    augment_key, mixup_key, dropout_key = (
-        jax.random.fold_in(make_key(step_config.seed, name), state.step) for name in ("augment", "mixup", "dropout")
-    )
-    batch = batch._replace(images=augment_batch(step_config.augment, augment_key, positions, batch.images))
+
+    def make_step_key(stream: str) -> Key[jax.Array, ""]:
+        return jax.random.fold_in(make_key(step_config.seed, stream), state.step)
+
+    images = augment_batch(step_config.augment, make_step_key("augment"), positions, batch.images)
+    batch = batch._replace(images=images)
     if step_config.mixup is not None:
-        batch = _mix(step_config, step_config.mixup, mixup_key, batch, positions, axis)
-    gradients, sums, model_state = _accumulate(step_config, state, dropout_key, batch, positions)
+        batch = _mix(step_config, step_config.mixup, make_step_key("mixup"), batch, positions, axis)
+    gradients, sums, model_state = _accumulate(step_config, state, make_step_key, batch, positions)
     if axis:
         gradients, sums = jax.lax.psum((gradients, sums), axis)
         model_state = jax.lax.pmean(model_state, axis)
@@ -102,7 +109,7 @@ def _mix(
     axis: str | None,
 ) -> Batch:
     """Mix every example with the next one of the whole batch, which may be on another device."""
-    logits, _ = jax.eval_shape(step_config.model.init_with_output, key, batch.images)
+    logits, _ = jax.eval_shape(partial(initialize_model, step_config.model), key, batch.images)
     labels = batch.labels if batch.labels.ndim == 2 else jax.nn.one_hot(batch.labels, logits.shape[-1])
 
     def get_next(rows):
@@ -124,15 +131,15 @@ def _update(step_config: StepConfig, state: TrainState, gradients: PyTree) -> Tr
 
 
 def _accumulate(
-    step_config: StepConfig, state: TrainState, key: Key[jax.Array, ""], batch: Batch, positions: Int[Array, " b"]
+    step_config: StepConfig, state: TrainState, make_step_key: MakeKey, batch: Batch, positions: Int[Array, " b"]
 ) -> Gradients:
     """Compute the gradients of a batch in equal parts, one after the other."""
     parts = step_config.gradient_accumulation
     if parts == 1:
-        return _differentiate(step_config, state.params, state.model_state, key, batch, positions)
+        return _differentiate(step_config, state.params, state.model_state, make_step_key, batch, positions)
 
     def add_part(total: Gradients, part) -> tuple[Gradients, None]:
-        more = _differentiate(step_config, state.params, total.model_state, key, *part)
+        more = _differentiate(step_config, state.params, total.model_state, make_step_key, *part)
         params = jax.tree.map(jnp.add, total.params, more.params)
         return Gradients(params, total.sums + more.sums, more.model_state), None
 
@@ -147,7 +154,7 @@ def _differentiate(
     step_config: StepConfig,
     params: PyTree,
     model_state: PyTree,
-    key: Key[jax.Array, ""],
+    make_step_key: MakeKey,
     batch: Batch,
     positions: Int[Array, " b"],
 ) -> Gradients:
@@ -155,12 +162,9 @@ def _differentiate(
 
     def loss_sum(params):
         with use_example_positions(positions):
-            logits, new_state = step_config.model.apply(
-                {"params": params, **model_state},
-                batch.images,
-                train=True,
-                rngs={"dropout": key},
-                mutable=list(model_state),
+            variables = {"params": params, **model_state}
+            logits, new_state = apply_to_train(
+                step_config.model, variables, batch.images, make_step_key, list(model_state)
             )
         logits = promote_float(logits)
         sums = measure(step_config, logits, batch)
@@ -188,7 +192,7 @@ def weigh_classes(step_config: StepConfig, labels: Labels) -> Float[Array, " b"]
 
 def compute_logits(model: nn.Module, variables: Variables, images: Array) -> Logits:
     """Return the logits [b, classes] of images, as in evaluation."""
-    return promote_float(cast(Logits, model.apply(variables, images)))
+    return promote_float(cast(Logits, model.apply(variables, images, **get_mode(model, False))))
 
 
 def eval_step(step_config: StepConfig, variables: Variables, sums: StepSums, batch: Batch) -> tuple[StepSums, Logits]:

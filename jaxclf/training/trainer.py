@@ -22,14 +22,17 @@ from jaxclf.errors import NonFiniteError, UserError, require
 from jaxclf.training.callbacks import Callback, Checkpointer, EarlyStopping
 from jaxclf.training.checkpoint import Checkpoints, Saved
 from jaxclf.training.devices import Devices
-from jaxclf.training.evaluation import Evaluation, evaluate, get_batch_shape
+from jaxclf.training.evaluation import Evaluation, evaluate, get_batch_shape, get_eval_batch_size
 from jaxclf.training.interval_log import IntervalLogger
 from jaxclf.training.pipeline import count_steps_per_epoch, group_steps, import_tensorflow, read_train_batches
 from jaxclf.training.progress import Progress
 from jaxclf.training.state import TrainState, get_variables, summarize
 from jaxclf.training.step_config import build_step_config
+from jaxclf.training.user_code import explain_out_of_memory, explain_tracing_errors
 from jaxclf.training.writers import Histogram, Record, select_scalars
 from jaxclf.types import Batch, Split, Splits, Variables
+
+LESS_MEMORY = "lower --batch-size, or compute a batch in parts with --gradient-accumulation"  # for error messages
 
 
 class Interrupted(Exception):  # noqa: N818 - it is not an error
@@ -115,9 +118,10 @@ class Trainer:
                 for steps in self.list_executions():
                     self.notify("on_step_begin", steps)
                     batches = self.wait_for_batches(feed)
-                    self.state = self.train_step(self.state, batches, len(steps))
-                    self.progress.steps_done = steps.stop
-                    self.notify("on_step_end", steps)
+                    with explain_out_of_memory("a training step", LESS_MEMORY):
+                        self.state = self.train_step(self.state, batches, len(steps))
+                        self.progress.steps_done = steps.stop
+                        self.notify("on_step_end", steps)
                     self.raise_if_interrupted()
                 self.notify("on_steps_end")
             except NonFiniteError as error:
@@ -137,7 +141,8 @@ class Trainer:
         """Compile the training step and initialize the state, which is returned."""
         config, began = self.config, time.perf_counter()
         batch = get_batch_shape(self.splits.train, config.batch_size)
-        with ThreadPoolExecutor(1) as other:
+        memory = explain_out_of_memory("the initial state", "use a smaller network, or --optimizer.momentum 0")
+        with ThreadPoolExecutor(1) as other, memory, explain_tracing_errors(config.model):
             other.submit(import_tensorflow)  # its import takes as long as the compilation
             self.state = self._initialize_state()
             self.train_step = self.devices.compile_train_step(
@@ -153,8 +158,9 @@ class Trainer:
 
     def try_step(self) -> float:
         """Do one step from the initial state; return its loss."""
-        self.state = self.train_step(self.state, next(self.read_batches(0, 1)), 1)
-        return float(self.state.epoch_stats.loss["sum"] / self.state.epoch_stats.loss["count"])
+        with explain_out_of_memory("a training step", LESS_MEMORY):
+            self.state = self.train_step(self.state, next(self.read_batches(0, 1)), 1)
+            return float(self.state.epoch_stats.loss["sum"] / self.state.epoch_stats.loss["count"])
 
     def restore(self) -> None:
         """Restore the checkpoint the run resumes from, and what was noted with it, if there is one."""
@@ -207,7 +213,7 @@ class Trainer:
 
         return evaluate(
             self.step_config, self.devices, self.eval_step, get_variables(self.state), split,
-            self.config.eval_batch_size, keep_logits, check_between_batches,
+            self.eval_batch_size, keep_logits, check_between_batches,
         )  # fmt: skip
 
     def keep_checkpoints(self, checkpoints: Checkpoints) -> None:
@@ -288,6 +294,11 @@ class Trainer:
     def resumed(self) -> Saved | None:
         """The checkpoint the run resumes from; None at its beginning."""
         return self.checkpoints.find_newest() if self.checkpoints else None
+
+    @cached_property
+    def eval_batch_size(self) -> int:
+        """Images that are evaluated together, at most."""
+        return get_eval_batch_size(self.config, self.splits.train.image_shape)
 
     @cached_property
     def eval_step(self) -> Callable:

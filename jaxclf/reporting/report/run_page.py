@@ -35,6 +35,7 @@ from jaxclf.reporting.report.findings import (
 )
 from jaxclf.reporting.report.page import render, write_page
 from jaxclf.reporting.report.pictures import to_svg
+from jaxclf.training.user_code import explain_out_of_memory
 
 MAX_BYTES = 4_900_000  # of a page
 WIDE = 12  # classes; a larger matrix takes the width of the page
@@ -67,7 +68,8 @@ def write_report(run: TrainedModel, rows: Rows, evaluated: EvaluatedSplit, outpu
     """
     summary = read_json(run.directory.summary) if run.directory.summary.exists() else {}
     values = _describe_run(run, summary, rows, evaluated) | _describe_results(run, summary, evaluated)
-    values |= explain_images(run, evaluated)
+    with explain_out_of_memory("the saliency maps of the report", "all else is written"):
+        values |= explain_images(run, evaluated)
     room = MAX_BYTES - len(render("report.html", values | {"examples": {}}))
     page = render("report.html", values | {"examples": collect_examples(evaluated, room)})
     return write_page((output or run.directory.path) / "report.html", page)

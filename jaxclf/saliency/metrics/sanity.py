@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, PyTree
 
 from jaxclf.errors import UserError, require
+from jaxclf.models.calling import get_mode, initialize_model
 from jaxclf.models.taps import intercept_outputs, trace_shapes
 from jaxclf.saliency.base import Keys, Method, map_over_batch
 from jaxclf.saliency.compiler import compile_with_static
@@ -92,7 +93,7 @@ def _compare_maps(
         key = jax.random.wrap_key_data(jnp.asarray(key))
     require(key.shape == (), f"keys of shape {list(key.shape)}: expected one, as all examples share the parameters")
     init_key = jax.random.fold_in(key, jnp.int32(METRIC_SAMPLE))
-    random = model.init(init_key, jnp.asarray(to_unit_range(images))[:1], train=False)["params"]
+    random = initialize_model(model, init_key, jnp.asarray(to_unit_range(images))[:1])[1]["params"]
 
     def measure(query, _):
         query, _ = query.resolve_targets()
@@ -130,7 +131,7 @@ def find_parameter_layers(model: nn.Module, variables: Variables, images: Images
         return output
 
     with intercept_outputs(record):
-        trace_shapes(lambda images: model.apply(variables, to_unit_range(images), train=False), images)
+        trace_shapes(lambda images: model.apply(variables, to_unit_range(images), **get_mode(model, False)), images)
     called = tuple(dict.fromkeys(reversed(ended)))
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables["params"])
     owners = {_find_owner(path, called) for path, _ in leaves}
@@ -215,4 +216,4 @@ class _ShiftedModel(nn.Module):
     @nn.nowrap
     def apply(self, variables: PyTree, images: Float[Array, "b ..."], **options: Any) -> Any:
         """Apply the model to images without the shift."""
-        return self.model.apply(variables, images - self.shift, **options)
+        return self.model.apply(variables, images - self.shift, **get_mode(self.model, False), **options)

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from jaxclf.datasets.pillow import FORMATS, collect_warnings
 from jaxclf.errors import UserError
 
-# Only these decoders are tried: others of Pillow start programs, or read formats that hold no photographs.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 PIXEL_LIMIT = 80_000_000  # of one file; checked before its pixels are decoded
 WHITE = (255, 255, 255, 255)
 
@@ -41,7 +40,7 @@ def read_image(file: File, image_size: tuple[int, int]) -> UInt8[np.ndarray, "h 
 
 def open_image(file: File, side: int) -> Image.Image:
     """Open an image file as `read_image` does, without resizing; a JPEG much larger than `side` is reduced."""
-    with Image.open(file, formats=FORMATS) as image:
+    with collect_warnings(), Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > PIXEL_LIMIT:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {PIXEL_LIMIT:,}")
         image.draft(None, (side, side))  # decodes a JPEG at a half, a quarter or an eighth of its size, which is faster
@@ -57,6 +56,8 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         # Pillow clips 16 bits to 8 rather than scaling them.
         values = np.asarray(image)
@@ -84,10 +85,21 @@ def describe_fault(file: File, error: Exception) -> str:
     """Return the message for an image file that could not be read."""
     if isinstance(file, Path) and file.stat().st_size == 0:
         return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        if _is_heif(file):
+            return "a HEIF image; pip install 'jaxclf[heic]', or convert it to JPEG"
+        return f"cannot identify image file; convert it to PNG or JPEG (can be read: {', '.join(FORMATS)})"
     message = str(error)
     for name in (repr(str(file)), repr(file)):  # the path precedes the message in every list
         message = message.replace(f" {name}", "")
     return message.replace(str(file), "it").replace("\n", " ") or type(error).__name__
+
+
+def _is_heif(file: File) -> bool:
+    """Return whether a file is a HEIF image, as cameras of phones write."""
+    with io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file.open("rb") as opened:
+        content = opened.read(12)
+    return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,7 @@ class ImageFolder:
             )
             for file in used
         }
+        remarks += _describe_warnings({path: verdict.warning for path, verdict in verdicts.items() if verdict.warning})
         if few:
             remarks += [f"left out, with fewer than {self.min_images} images: {', '.join(few)}"]
         if by_author:
@@ -251,6 +253,17 @@ class ImageFolder:
         assert train is not None
         records = tuple(files[path] for paths in chosen.values() for path in paths)
         return Splits(train, validation, test, remarks, skipped, records)
+
+
+def _describe_warnings(warnings: Mapping[Path, str]) -> list[str]:
+    """Return a line for each kind of warning, which names a file and counts the others."""
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for path, warning in warnings.items():
+        kinds[re.sub(r"\d+", "0", warning)].append(path)
+    return [
+        f"{to_printable(paths[0])}{f' and {len(paths) - 1:,} more' if len(paths) > 1 else ''}: {warnings[paths[0]]}"
+        for paths in kinds.values()
+    ]
 
 
 def _check_classes(files: Sequence[ListedFile]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxclf.datasets.folders import find_files, list_files, list_subfolders, name_classes, to_printable
-from jaxclf.datasets.scan import SUFFIXES
+from jaxclf.datasets.pillow import SUFFIXES
 from jaxclf.errors import UserError
 
 SPLIT_NAMES = {

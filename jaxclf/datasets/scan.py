@@ -8,16 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import PIL
-
 from jaxclf.datasets.decoding import find_fault, get_decoders
+from jaxclf.datasets.pillow import collect_warnings, describe_decoders
 from jaxclf.errors import UserError
 from jaxclf.io.files import get_cache_directory, read_json, write_json
 from jaxclf.io.progress import track_progress
 
-SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"}
 AT_ONCE = 1_000  # files that are given to the threads together
-VERSION = 2  # of the cached results, which also depend on Pillow
+VERSION = 3  # of the cached results
 
 
 class Verdict(NamedTuple):
@@ -27,6 +25,8 @@ class Verdict(NamedTuple):
     """Why it cannot be read; None if it can."""
     digest: str
     """SHA-256 of its content, in hexadecimal; empty if it cannot be read."""
+    warning: str = ""
+    """What Pillow warns of, such as damaged EXIF data."""
 
 
 def scan_files(root: Path, files: Sequence[Path]) -> dict[Path, Verdict]:
@@ -70,10 +70,9 @@ def _check_file(path: Path) -> tuple[Verdict, bool]:
             return Verdict("broken link", ""), False
         if not path.is_file():
             return Verdict("a folder that cannot be read" if path.is_dir() else "not a file", ""), False
-        if path.suffix.lower() not in SUFFIXES:
-            return Verdict(f"not an image by its suffix (expected {', '.join(sorted(SUFFIXES))})", ""), True
-        fault = find_fault(path)
-        return Verdict(fault, "" if fault else _compute_digest(path)), True
+        with collect_warnings() as warned:
+            fault = find_fault(path)
+        return Verdict(fault, "" if fault else _compute_digest(path), "".join(warned[:1])), True
     except (OSError, MemoryError) as error:
         return Verdict(getattr(error, "strerror", None) or type(error).__name__, ""), False
 
@@ -86,8 +85,8 @@ def _compute_digest(path: Path) -> str:
 
 def _get_cache_file(root: Path) -> Path:
     """Return the file of cached results for a folder; raise UserError for a user without a home directory."""
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return get_cache_directory() / "scans" / f"{name}-{VERSION}-{PIL.__version__}.json"
+    name = hashlib.sha256(os.fsencode(root.resolve()) + describe_decoders().encode()).hexdigest()[:16]
+    return get_cache_directory() / "scans" / f"{name}-{VERSION}.json"
 
 
 def _read_cache(root: Path) -> dict[str, Verdict]:
@@ -97,7 +96,10 @@ def _read_cache(root: Path) -> dict[str, Verdict]:
         verdicts = {key: Verdict(*verdict) for key, verdict in cached.items()}
     except (UserError, AttributeError, TypeError, ValueError):
         return {}
-    valid = all(isinstance(each.fault, str | None) and isinstance(each.digest, str) for each in verdicts.values())
+    valid = all(
+        isinstance(each.fault, str | None) and isinstance(each.digest, str) and isinstance(each.warning, str)
+        for each in verdicts.values()
+    )
     return verdicts if valid else {}
 
 

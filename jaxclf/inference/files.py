@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxclf.datasets.folders import find_files, to_printable
-from jaxclf.datasets.scan import SUFFIXES
+from jaxclf.datasets.pillow import SUFFIXES
 
 STANDARD_INPUT = "-"
 

@@ -66,9 +66,9 @@ BAD_PICTURES = {
     "empty.png": "the file is empty",
     "bomb.png": "10000 x 9000 pixels, more than 80,000,000",
     "text.jpg": "cannot identify",
-    "notes.txt": "not an image by its suffix",
+    "notes.txt": "convert it to PNG or JPEG",
     "loop.png": "broken link",
-    "ünicode.txt": "not an image by its suffix",
+    "ünicode.txt": "the file is empty",
 }
 
 

@@ -1,16 +1,17 @@
 """Image files: every format and mode is read, and what cannot be read is listed."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from support.pictures import png, write
 
-from jaxclf.datasets import ImageFolder
+from jaxclf.datasets import ImageFolder, pillow
 from jaxclf.datasets import decoding as pictures
-from jaxclf.datasets.decoding import read_image
+from jaxclf.datasets.decoding import find_fault, read_image
 from jaxclf.datasets.folders import find_files, list_subfolders
 from jaxclf.datasets.scan import Verdict, scan_files
 from jaxclf.errors import UserError
@@ -37,6 +38,18 @@ FILES = {
     "palette.gif": (COLOUR, {}, RED),
     "moving.gif": (COLOUR, {"save_all": True, "append_images": [GREY.convert("RGB")]}, RED),
     "CAPITALS.PNG": (COLOUR, {}, RED),
+    "rgb.tiff": (COLOUR, {"compression": "tiff_lzw"}, RED),
+    "cmyk.tif": (COLOUR.convert("CMYK"), {}, RED),
+    "sixteen.tif": (SIXTEEN, {}, (80, 80, 80)),
+    "pages.tif": (COLOUR, {"save_all": True, "append_images": [GREY.convert("RGB")]}, RED),
+    "rgb.ppm": (COLOUR, {}, RED),
+    "grey.pgm": (GREY, {}, (80, 80, 80)),
+    "bits.pbm": (GREY.convert("1", dither=Image.Dither.NONE), {}, (0, 0, 0)),
+    "rgb.avif": (COLOUR, {"quality": 95}, RED),
+    "two.mpo": (COLOUR, {"format": "MPO", "save_all": True, "append_images": [GREY.convert("RGB")]}, RED),
+    "wrong.jpg": (COLOUR, {"format": "PNG"}, RED),
+    "none": (COLOUR, {"format": "JPEG", "quality": 95}, RED),
+    "name.dat": (COLOUR, {"format": "WEBP", "lossless": True}, RED),
 }
 
 
@@ -82,11 +95,78 @@ def test_resizing_agrees_with_pillow_and_averages_large_pictures(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "x.png", (64, 64)), noise)
 
 
+def test_files_are_read_by_their_content_in_folders_too(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name, (image, options, _) in FILES.items():
+        image.save(tmp_path / "a" / name, **options)
+    assert len(ImageFolder(str(tmp_path), train_fraction=1.0).load().train) == len(FILES)
+
+
+@pytest.mark.parametrize("name", ["rgb.jpg", "rgb.tiff", "rgb.ppm", "rgb.avif", "two.mpo", "palette.gif", "rgb.webp"])
+def test_damaged_files_of_every_format_have_a_verdict(tmp_path, name):
+    """Bytes changed at random or cut off: an image or a fault, never another exception."""
+    image, options, _ = FILES[name]
+    image.save(tmp_path / name, **options)
+    content = (tmp_path / name).read_bytes()
+    random = np.random.default_rng(0)
+    for i in range(40):
+        damaged = bytearray(content)
+        for place in random.integers(0, len(content), random.integers(1, 8)):
+            damaged[place] = random.integers(256)
+        path = tmp_path / f"{i}{name}"
+        path.write_bytes(damaged[: random.integers(1, len(content) + 1)] if i % 2 else damaged)
+        with pillow.collect_warnings():
+            fault = find_fault(path)
+        assert fault is None or (fault and "\n" not in fault)
+
+
+def test_floating_point_pixels_and_heif_are_refused_with_advice(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "x.tif")
+    assert "convert it to 8 or 16 bits" in find_fault(tmp_path / "x.tif")
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    if "HEIF" not in pillow.FORMATS:
+        assert "pip install 'jaxclf[heic]'" in find_fault(tmp_path / "x.heic")
+
+
+@pytest.fixture
+def with_broken_exif(tmp_path):
+    """Good JPEGs whose EXIF data points beyond its end: Pillow warns of them."""
+    (tmp_path / "root/a").mkdir(parents=True)
+    tag = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0e\x01\x02\0\xff\0\0\0\xf0\xff\0\0\0\0\0\0"
+    for i in range(5):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"root/a/{i}.jpg", exif=tag)
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("action", ["error", "ignore", "always"])
+def test_verdicts_do_not_depend_on_the_filters_of_warnings(with_broken_exif, action):
+    """Case F14: one line for five files."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter(action)
+        splits = ImageFolder(str(with_broken_exif), train_fraction=1.0, keep_mib=0).load()
+        assert splits.train.images[:].shape == (5, 64, 64, 3)
+    assert shown == []
+    (line,) = splits.remarks
+    assert line.startswith(f"{with_broken_exif / 'a/0.jpg'} and 4 more: Tag data larger than file")
+    assert ImageFolder(str(with_broken_exif), train_fraction=1.0).load().remarks == splits.remarks  # from the cache
+
+
+def test_verdicts_under_other_settings_of_pillow_are_not_taken(tmp_path, monkeypatch):
+    root = write(tmp_path / "x", {"a": 1})
+    COLOUR.resize((200, 200)).save(root / "a/whole.jpg")
+    (root / "a/cut.jpg").write_bytes((root / "a/whole.jpg").read_bytes()[:-200])
+    assert len(faults(root)) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        assert faults(root) == []
+    assert len(faults(root)) == 1
+
+
 BAD = {
     "truncated.jpg": "truncated",
     "empty.png": "the file is empty",
     "text.jpg": "cannot identify",
-    "notes.txt": "not an image by its suffix",
+    "notes.txt": "convert it to PNG or JPEG",
     "nowhere.png": "broken link",
     "postscript.png": "cannot identify",
     "huge.png": "pixels, more than",
@@ -127,7 +207,8 @@ def test_unreadable_files_are_an_error_that_lists_them_unless_they_are_to_be_lef
     with pytest.raises(UserError, match=r"7 files in .* unreadable='skip'") as error:
         ImageFolder(str(damaged)).load()
     assert list(error.value.items) == faults(damaged)
-    assert f"{damaged / 'b/text.jpg'}: cannot identify image file" in error.value.items  # case F20: not "... file 'it'"
+    message = f"{damaged / 'b/text.jpg'}: cannot identify image file; "  # case F20: not "... file 'it'"
+    assert sum(line.startswith(message) for line in error.value.items) == 1
 
 
 def test_a_second_scan_decodes_only_what_changed(damaged, monkeypatch):

@@ -12,6 +12,7 @@ from jaxclf.inference.export import (
     CONFIG,
     DIGESTS,
     METADATA,
+    PREPARE,
     PROGRAM,
     WEIGHTS,
     check_output,
@@ -25,7 +26,12 @@ from jaxclf.inference.export import (
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import format_json
 from jaxclf.models.summary import count_parameters
-from jaxclf.reporting.model_card import collect_results, format_model_card
+from jaxclf.reporting.model_card import (
+    collect_results,
+    describe_preprocessing,
+    format_model_card,
+    format_preparation,
+)
 from jaxclf.runs.environment import get_versions
 
 
@@ -61,6 +67,7 @@ def build_files(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[str, 
         CONFIG: format_json(config).encode(),
         METADATA: format_json(metadata).encode(),
         CARD: format_model_card(metadata, config).encode(),
+        PREPARE: format_preparation(run.image_shape).encode(),
     }
     return files | {DIGESTS: compute_digests(files)}
 
@@ -74,6 +81,7 @@ def _describe_model(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[s
         "parameters": count_parameters(run.variables),
         "image_shape": run.image_shape,
         "image_range": [0, 1],
+        "preprocessing": describe_preprocessing(run.image_shape),
         "class_names": run.class_names,
         "versions": get_versions(),
         "results": collect_results(run, weights),

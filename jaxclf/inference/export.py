@@ -26,8 +26,8 @@ from jaxclf.training.step import compute_logits
 from jaxclf.types import Variables
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-PROGRAM, WEIGHTS, CONFIG, METADATA, CARD, DIGESTS = FILES = (
-    "model.stablehlo", "weights.safetensors", "config.json", "metadata.json", "README.md", "SHA256SUMS",
+PROGRAM, WEIGHTS, CONFIG, METADATA, CARD, PREPARE, DIGESTS = FILES = (
+    "model.stablehlo", "weights.safetensors", "config.json", "metadata.json", "README.md", "prepare.py", "SHA256SUMS",
 )  # fmt: skip
 LOCATIONS = "jax_traceback_in_locations_limit"  # number of stack frames that a program records for each operation
 
@@ -111,7 +111,8 @@ def check_output(path: Path) -> None:
     require(not path.exists() or path.is_dir(), f"{path} is a file; name a directory with --output")
     found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     require(
-        found in (set(), set(FILES)), f"{path} is neither empty nor an export; name another directory with --output"
+        found in (set(), set(FILES), set(FILES) - {PREPARE}),
+        f"{path} is neither empty nor an export; name another directory with --output",
     )
     # The directory is replaced: a shell in it would be left in a deleted directory.
     require(path.resolve() != Path.cwd(), f"{path.resolve()} is the current directory; name another with --output")

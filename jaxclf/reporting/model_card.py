@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxclf.config_io import flatten
+from jaxclf.inference.preprocess import PAPER
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import read_json
 from jaxclf.io.formatting import format_metric
@@ -67,6 +68,27 @@ def format_model_card(metadata: Mapping[str, Any], config: Mapping[str, Any]) ->
     }
     tables = _tabulate_results(metadata["results"], metadata["class_names"])
     return render("model_card.md", values | tables).decode()
+
+
+def describe_preprocessing(image_shape: Sequence[int]) -> dict[str, Any]:
+    """Return how image files become images of the network, for metadata.json."""
+    height, width, channels = image_shape
+    return {
+        "size": [height, width],
+        "channels": "RGB" if channels == 3 else "grayscale" if channels == 1 else channels,
+        "range": [0, 1],
+        "interpolation": "bilinear (Pillow, with antialiasing)",
+        "jpeg": f"decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 with sides of at least {2 * max(height, width)}",
+        "orientation": "upright by EXIF",
+        "transparent": "white",
+        "sixteen_bits": "divided by 257",
+        **({"dark_on_light": "inverted"} if channels == 1 else {}),
+    }
+
+
+def format_preparation(image_shape: Sequence[int]) -> str:
+    """Format the Python file that prepares image files for a network, without jaxclf."""
+    return render("prepare.py.txt", {"image_shape": image_shape, "paper": PAPER}).decode()
 
 
 def _tabulate_results(results: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, str]:

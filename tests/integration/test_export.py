@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 from jax import export
+from PIL import Image
 from safetensors.numpy import load_file
 from support.cli import export as export_main
 
@@ -22,6 +23,7 @@ from jaxclf.cli.export import build_files
 from jaxclf.config_io import from_json, read_config
 from jaxclf.errors import UserError
 from jaxclf.inference.export import FILES, PLATFORMS, check_output, compute_digests, flatten_weights, lower, write
+from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.reporting.model_card import collect_results
 from jaxclf.training.step import compute_logits
 
@@ -138,6 +140,44 @@ def test_logits_and_input_gradients_without_jaxclf_equal_those_of_the_run(
             network = jax.jit(partial(compute_logits, run.model, run.variables))
             np.testing.assert_allclose(found[name], network(images), atol=1e-5)
             np.testing.assert_allclose(found[f"{name}_gradients"], gradients_of(network, images), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Image files of all kinds that the preparation tells apart."""
+    folder, random = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    noise = Image.fromarray(random.integers(0, 256, (211, 307, 3), np.uint8)).resize((640, 480))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise.save(folder / "large.jpg", quality=90, exif=exif)
+    noise.resize((31, 17)).save(folder / "small.jpg", quality=90)
+    noise.convert("L").save(folder / "gray.png")
+    noise.quantize(16).save(folder / "palette.png", transparency=3)
+    noise.convert("CMYK").save(folder / "cmyk.jpg")
+    alpha = Image.fromarray(random.integers(0, 256, (480, 640), np.uint8))
+    noise.putalpha(alpha)
+    noise.save(folder / "alpha.png")
+    Image.fromarray(random.integers(0, 65_536, (50, 40), np.uint16)).save(folder / "sixteen.png", transparency=257)
+    Image.new("L", (40, 40), 250).save(folder / "light.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("which", ["linear", "colour"])
+def test_the_function_of_the_export_gives_the_pixels_of_training(
+    which, exported, linear_run, exported_colour, colour_run, photographs
+):
+    """Case F17."""
+    path, directory = {"linear": (linear_run[0], exported[0]), "colour": (colour_run, exported_colour)}[which]
+    code = (directory / "prepare.py").read_text()
+    assert "jaxclf" not in code
+    exec(code, module := {})
+    shape = load(path).image_shape
+    for file in photographs:
+        expected = Preprocessor(shape)(file).image
+        np.testing.assert_array_equal(module["prepare"](file), expected.astype(np.float32) / 255, strict=True)
+    described = saved(directory, "metadata.json")["preprocessing"]
+    assert described["size"] == list(shape[:2])
+    assert described["channels"] == ("RGB" if which == "colour" else "grayscale")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -22,6 +22,7 @@ from jaxclf.reporting.figures import (
     save,
 )
 from jaxclf.reporting.figures.confusion import MAX_CLASSES
+from jaxclf.reporting.figures.text import shorten_names
 from jaxclf.runs.directory import read_metrics
 from jaxclf.types import Split
 
@@ -104,7 +105,8 @@ def _plot_training(run: TrainedModel, split: Split, predictions: np.ndarray) -> 
     yield "curves", plot_training_curves(rows)
     wrong = np.flatnonzero(predictions != split.labels)
     if len(wrong):
-        predicted, true = (split.class_names[labels[wrong[0]]] for labels in (predictions, split.labels))
+        names = shorten_names(split.class_names)
+        predicted, true = (names[labels[wrong[0]]] for labels in (predictions, split.labels))
         yield "curve_and_mistake", plot_curve_and_mistake(rows, split.images[wrong[:1]][0], predicted, true)
 
 

@@ -27,6 +27,7 @@ from jaxclf.reporting.figures import (
     save,
     tile,
 )
+from jaxclf.reporting.figures.text import find_font, print_note, shorten_names
 
 NAMES = ("ant", "bee", "cat")
 LABELS = np.array([0, 1, 2, 0, 1])
@@ -328,3 +329,26 @@ def test_the_flow_shows_each_filter_and_each_map_of_each_convolution(images, ran
         assert grid.mask.sum() == grid.size - stack.size  # what is between the maps is not drawn
         low, high = axis.images[0].get_clim()
         assert -low == high
+
+
+def test_long_names_are_shortened_in_the_middle(images):
+    name = "first" + 200 * "x" + "last"
+    assert shorten_names([name, "dog"]) == ["firstxxxxxx…xxxxxxxlast", "dog"]
+    figure = plot_prediction_grid(images[:2], np.array([0, 1]), np.array([1, 1]), [name, "dog"])
+    assert [axis.get_title() for axis in shown(figure)] == ["dog,\ntrue firstxxxxxx…xxxxxxxlast", "dog"]
+
+
+def test_names_are_drawn_in_a_font_that_has_their_characters(images, tmp_path, capsys):
+    """Case F18: matplotlib's own STIX has one that DejaVu lacks; none here has one of a plane that nobody uses."""
+    print_note.cache_clear()
+    named, unnamed = "a\u1d81", "b\U000e0fff"
+    assert find_font("\u1d81") is not None
+    assert find_font("\U000e0fff") is None
+    figure = plot_prediction_grid(images[:2], np.array([0, 1]), np.array([0, 1]), [named, unnamed])
+    for i in range(2):
+        save(figure, tmp_path / f"{i}.png")  # warnings are errors
+    first, second = shown(figure)
+    assert find_font("\u1d81") in first.title.get_fontfamily()
+    assert first.get_title() == named
+    assert second.get_title() == "b\N{REPLACEMENT CHARACTER}"
+    assert capsys.readouterr().err.count("no installed font has all characters") == 1

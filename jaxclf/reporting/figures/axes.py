@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxclf.io.files import atomic_write
+from jaxclf.reporting.figures.text import set_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +42,7 @@ def save(figure: Figure, path: Path) -> Path:
     Returns:
         The path.
     """
+    set_fonts(figure)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)
     return path
@@ -50,6 +52,7 @@ def to_pixels(figure: Figure) -> np.ndarray:
     """Render a figure as an image, uint8 [h, w, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    set_fonts(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxclf.reporting.figures.text import shorten_names
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -47,7 +49,7 @@ def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title:
     """
     from matplotlib.figure import Figure
 
-    classes = len(class_names)
+    classes, class_names = len(class_names), shorten_names(class_names)
     shades = compute_cell_shades(matrix)
     side = max(4.0, 0.45 * min(classes, 40)) + 1
     figure = Figure(figsize=(side, side), layout="constrained")

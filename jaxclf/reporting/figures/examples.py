@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxclf.reporting.figures.axes import RIGHT, WRONG, draw_frame, show_image
+from jaxclf.reporting.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
@@ -107,8 +108,9 @@ def describe_predictions(
     labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Return a title and a frame color for each prediction."""
+    names = shorten_names(class_names)
     titles = [
-        f"{class_names[predicted]}" if predicted == label else f"{class_names[predicted]},\ntrue {class_names[label]}"
+        names[predicted] if predicted == label else f"{names[predicted]},\ntrue {names[label]}"
         for predicted, label in zip(predictions, labels, strict=True)
     ]
     return titles, [RIGHT if correct else WRONG for correct in predictions == labels]
@@ -163,6 +165,7 @@ def plot_one_hot(image: np.ndarray, label: int, class_names: Sequence[str]) -> F
     """
     from matplotlib.figure import Figure
 
+    class_names = shorten_names(class_names)
     figure = Figure(figsize=(7, 3), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
     show_image(left, image)

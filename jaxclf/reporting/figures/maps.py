@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxclf.reporting.figures.axes import RIGHT, WRONG, draw_frame, show_image
 from jaxclf.reporting.figures.examples import describe_predictions
+from jaxclf.reporting.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +55,10 @@ def plot_gradient_study(
     figure.suptitle("Gradients of class probabilities: red raises, blue lowers, one scale per row")
     rows = figure.subplots(len(images), 1 + maps.shape[1], squeeze=False)
     _draw_maps(rows, images, maps, ranges)
-    titles = ("image", "max grad", *(class_names[label] for label in classes))
-    _annotate_grid(rows, [str(class_names[label]) for label in labels], titles)
+    names = shorten_names(class_names)
+    _annotate_grid(
+        rows, [names[label] for label in labels], ("image", "max grad", *(names[label] for label in classes))
+    )
     for row, row_limits, label, predicted in zip(rows, limits, labels, predictions, strict=True):
         row[-1].yaxis.set_label_position("right")
         row[-1].set_ylabel(f"± {row_limits[-1]:.2g}", fontsize=8, rotation=0, ha="left", va="center")

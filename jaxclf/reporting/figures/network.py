@@ -10,6 +10,7 @@ import numpy as np
 from jaxclf.reporting.figures.axes import show_image
 from jaxclf.reporting.figures.examples import compute_grid_shape, tile
 from jaxclf.reporting.figures.maps import SIGNED, get_color_limit
+from jaxclf.reporting.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
@@ -38,7 +39,7 @@ def plot_weights(weights: np.ndarray, class_names: Sequence[str]) -> Figure:
     )
     axes = figure.subplots(rows, columns, squeeze=False)
     _draw_signed(axes, maps, limit)
-    for axis, name in zip(axes.flat, class_names, strict=False):
+    for axis, name in zip(axes.flat, shorten_names(class_names), strict=False):
         axis.set_title(name, fontsize=10, parse_math=False)
     return figure
 

@@ -129,6 +129,7 @@ class ImageFolder:
         if records:
             files, differences = restore_splits(files, records, by_author, exact)
             remarks += differences
+        remarks += _describe_duplicates(list(files.values()))
         return self._gather(files, tuple(names), tuple(remarks), tuple(skipped))
 
     def _list_classes(self) -> tuple[Path, dict[str, list[ListedFile]], list[str]]:
@@ -253,6 +254,18 @@ class ImageFolder:
         assert train is not None
         records = tuple(files[path] for paths in chosen.values() for path in paths)
         return Splits(train, validation, test, remarks, skipped, records)
+
+
+def _describe_duplicates(files: Sequence[FileRecord]) -> list[str]:
+    """Return a line for each held-out split that has images with the content of training images."""
+    trained = {file.digest: file.path for file in files if file.split == "train"}
+    remarks = []
+    for split in ("validation", "test"):
+        same = [file for file in files if file.split == split and file.digest in trained]
+        if same:
+            example = f"such as {same[0].path} and {trained[same[0].digest]}"
+            remarks.append(f"{len(same):,} {split} images are training images too, {example}")
+    return remarks
 
 
 def _describe_warnings(warnings: Mapping[Path, str]) -> list[str]:

@@ -25,7 +25,7 @@ def read_split_table(table: Path, root: Path) -> dict[str, list[ListedFile]]:
     Args:
         table: A CSV file with a header, or a JSON-lines file (.jsonl, .ndjson). Its columns are `path` or `file_name`,
             relative to `root` or to the table; `label` or `class`, by default the name of the image's folder; and
-            `split`, which may be absent.
+            `split`, by default the first folder of the path that has the name of a split.
         root: The folder of the images.
 
     Returns:
@@ -39,7 +39,7 @@ def read_split_table(table: Path, root: Path) -> dict[str, list[ListedFile]]:
         named = _get_cell(row, PATH_COLUMNS)
         path = next((place / named for place in (root, table.parent) if named and (place / named).is_file()), None)
         label = _get_cell(row, LABEL_COLUMNS) or (to_printable(path.parent.name) if path else "")
-        split = parse_split(row.get("split") or "")
+        split = parse_split(row["split"]) if row.get("split") else _find_split(named)
         if path is None:
             faults.append(f"line {number}: no file {named or '(empty)'}")
         elif row.get("split") and split is None:
@@ -59,6 +59,11 @@ def read_split_table(table: Path, root: Path) -> dict[str, list[ListedFile]]:
     for each in sorted(listed):
         classes[each.label].append(each)
     return classes
+
+
+def _find_split(path: str) -> str | None:
+    """Return the split that a folder of a path has the name of, such as "train" for "train/cats/1.jpg"."""
+    return next((split for folder in Path(path).parts[:-1] if (split := parse_split(folder))), None)
 
 
 def _read_rows(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:

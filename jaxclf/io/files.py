@@ -39,6 +39,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield partial
         sync(partial)
         partial.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk has no name in the system's error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

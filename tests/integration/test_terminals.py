@@ -47,6 +47,9 @@ def test_characters_an_encoding_lacks_are_escaped(pictures):
     done = run("data", config, **NOT_UTF8)
     assert done.returncode == 0, done.stderr
     assert b"\\u732b" in done.stdout
+    done = run("train", config, "--workdir", pictures.parent / "run", **NOT_UTF8)
+    assert done.returncode == 0, done.stderr
+    assert b"classes: 0 bl\\xe9, 1 \\u732b" in done.stdout
 
 
 def test_a_split_is_the_same_in_every_locale(pictures):

@@ -1,5 +1,6 @@
 """Files are written whole or not at all; what cannot be read is an error that names the file."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxclf.cli.app import describe_error
 from jaxclf.errors import UserError
 from jaxclf.io.files import atomic_write, read_json, write_json, write_text
 from jaxclf.io.lock import check_free, lock_directory
@@ -89,3 +91,16 @@ def test_a_directory_is_locked_until_its_block_ends(tmp_path):
     with lock_directory(directory, *words):
         pass
     assert [path.name for path in directory.iterdir()] == [".lock"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    """Case F20."""
+
+    def write():
+        with atomic_write(tmp_path / "evaluation.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as error:
+        write()
+    assert describe_error(error.value) == f"No space left on device: {tmp_path / 'evaluation.json'}"
+    assert list(tmp_path.iterdir()) == []

@@ -130,6 +130,11 @@ def test_the_kind_of_split_can_be_chosen(tmp_path):
 
 CSV = "path,label,split\na/000.png,x,train\na/001.png,y,train\nb/000.png,x,Val\nb/001.png,y,TEST\n"
 HUGGING_FACE = "file_name,split\r\na/000.png,train\r\nb/000.png,train\r\na/001.png,test\r\nb/001.png,test\r\n"
+IN_FOLDERS = "\n".join(  # huggingface/datasets#4548: one file for the folders of all splits
+    json.dumps({"file_name": f"{split}/00{i}.png", "label": label})
+    for split in ("train", "test")
+    for i, label in enumerate("xy")
+)
 LINES = "\n".join(
     json.dumps({"file_name": f"{label}/00{i}.png", "label": label, "split": split})
     for label in "ab"
@@ -143,10 +148,11 @@ LINES = "\n".join(
         ("splits.csv", CSV, (2, 1, 1), ("x", "y")),
         ("metadata.csv", "\ufeff" + HUGGING_FACE, (2, 0, 2), ("a", "b")),
         ("splits.jsonl", LINES, (2, 0, 2), ("a", "b")),
+        ("metadata.jsonl", IN_FOLDERS, (2, 0, 2), ("x", "y")),
     ],
 )
 def test_splits_can_come_from_a_table(tmp_path, name, text, expected, classes):
-    root = write(tmp_path / "pictures", {"a": 2, "b": 2})
+    root = write(tmp_path / "pictures", {"a": 2, "b": 2, "train": 2, "test": 2})
     (root / name).write_text(text, encoding="utf-8")
     splits = load(root, splits=name)
     assert (count(splits), splits.train.class_names) == (expected, classes)
@@ -241,6 +247,9 @@ def test_an_image_that_was_trained_on_is_not_tested(tmp_path):
     dataset = ImageFolder(str(root), image_size=(4, 4))
     records = dataset.load().files
     assert dataset.load(records).remarks == dataset.load().remarks
+    assert (
+        dataset.load().remarks[-1] == "1 test images are training images too, such as test/b/1.png and train/b/000.png"
+    )
     (root / "train/a/000.png").rename(root / "test/a/000.png")
     with pytest.raises(UserError, match="1 images the run was trained on would be held out") as error:
         dataset.load(records)

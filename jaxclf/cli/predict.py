@@ -18,7 +18,7 @@ from jaxclf.cli.load_run import load_run
 from jaxclf.cli.options import PredictOptions
 from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import UserError, require
-from jaxclf.inference.explain import find_error
+from jaxclf.inference.explain import find_error, select_baseline
 from jaxclf.inference.files import FoundImages, find_images
 from jaxclf.inference.predict import Prediction, UnreadableImage, predict_files
 from jaxclf.inference.preprocess import Preprocessor
@@ -65,6 +65,7 @@ def _make_method(name: str, run: TrainedModel) -> saliency.Method:
     reason = find_error(run, method)
     if reason is not None:
         raise UserError(f"{name}: {reason}") from reason
+    select_baseline(run, method)  # training images that are missing are an error before the first row
     return method
 
 

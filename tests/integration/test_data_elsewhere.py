@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from support.cli import evaluate, explain, run_command, train
+from support.cli import evaluate, explain, predict, run_command, train
 from support.pictures import write
 
 CONFIG = """
@@ -112,3 +112,14 @@ def test_new_images_are_counted(place, capsys):
     printed = capsys.readouterr().out
     assert "2 files are new, 1 missing and 0 changed since training" in printed
     assert "test: 9 images" in printed
+
+
+def test_missing_training_images_are_an_error_before_the_first_row(place, capsys):
+    picture = (place / "pictures/val/dark/000.png").rename(place / "one.png")
+    shutil.rmtree(place / "pictures")
+    (place / "runs/mine/environment.json").unlink()
+    assert predict(["runs/mine", picture, "--explain", "expected-gradients"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no folder at" in printed.err
+    assert predict(["runs/mine", picture, "--explain", "gradient", "--output", place / "out"]) == 0

@@ -18,9 +18,9 @@ from jaxclf.models import Mlp
 from jaxclf.optimizers import Sgd
 from jaxclf.random import make_key
 from jaxclf.training.pipeline import read_train_batches
-from jaxclf.training.state import create_state, get_variables, summarize, zero_sums
+from jaxclf.training.state import create_state, get_variables, measure, summarize, zero_sums
 from jaxclf.training.step import compute_logits, eval_step, train_step
-from jaxclf.types import Batch
+from jaxclf.types import Batch, promote_float
 
 MLP = replace(STEP_CONFIG, augment=(), model=Mlp(features=(5,), classes=10))
 
@@ -248,3 +248,15 @@ def test_the_pipeline_brings_the_weight_of_each_image(digits):
         assert [images[image.tobytes()] for image in batch.images] == batch.weights.tolist()
     for batches in read_train_batches(split, **options, together=3):
         assert batches.weights.shape == (3, BATCH)
+
+
+def test_sums_are_float64_where_x64_is_enabled():
+    with jax.enable_x64(True):
+        for dtype in (jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64):
+            logits = jnp.ones((3, 10), dtype)
+            assert promote_float(logits).dtype == jnp.float64
+        batch = Batch(np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3, np.int32), np.ones(3, bool))
+        sums = measure(STEP_CONFIG, promote_float(jnp.ones((3, 10), jnp.bfloat16)), batch)
+        floats = [leaf for leaf in jax.tree.leaves(sums) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        assert {leaf.dtype.name for leaf in floats} == {"float64"}
+    assert promote_float(jnp.ones(3, jnp.bfloat16)).dtype == jnp.float32

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,8 +16,9 @@ from jaxclf.datasets.decoding import ImageFiles
 from jaxclf.datasets.folders import list_subfolders, to_printable
 from jaxclf.datasets.layout import SPLIT_NAMES, ListedFile, find_layout
 from jaxclf.datasets.recorded import restore_splits
-from jaxclf.datasets.scan import scan_files
+from jaxclf.datasets.scan import describe_warnings, scan_files
 from jaxclf.datasets.split_table import read_split_table
+from jaxclf.datasets.splitting import describe_duplicates, describe_splits, draw_splits, keep_splits, select_subset
 from jaxclf.errors import UserError, require
 from jaxclf.types import FileRecord, Split, Splits
 
@@ -109,27 +108,23 @@ class ImageFolder:
                 f"no class in {root.absolute()} has {self.min_images} readable images\n{self._describe_layout()}",
                 skipped,
             )
-        used = [file for file in readable if file.label in names]
-        by_author = used[0].split is not None
-        splits = self._read_splits(used) if by_author else self._draw_splits(used)
-        files = {
-            file.path: FileRecord(
-                to_printable(os.path.relpath(file.path, root)),
-                file.label,
-                splits[file.path],
-                verdicts[file.path].digest,
-            )
-            for file in used
-        }
-        remarks += _describe_warnings({path: verdict.warning for path, verdict in verdicts.items() if verdict.warning})
+        remarks += describe_warnings(verdicts)
         if few:
             remarks += [f"left out, with fewer than {self.min_images} images: {', '.join(few)}"]
-        if by_author:
-            remarks += self._describe_splits(used, splits)
+        kept = set(names)
+        used = [file for file in readable if file.label in kept]
+        splits = self._split_files(used)
+        if used[0].split is not None:
+            remarks += describe_splits(used, splits)
+        files = {}
+        for path, label, _ in used:
+            name = to_printable(os.path.relpath(path, root))
+            files[path] = FileRecord(name, label, splits[path], verdicts[path].digest)
         if records:
-            files, differences = restore_splits(files, records, by_author, exact)
+            drawn = {file.path for file in used if file.split in (None, "train")}
+            files, differences = restore_splits(files, records, drawn, exact)
             remarks += differences
-        remarks += _describe_duplicates(list(files.values()))
+        remarks += describe_duplicates(list(files.values()))
         return self._gather(files, tuple(names), tuple(remarks), tuple(skipped))
 
     def _list_classes(self) -> tuple[Path, dict[str, list[ListedFile]], list[str]]:
@@ -168,61 +163,13 @@ class ImageFolder:
             "set root in the config or with --dataset.root"
         )
 
-    def _draw_splits(self, files: Sequence[ListedFile]) -> dict[Path, str]:
-        """Return the split of each file: the fractions of every class. Training gets at least one image of each."""
-        splits = {}
-        for paths in self._shuffle(files).values():
-            train = max(1, round(len(paths) * self.train_fraction))
-            test = min(round(len(paths) * self.test_fraction), len(paths) - train)
-            splits |= dict.fromkeys(paths[:train], "train") | dict.fromkeys(paths[train:], "validation")
-            splits |= dict.fromkeys(paths[len(paths) - test :], "test") | self._leave_out(paths[:train])
-        return splits
-
-    def _read_splits(self, files: Sequence[ListedFile]) -> dict[Path, str]:
-        """Return the split of each file by its author. Validation images serve as test images where there are none."""
-        splits = {file.path: file.split or "" for file in files}
-        _check_classes(files)
-        if "test" not in splits.values():
-            splits = {path: "test" if split == "validation" else split for path, split in splits.items()}
-        held_out = 0.0 if "validation" in splits.values() else self.validation_fraction
-        for paths in self._shuffle([file for file in files if file.split == "train"]).values():
-            train = max(1, round(len(paths) * (1 - held_out)))
-            splits |= dict.fromkeys(paths[train:], "validation") | self._leave_out(paths[:train])
-        return splits
-
-    def _shuffle(self, files: Sequence[ListedFile]) -> dict[str, list[Path]]:
-        """Return the files of each class in a random order."""
-
-        def digest(file: ListedFile) -> bytes:
-            # The class name is encoded in UTF-8, independent of the locale.
-            return hashlib.sha256(f"{self.seed}/{file.label}/".encode() + os.fsencode(file.path.name)).digest()
-
-        # It depends on each name alone, so adding or removing an image moves few others.
-        order: dict[str, list[Path]] = defaultdict(list)
-        for file in sorted(files, key=digest):
-            order[file.label].append(file.path)
-        return order
-
-    def _leave_out(self, train: Sequence[Path]) -> dict[Path, str]:
-        """Return no split for the training images of a class that are not in the subset."""
-        return dict.fromkeys(train[max(1, round(len(train) * self.subset)) :], "")
-
-    def _describe_splits(self, files: Sequence[ListedFile], splits: Mapping[Path, str]) -> list[str]:
-        """Return remarks on the splits of the author."""
-        counts = Counter(file.split for file in files)
-        served = " (as test)" if "test" not in counts else ""
-        parts = [
-            f"{name} {counts[name]:,}{served if name == 'validation' else ''}" for name in SPLIT_NAMES if counts[name]
-        ]
-        remarks = [
-            f"the splits are those of the data: {', '.join(parts)}; train_fraction and test_fraction do not apply"
-        ]
-        if "validation" not in splits.values():
-            remarks.append(
-                "no validation images: only the last checkpoints are kept; validation_fraction holds out some of the "
-                "training images (--dataset.validation-fraction 0.1)"
-            )
-        return remarks
+    def _split_files(self, files: Sequence[ListedFile]) -> dict[Path, str]:
+        """Return the split of each file; empty for those that are not in the subset."""
+        if files[0].split is None:
+            splits = draw_splits(files, self.train_fraction, self.test_fraction, self.seed)
+        else:
+            splits = keep_splits(files, self.validation_fraction, self.seed)
+        return select_subset(files, splits, self.subset, self.seed) if self.subset < 1 else splits
 
     def _gather(
         self,
@@ -233,62 +180,15 @@ class ImageFolder:
     ) -> Splits:
         """Return the images of all splits, sorted by class."""
         labels = {name: label for label, name in enumerate(names)}
-        chosen = {
-            split: sorted(
-                (path for path in files if files[path].split == split), key=lambda path: labels[files[path].label]
-            )
-            for split in SPLIT_NAMES
-        }
+        by_class = sorted(files, key=lambda path: labels[files[path].label])
+        chosen = {split: [path for path in by_class if files[path].split == split] for split in SPLIT_NAMES}
         require(bool(chosen["train"]), f"no training images in {self.root}")
         keep = sum(map(len, chosen.values())) * prod(self.image_size) * 3 <= self.keep_mib * 2**20
-        train, validation, test = (
-            Split(
-                ImageFiles(paths, self.image_size, keep),
-                np.array([labels[files[path].label] for path in paths], np.int32),
-                names,
-            )
-            if paths
-            else None
-            for paths in chosen.values()
-        )
-        assert train is not None
+
+        def build(paths: list[Path]) -> Split:
+            classes = np.array([labels[files[path].label] for path in paths], np.int32)
+            return Split(ImageFiles(paths, self.image_size, keep), classes, names)
+
+        validation, test = (build(chosen[split]) if chosen[split] else None for split in ("validation", "test"))
         records = tuple(files[path] for paths in chosen.values() for path in paths)
-        return Splits(train, validation, test, remarks, skipped, records)
-
-
-def _describe_duplicates(files: Sequence[FileRecord]) -> list[str]:
-    """Return a line for each held-out split that has images with the content of training images."""
-    trained = {file.digest: file.path for file in files if file.split == "train"}
-    remarks = []
-    for split in ("validation", "test"):
-        same = [file for file in files if file.split == split and file.digest in trained]
-        if same:
-            example = f"such as {same[0].path} and {trained[same[0].digest]}"
-            remarks.append(f"{len(same):,} {split} images are training images too, {example}")
-    return remarks
-
-
-def _describe_warnings(warnings: Mapping[Path, str]) -> list[str]:
-    """Return a line for each kind of warning, which names a file and counts the others."""
-    kinds: dict[str, list[Path]] = defaultdict(list)
-    for path, warning in warnings.items():
-        kinds[re.sub(r"\d+", "0", warning)].append(path)
-    return [
-        f"{to_printable(paths[0])}{f' and {len(paths) - 1:,} more' if len(paths) > 1 else ''}: {warnings[paths[0]]}"
-        for paths in kinds.values()
-    ]
-
-
-def _check_classes(files: Sequence[ListedFile]) -> None:
-    """Raise UserError for classes that are in one split alone, or not in training."""
-    splits: dict[str, Counter[str | None]] = defaultdict(Counter)
-    for file in files:
-        splits[file.label][file.split] += 1
-    several = len({file.split for file in files}) > 1
-    faults = [
-        f"{name}: only in {', '.join(map(str, counts))} ({sum(counts.values()):,} images)"
-        for name, counts in splits.items()
-        if "train" not in counts or (several and len(counts) == 1)
-    ]
-    if faults:
-        raise UserError("some classes are not in training and in another split; remove them or rename folders:", faults)
+        return Splits(build(chosen["train"]), validation, test, remarks, skipped, records)

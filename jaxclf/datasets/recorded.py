@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from jaxclf.errors import UserError
@@ -11,15 +11,15 @@ from jaxclf.types import FileRecord
 
 
 def restore_splits(
-    files: Mapping[Path, FileRecord], records: Sequence[FileRecord], by_author: bool, exact: bool
+    files: Mapping[Path, FileRecord], records: Sequence[FileRecord], drawn: Set[Path], exact: bool
 ) -> tuple[dict[Path, FileRecord], tuple[str, ...]]:
     """Put files into the splits they had in training.
 
     Args:
         files: The files that are there, in the splits they have now.
         records: The files of the run, in the splits they had in training.
-        by_author: Whether the splits are the author's and stay as they are; then no file that was trained on may be in
-            another split.
+        drawn: Files whose split was drawn; the record replaces it. The others are where their author has put them, and
+            none of them may have been trained on, unless it was in both splits then.
         exact: Whether the data must be that of the run: nothing missing or changed. New files are left out.
 
     Returns:
@@ -42,16 +42,11 @@ def restore_splits(
         lines += [f"{files[path].path}: changed" for path in changed]
         lines += [f"{files[path].path}: now of class {files[path].label}" for path in relabeled]
         raise UserError(f"the data is not what this run began with: {difference}; put it back:", lines)
-    if by_author:
-        _refuse_trained(files, records)
+    _refuse_trained([file for path, file in files.items() if path not in drawn], records)
     order = sorted(files, key=lambda path: (matches.get(path, len(records)), path))
-    kept = {
-        path: files[path]
-        if by_author or path not in matches
-        else files[path]._replace(split=records[matches[path]].split)
-        for path in order
-        if path in matches or not exact
-    }
+    kept = {path: files[path] for path in order if path in matches or not exact}
+    for path in drawn & kept.keys() & matches.keys():
+        kept[path] = kept[path]._replace(split=records[matches[path]].split)
     return kept, (difference,) if any(counts) else ()
 
 
@@ -71,13 +66,13 @@ def _match(files: Mapping[Path, FileRecord], records: Sequence[FileRecord]) -> d
     return matches
 
 
-def _refuse_trained(files: Mapping[Path, FileRecord], records: Sequence[FileRecord]) -> None:
+def _refuse_trained(files: Sequence[FileRecord], records: Sequence[FileRecord]) -> None:
     """Raise UserError if a file that was trained on is in another split, unless it was in both before."""
     held_out = {(record.digest, record.split) for record in records if record.split != "train"}
     trained = {record.digest for record in records if record.split == "train"}
     faults = [
         f"{file.path}: trained on, and now in {file.split}"
-        for file in files.values()
+        for file in files
         if file.split not in ("train", "") and file.digest in trained and (file.digest, file.split) not in held_out
     ]
     if faults:

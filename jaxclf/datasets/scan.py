@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxclf.datasets.decoding import find_fault, get_decoders
+from jaxclf.datasets.folders import to_printable
 from jaxclf.datasets.pillow import collect_warnings, describe_decoders
 from jaxclf.errors import UserError
 from jaxclf.io.files import get_cache_directory, read_json, write_json
@@ -45,6 +48,19 @@ def scan_files(root: Path, files: Sequence[Path]) -> dict[Path, Verdict]:
             _write_cache(root, {keys[path]: verdict for path, verdict in verdicts.items()})
     verdicts |= temporary
     return {path: verdicts[path] for path in files}
+
+
+def describe_warnings(verdicts: Mapping[Path, Verdict]) -> list[str]:
+    """Return a line for each kind of warning, which names a file and counts the others."""
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for path, verdict in verdicts.items():
+        if verdict.warning:
+            kinds[re.sub(r"\d+", "0", verdict.warning)].append(path)
+    lines = []
+    for first, *others in kinds.values():
+        more = f" and {len(others):,} more" if others else ""
+        lines.append(f"{to_printable(first)}{more}: {verdicts[first].warning}")
+    return lines
 
 
 def _get_stamp(path: Path) -> list[int]:

@@ -256,6 +256,18 @@ def test_an_image_that_was_trained_on_is_not_tested(tmp_path):
     assert list(error.value.items) == ["test/a/000.png: trained on, and now in test"]
 
 
+def test_validation_images_that_were_drawn_are_recorded(tmp_path):
+    write(tmp_path / "train", {"a": 20, "b": 20})
+    write(tmp_path / "test", {"a": 5, "b": 5}, 100)
+    dataset = ImageFolder(str(tmp_path), image_size=(4, 4), validation_fraction=0.3)
+    splits = dataset.load()
+    before = read(splits)
+    for path in list(tmp_path.rglob("*.png")):
+        path.rename(path.with_name(f"img_{path.name}"))
+    assert read(dataset.load(splits.files)) == read(dataset.load(splits.files, exact=True)) == before
+    assert read(dataset.load()) != before
+
+
 def test_a_subset_is_recorded_as_it_was(tmp_path):
     root = write(tmp_path, {"a": 20, "b": 20})
     dataset = ImageFolder(str(root), image_size=(4, 4), train_fraction=0.8, subset=0.5)

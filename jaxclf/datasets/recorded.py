@@ -29,7 +29,7 @@ def restore_splits(
         UserError: If files are missing or changed, or would be tested after they were trained on.
     """
     matches = _match(files, records)
-    new = [path for path in files if path not in matches]
+    new = [path for path in files if path not in matches and files[path].split]
     recorded_paths = {record.path for record in records}
     changed = [path for path in new if files[path].path in recorded_paths]
     relabeled = [path for path, i in matches.items() if records[i].label != files[path].label]

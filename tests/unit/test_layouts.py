@@ -273,6 +273,7 @@ def test_a_subset_is_recorded_as_it_was(tmp_path):
     dataset = ImageFolder(str(root), image_size=(4, 4), train_fraction=0.8, subset=0.5)
     splits = dataset.load()
     before = read(splits)
+    assert dataset.load(splits.files).remarks == ()
     for path in list(root.rglob("*.png")):
         path.rename(path.with_name(f"img_{path.name}"))
     assert read(dataset.load(splits.files, exact=True)) == before != read(dataset.load())

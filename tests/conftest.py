@@ -26,10 +26,11 @@ ROOT = TESTS.parent
 # A shell that starts the suite in the background has Ctrl-C ignored, by the commands under test too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What is kept between runs is not the user's, and goes with the process that began; those it starts share it.
+# What is kept between runs is not the user's, and goes with the process that began; those it starts share it. Lanes
+# that run one after the other share what TEST_CACHE names: drawn images and compiled programs.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory()
-    os.environ["XDG_CACHE_HOME"] = _cache.name
+    os.environ["XDG_CACHE_HOME"] = os.environ.get("TEST_CACHE", _cache.name)
 
 from jaxtyping import install_import_hook
 

@@ -6,11 +6,11 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxclf.config_io import find_differences
+from jaxclf.config_io import find_differences, from_json, to_json
 from jaxclf.datasets import Dataset, load_splits
 from jaxclf.datasets.split_table import read_records, write_records
 from jaxclf.errors import UserError, require
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 DISK_DELAY = 60.0  # seconds until a file of one machine is seen by another
 NO_EFFECT = ("eval_batch_size",)  # fields of a config that change no result
-STEP_FIELDS = ("batch_size", "remainder")  # fields that the steps of an epoch depend on
+SPLIT_FIELDS = ("splits", "train_fraction", "test_fraction", "validation_fraction", "subset", "seed", "min_images")
+# Fields that cannot change in a run: its position in an epoch is counted in steps, and its splits are recorded.
+FIXED = ("batch_size", "remainder", *(f"dataset.{name}" for name in SPLIT_FIELDS))
 BUSY = ("another training run", "wait for it to end, or name another --workdir")  # for the error message
 
 
@@ -53,7 +55,7 @@ class RunDirectory:
 
         Raises:
             UserError: If it holds a run of another config, is in use by another process, or is a file; also, with
-                `force`, if the steps of that run are of another size.
+                `force`, if the steps or the splits of that run are others.
         """
         require(not self.path.exists() or self.path.is_dir(), f"{self.path} is a file; name a directory with --workdir")
         if is_main_process():
@@ -66,12 +68,12 @@ class RunDirectory:
                 "with --resume force:",
                 changed,
             )
-        of_steps = [line for line in changed if line.split(":")[0] in STEP_FIELDS]
-        if of_steps and saved:
+        fixed = [line for line in changed if line.split(":")[0] in FIXED]
+        if fixed and saved:
             raise UserError(
-                f"{self.path} cannot be resumed with steps of another size, which its position in an epoch is counted "
-                "in; undo the difference, or name another --workdir:",
-                of_steps,
+                f"{self.path} cannot be resumed with other steps or splits, which its position in an epoch depends on; "
+                "undo the difference, or name another --workdir:",
+                fixed,
             )
         return self.summary.exists() and not changed
 
@@ -91,8 +93,10 @@ class RunDirectory:
 
     def _find_differences(self, config: Any) -> list[str]:
         """Compare the config of the run with another; return a line for each difference that changes results."""
-        old, new = ({**each, **dict.fromkeys(NO_EFFECT)} for each in (read_json(self.config), config))
-        return find_differences(old, new)
+        old = read_json(self.config)
+        with suppress(UserError):  # classes of the user's own
+            old = to_json(from_json(old))  # with the fields that earlier versions did not have
+        return find_differences(*({**each, **dict.fromkeys(NO_EFFECT)} for each in (old, config)))
 
     @contextmanager
     def hold(self) -> Iterator[None]:

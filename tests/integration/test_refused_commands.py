@@ -24,7 +24,8 @@ def finished(colour_run, tmp_path):
     [
         (["--ema-decay", "0.9"], "another network or optimizer"),
         (["--optimizer.clip-norm", "1"], "another network or optimizer"),
-        (["--dataset.train-fraction", "0.4"], "the data is not what this run began with"),
+        (["--dataset.train-fraction", "0.4"], "dataset.train_fraction: 0.5 -> 0.4"),
+        (["--dataset.seed", "1"], "dataset.seed: 0 -> 1"),
         (["--batch-size", "4"], "batch_size: 8 -> 4"),
         (["--remainder", "pad"], 'remainder: "drop" -> "pad"'),
         (["--model.classes", "3"], "the model has 3 logits"),
@@ -58,3 +59,16 @@ def test_a_run_without_a_checkpoint_is_begun_again_with_another_config(finished)
     (run / "summary.json").unlink()
     assert train([*command, "--batch-size", "4"]) == 0
     assert json.loads((run / "config.json").read_text())["batch_size"] == 4
+
+
+def test_a_run_of_a_version_without_some_fields_resumes(finished, capsys):
+    run, command = finished
+    config = json.loads((run / "config.json").read_text())
+    for name in ("splits", "validation_fraction"):
+        del config["dataset"][name]
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "splits.csv").unlink()
+    assert train([*command, "--epochs", 2]) == 2
+    assert [line.strip() for line in capsys.readouterr().err.splitlines()[1:]] == ["epochs: 1 -> 2"]
+    assert train([*command, "--epochs", 2, "--resume", "force"]) == 0
+    assert (run / "splits.csv").is_file()

@@ -70,20 +70,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def find_fault(path: Path) -> str | None:
+def find_fault(file: File) -> str | None:
     """Return why an image file cannot be read, or None; raise OSError for errors of the system, not of the file."""
     try:
-        read_image(path, (1, 1))
+        read_image(file, (1, 1))
     except Exception as error:  # decoders raise exceptions of many types on damaged files
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise
-        return describe_fault(path, error)
+        return describe_fault(file, error)
     return None
 
 
 def describe_fault(file: File, error: Exception) -> str:
     """Return the message for an image file that could not be read."""
-    if isinstance(file, Path) and file.stat().st_size == 0:
+    if (file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes) == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         if _is_heif(file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections import defaultdict
@@ -17,6 +18,7 @@ from jaxclf.errors import UserError
 from jaxclf.io.files import get_cache_directory, read_json, write_json
 from jaxclf.io.progress import track_progress
 
+BYTE_LIMIT = 2**30  # of a file; checked before it is read
 AT_ONCE = 1_000  # files that are given to the threads together
 VERSION = 3  # of the cached results
 
@@ -86,17 +88,15 @@ def _check_file(path: Path) -> tuple[Verdict, bool]:
             return Verdict("broken link", ""), False
         if not path.is_file():
             return Verdict("a folder that cannot be read" if path.is_dir() else "not a file", ""), False
+        size = path.stat().st_size
+        if size > BYTE_LIMIT:
+            return Verdict(f"{size:,} bytes, more than {BYTE_LIMIT:,}", ""), True
+        content = path.read_bytes()  # once, for both
         with collect_warnings() as warned:
-            fault = find_fault(path)
-        return Verdict(fault, "" if fault else _compute_digest(path), "".join(warned[:1])), True
+            fault = find_fault(io.BytesIO(content))
+        return Verdict(fault, "" if fault else hashlib.sha256(content).hexdigest(), "".join(warned[:1])), True
     except (OSError, MemoryError) as error:
         return Verdict(getattr(error, "strerror", None) or type(error).__name__, ""), False
-
-
-def _compute_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _get_cache_file(root: Path) -> Path:

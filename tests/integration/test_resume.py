@@ -137,7 +137,7 @@ def test_checkpoints_within_an_epoch_change_nothing_and_are_gone_on_from(whole, 
     run = run_on(digits, tmp_path, config, stop=stop)
     with pytest.raises(KeyboardInterrupt):
         fit(run)
-    assert {4, 8, 12, 13, 16, 20} >= set(kept) - {0} >= {4, 12, 16}  # some may be seen late, being written aside
+    assert {4, 8, 12, 13, 16, 20} >= set(kept) - {0} >= {4, 16}  # others may be seen late: they are written aside
     again = run_on(digits, tmp_path, config)
     assert again.resumed.step == 20
     assert_same_bytes(fit(again), whole("digits, SGD")[1])

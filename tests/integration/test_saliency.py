@@ -43,13 +43,27 @@ def variables():
     return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), shaped)
 
 
-def close(a, b, tolerance=1e-5):
-    """Two attributions agree to rounding, relative to the largest value of each; a gap, to the score."""
+def close(a, explain, variables):
+    """An attribution agrees to rounding with that of the variables: to 1e-5 of the largest value; a gap, of the score.
+
+    Where sums cancel, such as denominators of LRP, rounding is a larger share of what is left: allowed is four times
+    what nudged variables change. Of LRP and DeepLIFT of 400 networks, 0.7 times was the most between jit and no jit.
+    """
+    b = explain(variables)
     assert [x is None for x in a] == [y is None for y in b]
     for name, x, y in zip(a._fields, a, b, strict=True):
         if x is not None:
-            scale = np.abs(b.score if name == "delta" else y).max()
-            np.testing.assert_allclose(x, y, atol=tolerance * float(scale), rtol=0, err_msg=name)
+            atol = 1e-5 * float(np.abs(b.score if name == "delta" else y).max())
+            if not np.allclose(x, y, atol=atol, rtol=0):
+                others = (getattr(explain(nudge(variables, seed)), name) for seed in range(8))
+                atol += 4 * max(float(np.abs(other - y).max()) for other in others)
+            np.testing.assert_allclose(x, y, atol=atol, rtol=0, err_msg=name)
+
+
+def nudge(variables, seed):
+    """Variables changed by up to 2^-22 of each, as much as rounding does."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: x * (1 + 2**-22 * random.uniform(-1, 1, x.shape).astype(np.float32)), variables)
 
 
 def test_shapes_and_finite_numbers(method, variables):
@@ -84,13 +98,13 @@ def test_the_score_is_that_of_the_clean_image(method, variables):
 
 
 def test_jit_gives_the_same_of_bytes_and_in_unit_range_and_new_weights_do_not_compile_anew(method, variables):
-    given = method(MODEL, variables, IMAGES, key=KEYS)
+    explain = partial(method, MODEL, images=IMAGES, key=KEYS)
     if method.host:
         with pytest.raises(UserError, match="works on the host"):
             jax.jit(method, static_argnums=0)(MODEL, variables, IMAGES, key=KEYS)
-        close(method(MODEL, variables, UNIT, key=KEYS), given)
+        close(method(MODEL, variables, UNIT, key=KEYS), explain, variables)
         return
-    close(jitted(method)(MODEL, variables, UNIT, key=KEYS), given)
+    close(jitted(method)(MODEL, variables, UNIT, key=KEYS), explain, variables)
     with traced_rows() as rows:
         jitted(method)(MODEL, jax.tree.map(lambda x: 2 * x, variables), UNIT, key=KEYS)
         method(MODEL, jax.tree.map(lambda x: 2 * x, variables), IMAGES, key=KEYS)
@@ -108,22 +122,22 @@ def test_max_rows_bounds_every_model_call_and_changes_rounding_only(method, vari
     with traced_rows() as seen:
         few = limited(method, 2)(MODEL, variables, IMAGES, key=KEYS)
     assert 0 < max(seen) <= 2
-    close(few, method(MODEL, variables, IMAGES, key=KEYS))
+    close(few, partial(method, MODEL, images=IMAGES, key=KEYS), variables)
 
 
 def test_an_example_does_not_depend_on_its_neighbours(method, variables):
     """Permuted, alone, or beside others that are not finite: with a key an example, the answer is the same."""
-    whole = method(MODEL, variables, IMAGES, key=KEYS)
-    order = np.array([3, 0, 4, 1, 2])
-    close(
-        method(MODEL, variables, IMAGES[order], key=KEYS[order]),
-        jax.tree.map(lambda x: x[order], whole),
-    )
-    alone = jax.tree.map(lambda x: x[2:3], whole)
-    close(method(MODEL, variables, IMAGES[2:3], key=KEYS[2:3]), alone)
+
+    def pick(rows, variables):
+        return jax.tree.map(lambda x: x[rows], method(MODEL, variables, IMAGES, key=KEYS))
+
+    order, alone = np.array([3, 0, 4, 1, 2]), slice(2, 3)
+    close(method(MODEL, variables, IMAGES[order], key=KEYS[order]), partial(pick, order), variables)
+    close(method(MODEL, variables, IMAGES[alone], key=KEYS[alone]), partial(pick, alone), variables)
     beside = UNIT.copy()
     beside[:2] = np.nan
-    close(jax.tree.map(lambda x: x[2:3], jitted(method)(MODEL, variables, beside, key=KEYS)), alone)
+    found = jax.tree.map(lambda x: x[alone], jitted(method)(MODEL, variables, beside, key=KEYS))
+    close(found, partial(pick, alone), variables)
 
 
 def test_each_class_of_all_is_that_class_alone(method, variables):
@@ -136,28 +150,33 @@ def test_each_class_of_all_is_that_class_alone(method, variables):
             every(MODEL, variables, IMAGES, key=KEYS)
         return
     together = every(MODEL, variables, IMAGES, key=KEYS)
+
+    def explain(target, variables):
+        a = single(MODEL, variables, IMAGES, target, key=KEYS)
+        return a._replace(evaluations=together.evaluations[:, target])
+
     for target in (0, CLASSES - 1):
-        close(
-            jax.tree.map(lambda x, target=target: x[:, target], together),
-            single(MODEL, variables, IMAGES, target, key=KEYS)._replace(evaluations=together.evaluations[:, target]),
-        )
+        close(jax.tree.map(lambda x, target=target: x[:, target], together), partial(explain, target), variables)
 
 
 def test_targets_are_the_predicted_class_one_class_or_one_an_example(method, variables):
     if method.every_class:
         pytest.skip("it has no targets")
-    call = partial(method, MODEL, variables, IMAGES, key=KEYS)
+    explain = partial(method, MODEL, images=IMAGES, key=KEYS)
     predicted = np.argmax(MODEL.apply(variables, IMAGES), axis=1)
-    close(call(), call(predicted))
-    close(call(1), call(np.full(B, 1)))
+    close(explain(variables), partial(explain, targets=predicted), variables)
+    close(explain(variables, targets=1), partial(explain, targets=np.full(B, 1)), variables)
 
 
 def test_devices_share_the_batch(method, variables):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.NamedSharding(mesh, jax.P("data"))
     images, keys = (jax.device_put(x[:4], rows) for x in (IMAGES, KEYS))
-    one = jax.tree.map(lambda x: x[:4], method(MODEL, variables, IMAGES, key=KEYS))
-    close(method(MODEL, variables, images, key=keys), one)
+
+    def one(variables):
+        return jax.tree.map(lambda x: x[:4], method(MODEL, variables, IMAGES, key=KEYS))
+
+    close(method(MODEL, variables, images, key=keys), one, variables)
 
 
 def test_what_does_not_fit_is_named(method, variables):

@@ -1,5 +1,7 @@
 """Operations found in traced programs: ReLUs however they are written, biases and differences in loops."""
 
+from itertools import count
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -84,12 +86,18 @@ class Stack(nn.Module):
         return nn.Dense(2, name="logits")(x)
 
 
+def draw_block(random):
+    """Weights with a unit that is never off: positive, as are its inputs, and it passes on a positive gradient."""
+    kernel, bias = random.normal(size=(4, 4)), random.normal(size=4)
+    kernel[0], kernel[:, 0], bias[0] = np.abs(kernel[0]), np.abs(kernel[:, 0]), np.abs(bias[0])
+    kernel[0, 0] += 1
+    return {"Dense_0": {"kernel": kernel, "bias": bias}}
+
+
 def weights_of(kind):
     """Weights of a stack, the same for each kind."""
     random = np.random.default_rng(2)
-    blocks = [
-        {"Dense_0": {"kernel": random.normal(size=(4, 4)), "bias": random.normal(size=4)}} for _ in range(3)
-    ]  # fmt: skip
+    blocks = [draw_block(random) for _ in range(3)]
     params = {"logits": {"kernel": np.abs(random.normal(size=(4, 2))), "bias": random.normal(size=2)}}
     if kind == "scan":
         params["blocks"] = jax.tree.map(lambda *x: np.stack(x), *blocks)
@@ -103,12 +111,14 @@ def weights_of(kind):
     "method", [GuidedBackprop(), Deconvnet(), FullGrad(), DeepLift(), Lrp(), Lrp("alpha_beta")], ids=str
 )
 def test_modules_rematerialised_or_scanned_are_explained_like_modules_one_after_another(method, kind):
-    plain = method(Stack("plain"), weights_of("plain"), X, 0, baseline=0.3)
-    other = method(Stack(kind), weights_of(kind), X, 0, baseline=0.3)
+    x = np.abs(X)
+    plain = method(Stack("plain"), weights_of("plain"), x, 0, baseline=0.3)
+    other = method(Stack(kind), weights_of(kind), x, 0, baseline=0.3)
     assert np.abs(plain.values).max() > 0.1
-    for x, y in zip(plain, other, strict=True):
+    for name, x, y in zip(plain._fields, plain, other, strict=True):
         if x is not None:
-            np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5)
+            scale = float(np.abs(plain.score if name == "delta" else x).max())  # a gap is what is left of the score
+            np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5 * scale, err_msg=name)
 
 
 @pytest.mark.parametrize("method", [FullGrad(), DeepLift(), Lrp()], ids=str)
@@ -230,12 +240,25 @@ def test_a_model_that_does_not_look_owes_nothing_to_pixels(method):
     np.testing.assert_allclose(a.values, np.full((3, 4), 0.75 if method == FullGrad() else 0), rtol=1e-6)
 
 
+def keeps_signs(x, kernel):
+    """Whether rounding of x and weights moves no sum x @ kernel by more than a sixteenth, so that no ReLU switches.
+
+    Either is rounded by up to 2^-9 of it, so a sum by up to 2^-8 of the sizes of its terms.
+    """
+    return (np.abs(x @ kernel) > 2**-4 * (x @ np.abs(kernel))).all()
+
+
 @pytest.mark.parametrize("method", [GuidedBackprop(), FullGrad(), DeepLift(), Lrp(), Lrp("alpha_beta")], ids=str)
 def test_models_that_compute_in_half_precision(method):
     """The same but for rounding to 8 bits, which shows most in secants; values are single precision like the images."""
-    random = np.random.default_rng(5)
-    x, variables = random.random((2, 6), np.float32), Mlp((8,), 3).init(jax.random.key(0), np.zeros((1, 6), np.float32))
+    x = np.random.default_rng(5).random((2, 6), np.float32)
+    for seed in count():
+        variables = Mlp((8,), 3).init(jax.random.key(seed), x)  # biases begin as 0
+        first, last = (variables["params"][name]["kernel"] for name in ("dense1", "logits"))
+        if keeps_signs(x, first) and keeps_signs(nn.relu(x @ first), last[:, 1:2]):
+            break
     single = method(Mlp((8,), 3), variables, x, 1)
     half = method(Mlp((8,), 3, dtype="bfloat16"), variables, x, 1)
     assert half.values.dtype == jnp.float32
+    # 0.04 was the most of 490 draws.
     np.testing.assert_allclose(half.values, single.values, atol=0.1 * float(np.abs(single.values).max()))

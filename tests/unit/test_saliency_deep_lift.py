@@ -182,12 +182,15 @@ MIXES = {
 
 def complete(net, score, images, baseline):
     """Values sum to the change of the score, to rounding."""
-    variables = draw_variables(net, images.shape)
-    a = saliency.all_classes(DeepLift(score=score))(net, variables, images, baseline=baseline)
-    scale = float(np.abs(a.values).sum(axis=(2, 3, 4)).max())
+    for seed in range(10):  # a draw in a hundred has a dead layer of ReLUs, and values of 0
+        variables = draw_variables(net, images.shape, seed)
+        a = saliency.all_classes(DeepLift(score=score))(net, variables, images, baseline=baseline)
+        scale = float(np.abs(a.values).sum(axis=(2, 3, 4)).max())
+        rounding = 4 * np.finfo(np.float32).eps * np.abs(a.score).max()  # of the score, large beside changes at times
+        np.testing.assert_allclose(a.delta, np.zeros((2, 5)), atol=3e-6 * scale + rounding)
+        if scale > 1e-2:
+            break
     assert scale > 1e-2
-    rounding = 4 * np.finfo(np.float32).eps * np.abs(a.score).max()  # of the score, which may be large beside changes
-    np.testing.assert_allclose(a.delta, np.zeros((2, 5)), atol=3e-6 * scale + rounding)
 
 
 @pytest.mark.parametrize(

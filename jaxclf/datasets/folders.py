@@ -16,6 +16,12 @@ def to_printable(name: str | Path) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
+def get_relative_path(path: Path, root: Path) -> str:
+    """Return a path relative to a folder; faster than `os.path.relpath` where it is in it."""
+    text, prefix = os.fspath(path), os.path.join(root, "")  # noqa: PTH118 - with the separator
+    return text.removeprefix(prefix) if text.startswith(prefix) else os.path.relpath(path, root)
+
+
 def name_classes(folders: Collection[str]) -> dict[str, str]:
     """Return the class name of each folder name. Where two print alike, bytes that are not UTF-8 become escapes."""
     printed = Counter(map(to_printable, folders))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from jaxclf.datasets.decoding import ImageFiles
-from jaxclf.datasets.folders import list_subfolders, to_printable
+from jaxclf.datasets.folders import get_relative_path, list_subfolders, to_printable
 from jaxclf.datasets.layout import SPLIT_NAMES, ListedFile, find_layout
 from jaxclf.datasets.recorded import restore_splits
 from jaxclf.datasets.scan import describe_warnings, scan_files
@@ -118,7 +117,7 @@ class ImageFolder:
             remarks += describe_splits(used, splits)
         files = {}
         for path, label, _ in used:
-            name = to_printable(os.path.relpath(path, root))
+            name = to_printable(get_relative_path(path, root))
             files[path] = FileRecord(name, label, splits[path], verdicts[path].digest)
         if records:
             drawn = {file.path for file in used if file.split in (None, "train")}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxclf.datasets.decoding import find_fault, get_decoders
-from jaxclf.datasets.folders import to_printable
+from jaxclf.datasets.folders import get_relative_path, to_printable
 from jaxclf.datasets.pillow import collect_warnings, describe_decoders
 from jaxclf.errors import UserError
 from jaxclf.io.files import get_cache_directory, read_json, write_json
@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
 
 def scan_files(root: Path, files: Sequence[Path]) -> dict[Path, Verdict]:
     """Decode and digest image files under a folder, except those whose size and time an earlier scan has seen."""
-    keys = {path: str([os.path.relpath(path, root), *_get_stamp(path)]) for path in files}
+    keys = {path: str([get_relative_path(path, root), *_get_stamp(path)]) for path in files}
     cached = _read_cache(root)
     verdicts = {path: cached[keys[path]] for path in files if keys[path] in cached}
     new = [path for path in files if path not in verdicts]

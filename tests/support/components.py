@@ -78,7 +78,7 @@ def inner(method):
     return inner(method.method) if hasattr(method, "method") else method
 
 
-FOLDER = Path(os.environ["XDG_CACHE_HOME"]) / "folder"
+FOLDER = Path(os.environ["XDG_CACHE_HOME"]) / f"datasets_{os.getpid()}" / "folder"  # of this worker alone
 RANDOM = np.random.default_rng(1)
 DATASETS = [
     Arrays(RANDOM.integers(0, 256, (50, 3, 4), np.uint8), RANDOM.integers(0, 3, 50), validation=0.2, test=0.1),

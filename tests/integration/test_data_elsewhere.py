@@ -26,7 +26,7 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained_place(tmp_path_factory):
     """A directory with a config, images in folders of splits, and a run that was started in it."""
     place = tmp_path_factory.mktemp("trained")
     (place / "mine.py").write_text(CONFIG)
@@ -39,9 +39,9 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def place(trained, tmp_path, monkeypatch):
+def place(trained_place, tmp_path, monkeypatch):
     """A copy of that directory, which is the working directory."""
-    place = shutil.copytree(trained, tmp_path / "place")
+    place = shutil.copytree(trained_place, tmp_path / "place")
     monkeypatch.chdir(place)
     return place
 
@@ -57,7 +57,7 @@ def test_the_data_is_described_before_training(place, capsys):
         assert row in lines
 
 
-def test_a_run_is_evaluated_from_another_directory(place, trained, tmp_path, monkeypatch, capsys):
+def test_a_run_is_evaluated_from_another_directory(place, trained_place, tmp_path, monkeypatch, capsys):
     """The relative root is looked for where the run was started; what is written goes elsewhere."""
     shutil.rmtree(place / "pictures")
     (tmp_path / "other").mkdir()

@@ -13,7 +13,7 @@ def read_files(run):
 
 
 @pytest.fixture
-def finished(colour_run, tmp_path):
+def finished_run(colour_run, tmp_path):
     """A finished run and the command that trained it."""
     run = shutil.copytree(colour_run, tmp_path / "run")
     return run, [colour_run.parent / "colour.py", "--workdir", run]
@@ -31,8 +31,8 @@ def finished(colour_run, tmp_path):
         (["--model.classes", "3"], "the model has 3 logits"),
     ],
 )
-def test_a_refused_command_changes_no_file(changes, message, finished, capsys):
-    run, command = finished
+def test_a_refused_command_changes_no_file(changes, message, finished_run, capsys):
+    run, command = finished_run
     before = read_files(run)
     assert train([*command, "--epochs", 2, *changes, "--resume", "force"]) == 2
     assert message in capsys.readouterr().err
@@ -40,29 +40,29 @@ def test_a_refused_command_changes_no_file(changes, message, finished, capsys):
     assert evaluate([run]) == 0
 
 
-def test_a_run_resumes_with_what_leaves_its_steps_as_they_are(finished):
-    run, command = finished
+def test_a_run_resumes_with_what_leaves_its_steps_as_they_are(finished_run):
+    run, command = finished_run
     assert train([*command, "--epochs", 2, "--optimizer.learning-rate", "1e-3", "--resume", "force"]) == 0
     assert json.loads((run / "config.json").read_text())["epochs"] == 2
     assert json.loads((run / "summary.json").read_text())["steps"] == 4
 
 
-def test_the_batch_size_of_evaluation_makes_no_other_run(finished, capsys):
-    run, command = finished
+def test_the_batch_size_of_evaluation_makes_no_other_run(finished_run, capsys):
+    run, command = finished_run
     assert train([*command, "--eval-batch-size", "3"]) == 0
     assert f"{run} is finished" in capsys.readouterr().out
 
 
-def test_a_run_without_a_checkpoint_is_begun_again_with_another_config(finished):
-    run, command = finished
+def test_a_run_without_a_checkpoint_is_begun_again_with_another_config(finished_run):
+    run, command = finished_run
     shutil.rmtree(run / "checkpoints")
     (run / "summary.json").unlink()
     assert train([*command, "--batch-size", "4"]) == 0
     assert json.loads((run / "config.json").read_text())["batch_size"] == 4
 
 
-def test_a_run_of_a_version_without_some_fields_resumes(finished, capsys):
-    run, command = finished
+def test_a_run_of_a_version_without_some_fields_resumes(finished_run, capsys):
+    run, command = finished_run
     config = json.loads((run / "config.json").read_text())
     for name in ("splits", "validation_fraction"):
         del config["dataset"][name]

@@ -186,7 +186,7 @@ def test_faulty_tables_are_refused(tmp_path, text, message):
 
 
 @pytest.fixture
-def recorded(tmp_path):
+def recorded_folder(tmp_path):
     """A folder, its dataset and the records of its splits, written and read."""
     root = write(tmp_path / "pictures", {"a": 20, "b": 20})
     dataset = ImageFolder(str(root), image_size=(4, 4), train_fraction=0.5, test_fraction=0.3)
@@ -194,9 +194,9 @@ def recorded(tmp_path):
     return root, dataset, read_records(tmp_path / "splits.csv")
 
 
-def test_renamed_and_moved_files_keep_their_split(recorded, tmp_path):
+def test_renamed_and_moved_files_keep_their_split(recorded_folder, tmp_path):
     """Case F4."""
-    root, dataset, records = recorded
+    root, dataset, records = recorded_folder
     before = read(dataset.load())
     for path in list(root.rglob("*.png")):
         (path.parent / "moved").mkdir(exist_ok=True)
@@ -209,8 +209,8 @@ def test_renamed_and_moved_files_keep_their_split(recorded, tmp_path):
         assert splits.remarks == ()
 
 
-def test_new_missing_and_changed_files_are_counted(recorded):
-    root, dataset, records = recorded
+def test_new_missing_and_changed_files_are_counted(recorded_folder):
+    root, dataset, records = recorded_folder
     before = dataset.load()
     (root / "a/000.png").unlink()
     (root / "a/001.png").write_bytes(png(250))
@@ -228,8 +228,8 @@ def test_new_missing_and_changed_files_are_counted(recorded):
     ]
 
 
-def test_a_run_resumes_without_new_files(recorded):
-    root, dataset, records = recorded
+def test_a_run_resumes_without_new_files(recorded_folder):
+    root, dataset, records = recorded_folder
     before = dataset.load()
     (root / "b/new.png").write_bytes(png(251))
     splits = dataset.load(records, exact=True)

@@ -97,7 +97,7 @@ def describe_fault(file: File, error: Exception) -> str:
 
 def _is_heif(file: File) -> bool:
     """Return whether a file is a HEIF image, as cameras of phones write."""
-    with io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file.open("rb") as opened:
+    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()[:12]) as opened:
         content = opened.read(12)
     return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 

@@ -43,11 +43,14 @@ class EpochTimer(Callback):
         """Whether the current epoch logs every interval."""
         return len(self.seconds) % 4 in LOGGED
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_ready(self, trainer: Trainer) -> None:
         """Open the log files."""
+        self.files.on_ready(trainer)
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Show the progress bar."""
         self.config = trainer.config
         self.bar.on_train_begin(trainer)
-        self.files.on_train_begin(trainer)
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Set how often this epoch logs."""

@@ -10,7 +10,7 @@ from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
 from jaxclf.datasets import Arrays, Cartoons, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
-from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn
+from jaxclf.models import IMAGENET, Cnn, MaxoutCnn, Mlp, SimpsonsCnn
 from jaxclf.optimizers import Adam, Constant, OneCycle, Sgd, WarmupCosine
 
 AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
@@ -26,6 +26,7 @@ MODELS = [
     SimpsonsCnn(features=(2, 3), dense=(4,), classes=4),
     MaxoutCnn(features=(2, 3), kernel_sizes=(3, 1), blocks=(2, 2), dense=(5,), classes=4, dropout=0.5),
 ]
+NORMALIZATIONS = [IMAGENET]
 OPTIMIZERS = [
     Sgd(learning_rate=0.1),
     Sgd(learning_rate=0.05, momentum=0.9),

@@ -20,12 +20,12 @@ def compute_sin_cos_positions(grid: tuple[int, int], width: int) -> Float[np.nda
         width: Length c of a vector, a multiple of 4.
 
     Returns:
-        Vectors [gh, gw, c]: sines and cosines of the row, then those of the column, of wavelengths from 2π to 20,000π.
+        Vectors [gh, gw, c]: sines and cosines of the column, then those of the row, with wavelengths from 2π to almost
+        20,000π patches.
     """
     frequencies = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
-    axes = np.meshgrid(*map(np.arange, grid), indexing="ij")
-    angles = [axis[..., None] * frequencies for axis in axes]
-    return np.concatenate([function(angle) for angle in angles for function in (np.sin, np.cos)], axis=-1)
+    rows, columns = np.indices(grid)[..., None] * frequencies
+    return np.concatenate([function(angle) for angle in (columns, rows) for function in (np.sin, np.cos)], axis=-1)
 
 
 def resize_positions(positions: Float[Array, "gh gw c"], grid: tuple[int, int]) -> Float[Array, "gh2 gw2 c"]:

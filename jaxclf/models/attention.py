@@ -41,7 +41,7 @@ class Attention(nn.Module):
             x: Tokens [b, n, c].
             train: Apply dropout; this needs the random stream "dropout".
         """
-        query, key, value = (self._project(x, name) for name in ("query", "key", "value"))
+        query, key, value = (self._split_into_heads(x, name) for name in ("query", "key", "value"))
         if self.qk_norm:
             query = make_layer_norm(self.dtype, "query_norm")(query)
             key = make_layer_norm(self.dtype, "key_norm")(key)
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         )(mixed)
         return apply_dropout(out, self.dropout, "out_dropout", train)
 
-    def _project(self, x: Float[Array, "b n c"], name: str) -> Float[Array, "b n heads size"]:
+    def _split_into_heads(self, x: Float[Array, "b n c"], name: str) -> Float[Array, "b n heads size"]:
         shape = (self.heads, x.shape[-1] // self.heads)
         kept = get_parameter_dtype(self.dtype)
         return nn.DenseGeneral(shape, dtype=self.dtype, param_dtype=kept, kernel_init=self.kernel_init, name=name)(x)

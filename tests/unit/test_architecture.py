@@ -11,6 +11,7 @@ import pytest
 from support.components import (
     AUGMENTATIONS,
     DATASETS,
+    INITIALIZERS,
     LOSSES,
     METHODS,
     METRICS,
@@ -124,7 +125,7 @@ def test_public_functions_document_their_arguments():
         ("datasets", DATASETS),
         ("losses", LOSSES),
         ("metrics", METRICS),
-        ("models", MODELS + NORMALIZATIONS),
+        ("models", MODELS + NORMALIZATIONS + INITIALIZERS),
         ("optimizers", OPTIMIZERS + SCHEDULES),
         ("saliency", [*METHODS, *map(inner, METHODS)]),
     ],

@@ -19,7 +19,7 @@ from jaxclf.xla.space_to_depth import space_to_depth
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), np.uint8)
 
 
-@pytest.fixture(params=MODELS, ids=lambda model: f"{type(model).__name__} {model.features}")
+@pytest.fixture(params=MODELS, ids=lambda model: f"{type(model).__name__} {getattr(model, 'features', '')}")
 def model(request):
     return request.param
 
@@ -69,7 +69,7 @@ def test_bytes_unit_floats_and_flat_images_agree(model, variables):
 
 def test_deterministic_when_not_training_and_random_when_dropping(model, variables):
     np.testing.assert_array_equal(model.apply(variables, IMAGES), model.apply(variables, IMAGES))
-    if model.dropout:
+    if any(getattr(model, name, 0) for name in ("dropout", "attention_dropout", "drop_path")):
         one, other, same = (
             model.apply(variables, IMAGES, train=True, rngs={"dropout": jax.random.key(seed)}, mutable="batch_stats")[0]
             for seed in (1, 2, 1)

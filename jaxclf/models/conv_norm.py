@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.linen.initializers import Initializer
 from jaxtyping import Float
 
@@ -87,6 +88,6 @@ def convolve_standardized(
     arXiv:1903.10520.
     """
     centered = promote_float(kernel)
-    centered = centered - centered.mean((0, 1, 2), keepdims=True)
-    kernel = centered * jax.lax.rsqrt((centered**2).mean((0, 1, 2), keepdims=True) + 1e-6)
-    return jax.lax.conv_general_dilated(images, kernel.astype(images.dtype), *args, **kwargs)
+    centered -= centered.mean((0, 1, 2), keepdims=True)
+    standardized = centered * jax.lax.rsqrt((centered**2).mean((0, 1, 2), keepdims=True) + 1e-6)
+    return jax.lax.conv_general_dilated(images, jnp.asarray(standardized, images.dtype), *args, **kwargs)

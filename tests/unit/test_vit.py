@@ -1,6 +1,8 @@
 """Vision transformers: published sizes, attention, positions, drop path."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -154,3 +156,10 @@ def test_wrong_images_and_names_are_named():
         VIT.init(jax.random.key(0), IMAGES[:, :, :10])
     with pytest.raises(UserError, match=r"no Vit 'L/7'; choose from Ti/16, S/16, B/16"):
         Vit.named("L/7", classes=3)
+
+
+def test_the_example_of_the_documentation_runs(capsys):
+    page = Path(__file__).parents[2] / "docs/usage.md"
+    (example,) = re.findall(r"```python\n(from jaxclf.models import .*?Vit.*?)```", page.read_text("utf-8"), re.S)
+    exec(example, {})
+    assert "| block4 | VitBlock | [64, 96] | 0 |" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from flax.linen.initializers import Initializer
 from jaxtyping import Float
 
 from jaxclf.models.dtypes import Dtype, get_parameter_dtype
+from jaxclf.models.layers import make_dense
 from jaxclf.models.residual import apply_dropout, make_layer_norm
 from jaxclf.types import Array
 
@@ -41,22 +42,22 @@ class Attention(nn.Module):
             x: Tokens [b, n, c].
             train: Apply dropout; this needs the random stream "dropout".
         """
-        query, key, value = (self._split_into_heads(x, name) for name in ("query", "key", "value"))
+        kept, shape = get_parameter_dtype(self.dtype), (*x.shape[:2], self.heads, x.shape[-1] // self.heads)
+        query, key, value = (
+            make_dense(x.shape[-1], self.dtype, name, kernel_init=self.kernel_init)(x).reshape(shape)
+            for name in ("query", "key", "value")
+        )
         if self.qk_norm:
-            query = make_layer_norm(self.dtype, "query_norm")(query)
-            key = make_layer_norm(self.dtype, "key_norm")(key)
-        kept = get_parameter_dtype(self.dtype)
-        scaled = query * query.shape[-1] ** -0.5
+            query, key = self._normalize(query, "query_norm"), self._normalize(key, "key_norm")
+        scaled = query * shape[-1] ** -0.5
         scores = jnp.einsum("bqhd,bkhd->bhqk", scaled, key, preferred_element_type=kept)
         weights = jax.nn.softmax(scores).astype(self.dtype)
         weights = apply_dropout(weights, self.attention_dropout, "weights_dropout", train)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-        out = nn.DenseGeneral(
-            x.shape[-1], (-2, -1), dtype=self.dtype, param_dtype=kept, kernel_init=self.kernel_init, name="out"
-        )(mixed)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(x.shape)
+        out = make_dense(x.shape[-1], self.dtype, "out", kernel_init=self.kernel_init)(mixed)
         return apply_dropout(out, self.dropout, "out_dropout", train)
 
-    def _split_into_heads(self, x: Float[Array, "b n c"], name: str) -> Float[Array, "b n heads size"]:
-        shape = (self.heads, x.shape[-1] // self.heads)
-        kept = get_parameter_dtype(self.dtype)
-        return nn.DenseGeneral(shape, dtype=self.dtype, param_dtype=kept, kernel_init=self.kernel_init, name=name)(x)
+    def _normalize(self, x: Float[Array, "b n heads size"], name: str) -> Float[Array, "b n heads size"]:
+        # No module puts out four axes: class activation maps would take such a layer for an image.
+        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        return make_layer_norm(self.dtype, name)(rows).reshape(x.shape)

@@ -118,13 +118,14 @@ class ConvNext(nn.Module):
         block = nn.remat(ConvNextBlock, static_argnums=(2,)) if self.remat else ConvNextBlock
         rates = iter(compute_drop_path_rates(self.drop_path, sum(self.depths)))
         x = prepare_images(images, self.normalize, self.dtype)
+        smallest = 2 ** (len(self.depths) + 1)
+        require(
+            min(x.shape[1:3]) >= smallest,
+            f"images of {x.shape[1]} x {x.shape[2]} pixels are too small for {len(self.depths)} stages; use fewer "
+            f"stages, or images of at least {smallest} x {smallest} pixels",
+        )
         for i, (depth, features) in enumerate(zip(self.depths, self.features, strict=True), start=1):
             name = "stem" if i == 1 else f"stage{i}_downsample"
-            require(
-                min(x.shape[1:3]) >= (4 if i == 1 else 2),
-                f"images of {images.shape[1:]} are too small for {len(self.depths)} stages; use fewer stages or images "
-                f"of at least {2 ** (len(self.depths) + 1)} x {2 ** (len(self.depths) + 1)} pixels",
-            )
             x = Downsample(features, 4 if i == 1 else 2, i > 1, self.kernel_init, self.dtype, name=name)(x)
             for j in range(1, depth + 1):
                 x = block(

@@ -20,8 +20,8 @@ def make_layer_norm(dtype: Dtype, name: str) -> nn.LayerNorm:
 
 
 def apply_dropout(x: Float[Array, "b ..."], rate: float, name: str, train: bool) -> Float[Array, "b ..."]:
-    """Apply dropout. Without a rate there is no module."""
-    return Dropout(rate, name=name)(x, train) if rate else x
+    """Apply dropout in training. Where it does nothing there is no module, which saliency would take for a layer."""
+    return Dropout(rate, name=name)(x, train) if rate and train else x
 
 
 def compute_drop_path_rates(rate: float, depth: int) -> list[float]:
@@ -58,10 +58,10 @@ def add_branch(
     train: bool,
     suffix: str = "",
 ) -> Float[Array, "b ... c"]:
-    """Add a residual branch, after its layer scale and drop path. Modules that do nothing are left out."""
+    """Add a residual branch, after its layer scale and, in training, drop path. Modules without effect are left out."""
     if layer_scale is not None:
         branch = LayerScale(layer_scale, dtype, name=f"scale{suffix}")(branch)
-    if drop_path:
+    if drop_path and train:
         branch = DropPath(drop_path, name=f"drop{suffix}")(branch, train)
     return x + branch
 

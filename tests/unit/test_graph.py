@@ -15,7 +15,7 @@ def test_every_layer_and_parameter_has_its_nodes_and_all_flows_from_the_image_to
     names = [node.name for node in trace_graph(model, SHAPE)]
     assert len(names) == len(nodes)
     for layer in summarize(model, SHAPE).layers:
-        if layer.kind in ("Dropout", "DropPath"):  # they do nothing outside of training
+        if layer.kind == "Dropout":  # does nothing outside of training
             continue
         assert any(name.startswith(f"{type(model).__name__}/{layer.path}/") for name in names), layer.path
     for i, name in enumerate(names):

@@ -1,5 +1,7 @@
 """The documented networks, and what every model promises."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from support.components import MODELS
 from support.networks import draw_variables
 
-from jaxclf.config_io import read_config
+from jaxclf.config_io import from_json, read_config, to_json
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn, summarize
 from jaxclf.models.maxout import Maxout
@@ -90,6 +92,10 @@ def test_one_trace_serves_equal_models(model, variables):
     jitted(model, variables, IMAGES)
     jitted(model.clone(), variables, IMAGES)
     assert traces == 1
+
+
+def test_a_model_is_the_same_when_read_from_json(model):
+    assert from_json(json.loads(json.dumps(to_json(model)))) == model
 
 
 def test_kernels_are_glorot_uniform_and_biases_zero():

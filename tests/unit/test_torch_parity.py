@@ -53,22 +53,15 @@ def map_timm_vit(model):
 
 
 def map_attention(path, name, model):
-    """Queries, keys and values are one dense layer in timm, with the heads one after the other in each."""
-    shape = (3, model.heads, model.width // model.heads)
-    table = {}
+    """The rows of attention: queries, keys and values are one dense layer in timm."""
+    table = map_dense(f"{path}/out", f"{name}.proj")
     for i, part in enumerate(("query", "key", "value")):
-        table[f"params/{path}/{part}/kernel"] = (
-            f"{name}.qkv.weight",
-            lambda weight, i=i: np.moveaxis(weight.reshape(*shape, model.width)[i], -1, 0),
-        )
-        table[f"params/{path}/{part}/bias"] = (f"{name}.qkv.bias", lambda bias, i=i: bias.reshape(shape)[i])
-    table[f"params/{path}/out/kernel"] = (
-        f"{name}.proj.weight",
-        lambda weight: weight.T.reshape(*shape[1:], model.width),
-    )
+        for ours, theirs in (("kernel", "weight"), ("bias", "bias")):
+            take = lambda array, i=i: np.split(array, 3)[i].T  # noqa: E731
+            table[f"params/{path}/{part}/{ours}"] = f"{name}.qkv.{theirs}", take
     if model.qk_norm:
         table |= map_norm(f"{path}/query_norm", f"{name}.q_norm") | map_norm(f"{path}/key_norm", f"{name}.k_norm")
-    return table | map_array(f"{path}/out/bias", f"{name}.proj.bias")
+    return table
 
 
 def map_timm_convnext(model):

@@ -52,8 +52,11 @@ class Config:
     """Random seed for initialization, shuffling, dropout and augmentation."""
     ema_decay: float = 0.0
     """Decay of the EMA of parameters, used for evaluation (0: off)."""
+    batch_statistics: Literal["auto", "running", "precise", "frozen"] = "auto"
+    """Statistics that batch normalization evaluates with: running averages; precise ones, of training images with the
+    evaluated weights; frozen, the initial ones, in training, too. auto: precise with ema_decay, otherwise running."""
     gradient_accumulation: int = 1
-    """Number of parts in which a batch is computed, to save memory. Batch statistics are those of the parts."""
+    """Number of parts in which a batch is computed, to save memory."""
     steps_per_execution: int = 1
     """Number of updates per call of the compiled step. Logging and interrupts happen between calls."""
     evaluate_train: bool = False

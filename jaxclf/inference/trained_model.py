@@ -20,7 +20,7 @@ from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.checkpoint import Checkpoints
 from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import get_eval_batch_size
-from jaxclf.training.state import create_state, get_variables
+from jaxclf.training.state import create_state, get_variables, restore_state
 from jaxclf.training.step import compute_logits
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory
@@ -142,7 +142,7 @@ class TrainedModel:
         try:
             saved = checkpoints.find(checkpoint)
             image_shape = tuple(saved.notes["image_shape"])
-            state = checkpoints.restore(saved, _build_abstract_state(config, image_shape))
+            state = restore_state(checkpoints, saved, _build_abstract_state(config, image_shape))
         finally:
             checkpoints.close()
         variables, class_names = get_variables(state, weights), tuple(saved.notes["class_names"])

@@ -64,7 +64,8 @@ def train_step(step_config: StepConfig, state: TrainState, batch: Batch, axis: s
     batch = batch._replace(images=images)
     if step_config.mixup is not None:
         batch = _mix(step_config, step_config.mixup, make_step_key("mixup"), batch, positions, axis)
-    examples = Examples(positions, batch.mask, rows if axis else None, step_config.training_statistics)
+    frozen = step_config.batch_statistics == "frozen"
+    examples = Examples(positions, batch.mask, rows if axis else None, "running" if frozen else "mode")
     gradients, sums, batch_sums, model_state = _accumulate(step_config, state, make_step_key, batch, examples)
     if axis:
         gradients, sums, batch_sums = jax.lax.psum((gradients, sums, batch_sums), axis)
@@ -220,3 +221,12 @@ def eval_step(step_config: StepConfig, variables: Variables, sums: StepSums, bat
     """Add the sums of a batch to earlier ones; return them and the logits [b, classes]."""
     logits = compute_logits(step_config.model, variables, batch.images)
     return sums + measure(step_config, logits, batch), logits
+
+
+def sum_statistics(step_config: StepConfig, variables: Variables, batch: Batch) -> Variables:
+    """Return the sums of batch normalization over a batch, whose examples are normalized with its own statistics."""
+    examples = Examples(jnp.arange(len(batch.mask)), batch.mask, statistics="batch")
+    with use_examples(examples):
+        model, images = step_config.model, batch.images
+        _, changed = model.apply(variables, images, **get_mode(model, False), mutable=[SUMS])
+    return cast(Variables, changed).get(SUMS, {})

@@ -34,8 +34,8 @@ class StepConfig:
     """Decay of the EMA of parameters; 0 keeps none."""
     gradient_accumulation: int = 1
     """Parts a batch is computed in."""
-    training_statistics: Literal["mode", "running"] = "mode"
-    """Statistics of batch normalization in training: those of the batch, or the running ones, which then stay."""
+    batch_statistics: Literal["running", "precise", "frozen"] = "running"
+    """Statistics that batch normalization evaluates with; frozen ones in training, too."""
     norm_every: int = 1
     """Steps between two whose gradient norm is computed."""
     skip_non_finite: bool = False
@@ -60,11 +60,19 @@ def build_step_config(config: Config, total_steps: int, train: Split | None = No
         mixup=config.mixup,
         class_weights=() if train is None or config.class_weights == "equal" else compute_balanced_weights(train),
         ema_decay=config.ema_decay,
+        batch_statistics=choose_statistics(config),
         gradient_accumulation=config.gradient_accumulation,
         norm_every=min(config.log_every, NORM_EVERY),
         skip_non_finite=config.non_finite == "skip",
         seed=config.seed,
     )
+
+
+def choose_statistics(config: Config) -> Literal["running", "precise", "frozen"]:
+    """Return the statistics that are evaluated with: running averages do not belong to an EMA of the parameters."""
+    if config.batch_statistics == "auto":
+        return "precise" if config.ema_decay else "running"
+    return config.batch_statistics
 
 
 def compute_balanced_weights(split: Split) -> tuple[float, ...]:

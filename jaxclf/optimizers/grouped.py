@@ -113,8 +113,8 @@ class GroupedOptimizer:
             if each.path in frozen:
                 assigned[each.path] = each._replace(labels=("frozen",), rate=0.0)
                 continue
-            labels, rate = self.rate_parameter(each, layers[each.path], head)
-            decay = self.weight_decay if self.decays(each.path) else 0.0
+            labels, rate = self.group_parameter(each, layers[each.path], head)
+            decay = self.weight_decay if self.is_decayed(each.path) else 0.0
             labels = (*labels, "decay" if decay else "no_decay") if self.weight_decay else labels
             assigned[each.path] = each._replace(labels=labels, rate=rate, decay=decay)
         require(
@@ -124,7 +124,7 @@ class GroupedOptimizer:
         )
         return assigned
 
-    def decays(self, path: str) -> bool:
+    def is_decayed(self, path: str) -> bool:
         """Return whether weight decay is for the parameter at a path."""
         return self.decay == "all" or path.rpartition("/")[2] == "kernel"
 
@@ -136,7 +136,7 @@ class GroupedOptimizer:
             )
         return assign_layers(model.layer_groups, paths)
 
-    def rate_parameter(self, parameter: Assignment, layer: int, head: int) -> tuple[tuple[str, ...], float]:
+    def group_parameter(self, parameter: Assignment, layer: int, head: int) -> tuple[tuple[str, ...], float]:
         """Return the labels of a parameter's group, besides decay, and the multiplier of its learning rate.
 
         Args:

@@ -33,6 +33,6 @@ class Lamb(GroupedOptimizer):
 
     def build_chain(self, assignments: Assignments, decay: Chain) -> Chain:
         """Build what precedes the multiplication by the learning rate."""
-        scaled = select(assignments, lambda each: self.decays(each.path))
+        scaled = select(assignments, lambda each: self.is_decayed(each.path))
         trust = optax.masked(optax.scale_by_trust_ratio(), scaled)
         return optax.scale_by_adam(self.beta1, self.beta2, self.epsilon), *decay, trust

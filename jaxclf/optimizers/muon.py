@@ -58,9 +58,9 @@ class Muon(GroupedOptimizer):
         """Whether the model must declare its layers."""
         return True
 
-    def rate_parameter(self, parameter: Assignment, layer: int, head: int) -> tuple[tuple[str, ...], float]:
+    def group_parameter(self, parameter: Assignment, layer: int, head: int) -> tuple[tuple[str, ...], float]:
         """Return the labels of a parameter's group, besides decay, and the multiplier of its learning rate."""
-        labels, rate = super().rate_parameter(parameter, layer, head)
+        labels, rate = super().group_parameter(parameter, layer, head)
         if 0 < layer < head and is_matrix(parameter):
             return ("muon", *labels), rate
         return ("adamw", *labels), rate * self.adamw_rate

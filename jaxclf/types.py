@@ -31,10 +31,10 @@ def promote_float(x: Array) -> Array:
     return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.result_type(float)))
 
 
-def to_unit_range(images: Array) -> Float[Array, ...]:
+def to_unit_range(images: Array, dtype: Literal["float32", "float64"] = "float32") -> Float[Array, ...]:
     """Scale images to [0, 1]: divide integers by 255, and return floats, which are in [0, 1] already, unchanged."""
     if jnp.issubdtype(images.dtype, jnp.integer):
-        return images.astype(jnp.float32) / 255
+        return images.astype(dtype) / 255
     return images
 
 

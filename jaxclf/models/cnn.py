@@ -8,12 +8,11 @@ import flax.linen as nn
 from jaxtyping import Float, Num
 
 from jaxclf.errors import require
+from jaxclf.models.dropout import Dropout, check_dropout
+from jaxclf.models.dtypes import Dtype, get_parameter_dtype
 from jaxclf.models.layers import (
-    Dropout,
-    Dtype,
     Flatten,
     MaxPool,
-    check_dropout,
     check_sizes,
     make_conv,
     make_dense,
@@ -42,7 +41,7 @@ class Cnn(nn.Module):
     dropout: float = 0.0
     """Dropout rate before each dense layer and before the logits."""
     dtype: Dtype = "float32"
-    """Type of the activations. Parameters and logits are float32."""
+    """Type of the activations. Parameters and logits are float32, or float64 if the activations are."""
 
     def __post_init__(self):
         check_sizes(kernel_size=self.kernel_size, strides=self.strides, pool=self.pool, classes=self.classes)
@@ -73,7 +72,7 @@ class Cnn(nn.Module):
         Raises:
             UserError: If the images have another shape, or are too small for the number of stages.
         """
-        x = reshape_to_images(to_unit_range(images))
+        x = reshape_to_images(to_unit_range(images, get_parameter_dtype(self.dtype)))
         for i, filters in enumerate(self.features, start=1):
             x = nn.relu(make_conv(filters, self.kernel_size, self.strides, self.padding, self.dtype, f"conv{i}")(x))
             x = MaxPool(self.pool, name=f"pool{i}")(x)
@@ -82,7 +81,7 @@ class Cnn(nn.Module):
         for i, width in enumerate(self.dense, start=1):
             x = nn.relu(make_dense(width, self.dtype, f"dense{i}")(self._drop(x, i, train)))
         x = self._drop(x, len(self.dense) + 1, train)
-        return make_dense(self.classes, "float32", "logits")(x)
+        return make_dense(self.classes, get_parameter_dtype(self.dtype), "logits")(x)
 
     def _drop(self, x: Float[Array, "b n"], i: int, train: bool) -> Float[Array, "b n"]:
         return Dropout(self.dropout, name=f"dropout{i}")(x, train) if self.dropout else x

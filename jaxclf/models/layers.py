@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial, reduce
 from math import isqrt
 from typing import Literal
@@ -12,31 +9,15 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from flax.linen.initializers import Initializer
+from jaxtyping import Float
 
 from jaxclf.errors import UserError, require
+from jaxclf.models.dtypes import Dtype, get_parameter_dtype
 from jaxclf.types import Array
 
-Dtype = Literal["float32", "bfloat16"]
-
-_positions: ContextVar[Array | None] = ContextVar("positions", default=None)
-
-
-@contextmanager
-def use_example_positions(positions: Int[Array, " b"]) -> Iterator[None]:
-    """Set the positions of the examples in the whole batch, for the dropout masks of models applied in this context.
-
-    A device, or a part of an accumulated gradient, has only some rows of a batch. With their positions, they draw the
-    masks of the whole batch.
-
-    Args:
-        positions: The position of each row in the whole batch.
-    """
-    token = _positions.set(positions)
-    try:
-        yield
-    finally:
-        _positions.reset(token)
+Padding = Literal["SAME", "VALID"] | int
+"""Zero padding of convolutions: SAME, VALID (none), or the number of pixels on each side."""
 
 
 def check_sizes(**sizes: int) -> None:
@@ -45,34 +26,39 @@ def check_sizes(**sizes: int) -> None:
         require(size >= 1, f"{name}={size}: expected at least 1")
 
 
-def check_dropout(rate: float) -> None:
-    """Raise UserError unless the dropout rate is at least 0 and below 1."""
-    require(0 <= rate < 1, f"dropout={rate}: expected at least 0 and below 1")
+GLOROT_UNIFORM = nn.initializers.glorot_uniform()
 
 
-def make_dense(features: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
-    """Return a dense layer with a Glorot-uniform kernel and a bias of zeros, both float32."""
-    return nn.Dense(features, use_bias, dtype, kernel_init=nn.initializers.glorot_uniform(), name=name)
+def make_dense(
+    features: int, dtype: Dtype, name: str, use_bias: bool = True, kernel_init: Initializer = GLOROT_UNIFORM
+) -> nn.Dense:
+    """Return a dense layer with a bias of zeros."""
+    kept = get_parameter_dtype(dtype)
+    return nn.Dense(features, use_bias, dtype, kept, kernel_init=kernel_init, name=name)
 
 
 def make_conv(
     features: int,
     kernel_size: int,
     strides: int,
-    padding: Literal["SAME", "VALID"] | int,
+    padding: Padding,
     dtype: Dtype,
     name: str,
     use_bias: bool = True,
+    groups: int = 1,
+    kernel_init: Initializer = GLOROT_UNIFORM,
 ) -> nn.Conv:
-    """Return a 2D convolution with a Glorot-uniform kernel and a bias of zeros, both float32."""
+    """Return a 2D convolution with a bias of zeros. With as many groups as input channels it is depthwise."""
     return nn.Conv(
         features,
         (kernel_size, kernel_size),
         strides=strides,
         padding=padding,
+        feature_group_count=groups,
         use_bias=use_bias,
         dtype=dtype,
-        kernel_init=nn.initializers.glorot_uniform(),
+        param_dtype=get_parameter_dtype(dtype),
+        kernel_init=kernel_init,
         name=name,
     )
 
@@ -144,32 +130,3 @@ def _split_windows(x: Float[Array, "b h w c"], k: int) -> list[Float[Array, "b h
     b, h, w, c = x.shape
     squares = x[:, : h // k * k, : w // k * k].reshape(b, h // k, k, w // k, k, c)
     return [squares[:, :, i, :, j] for i in range(k) for j in range(k)]
-
-
-class Dropout(nn.Module):
-    """Dropout whose masks do not depend on how a batch is split over devices or accumulation steps.
-
-    Masks are keyed by the position of an example in the batch, see `use_example_positions`.
-    N. Srivastava et al., "Dropout" (2014).
-    """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b ..."], train: bool) -> Float[Array, "b ..."]:
-        """Zero a fraction `rate` of the activations and scale the others by 1 / (1 - rate).
-
-        Args:
-            x: Activations.
-            train: If False, x is returned unchanged. If True, the random stream "dropout" is needed.
-        """
-        if not train or self.rate == 0:
-            return x
-        positions = _positions.get()
-        if positions is None:
-            positions = jnp.arange(x.shape[0])
-        key = self.make_rng("dropout")
-        keep = jax.vmap(
-            lambda position: jax.random.bernoulli(jax.random.fold_in(key, position), 1 - self.rate, x.shape[1:])
-        )(positions)
-        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Float, Num
 
 from jaxclf.errors import require
+from jaxclf.models.batch_norm import BatchNorm
+from jaxclf.models.dropout import Dropout, check_dropout
+from jaxclf.models.dtypes import Dtype, get_parameter_dtype
 from jaxclf.models.layers import (
-    Dropout,
-    Dtype,
     Flatten,
-    check_dropout,
     check_sizes,
     make_conv,
     make_dense,
@@ -47,8 +47,10 @@ class MaxoutCnn(nn.Module):
     """Zero padding of the convolutions: SAME, or VALID (none)."""
     dropout: float = 0.0
     """Dropout rate before each dense layer and before the logits."""
+    batch_norm_group: int | None = None
+    """Examples that are normalized together; None: the whole batch."""
     dtype: Dtype = "float32"
-    """Type of the activations. Parameters and logits are float32."""
+    """Type of the activations. Parameters and logits are float32, or float64 if the activations are."""
 
     def __post_init__(self):
         lengths = [len(values) for values in (self.features, self.kernel_sizes, self.blocks)]
@@ -56,7 +58,7 @@ class MaxoutCnn(nn.Module):
             len(set(lengths)) == 1,
             f"features, kernel_sizes and blocks have {lengths} stages: expected the same number for each",
         )
-        check_sizes(pieces=self.pieces, classes=self.classes)
+        check_sizes(pieces=self.pieces, classes=self.classes, batch_norm_group=self.batch_norm_group or 1)
         for name in ("features", "kernel_sizes", "blocks", "dense"):
             check_sizes(**{f"{name}[{i}]": size for i, size in enumerate(getattr(self, name))})
         check_dropout(self.dropout)
@@ -75,8 +77,8 @@ class MaxoutCnn(nn.Module):
 
         Args:
             images: Images [b, h, w, c] or [b, h·w·c]: integers from 0 to 255, or floats in [0, 1].
-            train: Normalize with the statistics of the batch, update the running ones in the collection
-                "batch_stats", and apply dropout, which needs the random stream "dropout".
+            train: Normalize with the statistics of the batch, and apply dropout, which needs the random stream
+                "dropout".
 
         Returns:
             Logits [b, classes], float32.
@@ -84,7 +86,7 @@ class MaxoutCnn(nn.Module):
         Raises:
             UserError: If the images have another shape, or are too small for the stages.
         """
-        x = reshape_to_images(to_unit_range(images))
+        x = reshape_to_images(to_unit_range(images, get_parameter_dtype(self.dtype)))
         for i, stage in enumerate(zip(self.features, self.kernel_sizes, self.blocks, strict=True), start=1):
             x = self._apply_stage(x, i, *stage, train)
             require(min(x.shape[1:3]) > 0, f"feature map is empty after conv{i}; use fewer or smaller stages")
@@ -93,7 +95,9 @@ class MaxoutCnn(nn.Module):
             # No bias here or in convolutions: the normalization would subtract it.
             x = make_dense(width, self.dtype, f"dense{i}", use_bias=False)(self._drop(x, i, train))
             x = nn.relu(self._normalize(x, f"dense{i}_norm", train))
-        return make_dense(self.classes, "float32", "logits")(self._drop(x, len(self.dense) + 1, train))
+        return make_dense(self.classes, get_parameter_dtype(self.dtype), "logits")(
+            self._drop(x, len(self.dense) + 1, train)
+        )
 
     def _apply_stage(
         self, x: Float[Array, "b h w c"], i: int, features: int, kernel_size: int, block: int, train: bool
@@ -106,7 +110,7 @@ class MaxoutCnn(nn.Module):
 
     def _normalize(self, x: Float[Array, "b ..."], name: str, train: bool) -> Float[Array, "b ..."]:
         # Runs are short, so the running statistics average over about 10 steps only.
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype, name=name)(x)
+        return BatchNorm(self.batch_norm_group, momentum=0.9, dtype=self.dtype, name=name)(x, train)
 
     def _drop(self, x: Float[Array, "b n"], i: int, train: bool) -> Float[Array, "b n"]:
         return Dropout(self.dropout, name=f"dropout{i}")(x, train) if self.dropout else x

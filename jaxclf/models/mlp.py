@@ -5,7 +5,9 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Float, Num
 
-from jaxclf.models.layers import Dropout, Dtype, Flatten, check_dropout, check_sizes, make_dense
+from jaxclf.models.dropout import Dropout, check_dropout
+from jaxclf.models.dtypes import Dtype, get_parameter_dtype
+from jaxclf.models.layers import Flatten, check_sizes, make_dense
 from jaxclf.types import Array, to_unit_range
 
 
@@ -19,7 +21,7 @@ class Mlp(nn.Module):
     dropout: float = 0.0
     """Dropout rate after each hidden layer."""
     dtype: Dtype = "float32"
-    """Type of the activations. Parameters and logits are float32."""
+    """Type of the activations. Parameters and logits are float32, or float64 if the activations are."""
 
     def __post_init__(self):
         check_sizes(classes=self.classes, **{f"features[{i}]": width for i, width in enumerate(self.features)})
@@ -42,9 +44,9 @@ class Mlp(nn.Module):
         Returns:
             Logits [b, classes], float32.
         """
-        x = Flatten(name="flatten")(to_unit_range(images))
+        x = Flatten(name="flatten")(to_unit_range(images, get_parameter_dtype(self.dtype)))
         for i, width in enumerate(self.features, start=1):
             x = nn.relu(make_dense(width, self.dtype, f"dense{i}")(x))
             if self.dropout:
                 x = Dropout(self.dropout, name=f"dropout{i}")(x, train)
-        return make_dense(self.classes, "float32", "logits")(x)
+        return make_dense(self.classes, get_parameter_dtype(self.dtype), "logits")(x)

@@ -14,11 +14,13 @@ import optax
 from jaxtyping import Float, Int, Key, PyTree
 
 from jaxclf.augment import Mixup, augment_batch
+from jaxclf.errors import require
 from jaxclf.metrics import Stats, mean
+from jaxclf.models.batch_norm import SUMS, update_statistics
 from jaxclf.models.calling import apply_to_train, get_mode, initialize_model
-from jaxclf.models.layers import use_example_positions
+from jaxclf.models.examples import Examples, use_examples
 from jaxclf.random import make_key
-from jaxclf.training.state import StepSums, TrainState, are_finite, measure, update_ema, zero_sums
+from jaxclf.training.state import StepSums, TrainState, are_finite, measure, update_ema
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Array, Batch, Labels, Logits, Variables, promote_float
 
@@ -32,6 +34,8 @@ class Gradients(NamedTuple):
     params: PyTree
     """Gradients of the summed loss."""
     sums: StepSums
+    batch_sums: Variables
+    """Sums that the statistics of batch normalization are updated from."""
     model_state: PyTree
 
 
@@ -60,10 +64,12 @@ def train_step(step_config: StepConfig, state: TrainState, batch: Batch, axis: s
     batch = batch._replace(images=images)
     if step_config.mixup is not None:
         batch = _mix(step_config, step_config.mixup, make_step_key("mixup"), batch, positions, axis)
-    gradients, sums, model_state = _accumulate(step_config, state, make_step_key, batch, positions)
+    examples = Examples(positions, batch.mask, rows if axis else None, step_config.training_statistics)
+    gradients, sums, batch_sums, model_state = _accumulate(step_config, state, make_step_key, batch, examples)
     if axis:
-        gradients, sums = jax.lax.psum((gradients, sums), axis)
+        gradients, sums, batch_sums = jax.lax.psum((gradients, sums, batch_sums), axis)
         model_state = jax.lax.pmean(model_state, axis)
+    model_state = update_statistics(model_state, batch_sums)
     count = sums.loss["count"]
     sums = replace(sums, gradient_norm=_compute_gradient_norm(step_config, state.step, gradients, count))
     gradients = jax.tree.map(lambda g: g / count, gradients)
@@ -131,23 +137,37 @@ def _update(step_config: StepConfig, state: TrainState, gradients: PyTree) -> Tr
 
 
 def _accumulate(
-    step_config: StepConfig, state: TrainState, make_step_key: MakeKey, batch: Batch, positions: Int[Array, " b"]
+    step_config: StepConfig, state: TrainState, make_step_key: MakeKey, batch: Batch, examples: Examples
 ) -> Gradients:
     """Compute the gradients of a batch in equal parts, one after the other."""
     parts = step_config.gradient_accumulation
     if parts == 1:
-        return _differentiate(step_config, state.params, state.model_state, make_step_key, batch, positions)
+        return _differentiate(step_config, state.params, state.model_state, make_step_key, batch, examples)
+    group = getattr(step_config.model, "batch_norm_group", None) or 1
+    rows = len(examples.positions)
+    require(
+        rows % (parts * group) == 0,
+        f"{rows} examples do not divide into {parts} gradient_accumulation parts of groups of batch_norm_group={group}",
+    )
+
+    def split(x):
+        # Every parts-th group, so that each device has rows of every part and none have to move.
+        return x.reshape(-1, parts, group, *x.shape[1:]).swapaxes(0, 1).reshape(parts, -1, *x.shape[1:])
+
+    def compute_part(model_state: PyTree, part) -> Gradients:
+        batch, positions = part
+        examples_of_part = replace(examples, positions=positions, mask=batch.mask, consecutive=group)
+        return _differentiate(step_config, state.params, model_state, make_step_key, batch, examples_of_part)
 
     def add_part(total: Gradients, part) -> tuple[Gradients, None]:
-        more = _differentiate(step_config, state.params, total.model_state, make_step_key, *part)
-        params = jax.tree.map(jnp.add, total.params, more.params)
-        return Gradients(params, total.sums + more.sums, more.model_state), None
+        more = compute_part(total.model_state, part)
+        added = jax.tree.map(jnp.add, total._replace(model_state=None), more._replace(model_state=None))
+        return added._replace(model_state=more.model_state), None
 
-    # Every parts-th row, so that each device has rows of every part and none have to move.
-    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, positions))
-    params = jax.tree.map(lambda param: promote_float(jnp.zeros_like(param)), state.params)
-    zeros = Gradients(params, zero_sums(step_config, batch), state.model_state)
-    return jax.lax.scan(add_part, zeros, split)[0]
+    all_parts = jax.tree.map(split, (batch, examples.positions))
+    first = jax.tree.map(lambda x: x[0], all_parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute_part, state.model_state, first))
+    return jax.lax.scan(add_part, zeros._replace(model_state=state.model_state), all_parts)[0]
 
 
 def _differentiate(
@@ -156,15 +176,15 @@ def _differentiate(
     model_state: PyTree,
     make_step_key: MakeKey,
     batch: Batch,
-    positions: Int[Array, " b"],
+    examples: Examples,
 ) -> Gradients:
     """Compute the gradients of the summed, weighted loss of a batch."""
 
     def loss_sum(params):
-        with use_example_positions(positions):
+        with use_examples(examples):
             variables = {"params": params, **model_state}
             logits, new_state = apply_to_train(
-                step_config.model, variables, batch.images, make_step_key, list(model_state)
+                step_config.model, variables, batch.images, make_step_key, [*model_state, SUMS]
             )
         logits = promote_float(logits)
         sums = measure(step_config, logits, batch)
@@ -175,7 +195,8 @@ def _differentiate(
         return jnp.sum(weights * step_config.loss(logits, batch.labels)), (sums, new_state)
 
     gradients, (sums, new_state) = jax.grad(loss_sum, has_aux=True)(params)
-    return Gradients(jax.tree.map(promote_float, gradients), sums, new_state)
+    batch_sums = new_state.pop(SUMS, {})
+    return Gradients(jax.tree.map(promote_float, gradients), sums, batch_sums, new_state)
 
 
 def _weigh_examples(step_config: StepConfig, batch: Batch) -> Float[Array, " b"]:

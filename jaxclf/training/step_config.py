@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import flax.linen as nn
 import numpy as np
@@ -33,6 +34,8 @@ class StepConfig:
     """Decay of the EMA of parameters; 0 keeps none."""
     gradient_accumulation: int = 1
     """Parts a batch is computed in."""
+    training_statistics: Literal["mode", "running"] = "mode"
+    """Statistics of batch normalization in training: those of the batch, or the running ones, which then stay."""
     norm_every: int = 1
     """Steps between two whose gradient norm is computed."""
     skip_non_finite: bool = False

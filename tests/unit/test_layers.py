@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclf.models.layers import Dropout, MaxPool, use_example_positions
+from jaxclf.models.dropout import Dropout
+from jaxclf.models.examples import Examples, use_examples
+from jaxclf.models.layers import MaxPool
 
 
 def plain(window):
@@ -73,7 +75,7 @@ def test_a_mask_follows_the_position_of_its_example():
     key, x = jax.random.key(0), jnp.ones((8, 50))
     whole = drop(key, x)
     for part in (slice(0, 4), slice(4, 8), slice(2, 3)):
-        with use_example_positions(jnp.arange(8)[part]):
+        with use_examples(Examples(jnp.arange(8)[part])):
             np.testing.assert_array_equal(drop(key, x[part]), whole[part])
 
 

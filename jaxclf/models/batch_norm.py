@@ -1,0 +1,147 @@
+"""Batch normalization that does not depend on how a batch is computed."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax.linen.initializers import Initializer
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Float, PyTree
+
+from jaxclf.errors import require
+from jaxclf.models.dtypes import Dtype, get_parameter_dtype
+from jaxclf.models.examples import get_examples
+from jaxclf.types import Array, Variables, promote_float
+
+SUMS = "batch_sums"
+"""The collection of the sums that training calls give."""
+
+
+class BatchSums(flax.struct.PyTreeNode):
+    """Sums over the examples of a batch. They are added over parts and devices, and divided once.
+
+    Fields are trees: JAX also builds it from shapes and shardings.
+    """
+
+    count: PyTree
+    """Number of values, a scalar."""
+    shifted: PyTree
+    """Sum of the differences from the running mean [c]: small numbers, so that little is lost to rounding."""
+    squares: PyTree
+    """Sum of the squared differences from the mean of the group [c]."""
+    momentum: float = flax.struct.field(pytree_node=False)
+
+    def update(self, statistics: dict[str, Float[Array, " c"]]) -> dict[str, Float[Array, " c"]]:
+        """Return the running mean and variance after a step."""
+        count = jnp.maximum(self.count, 1)
+        batch = {"mean": statistics["mean"] + self.shifted / count, "var": self.squares / count}
+        return {
+            name: self.momentum * old + (1 - self.momentum) * batch[name].astype(old.dtype)
+            for name, old in statistics.items()
+        }
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over groups of examples.
+
+    In training, each group of `group` consecutive positions of the batch is normalized with its own mean and biased
+    variance. Groups are never split over devices or accumulation steps, and padding is not counted, so the result does
+    not depend on them. The module leaves its running statistics unchanged: it returns sums in the collection
+    "batch_sums", from which `update_statistics` computes one update for each step of the optimizer.
+
+    S. Ioffe, C. Szegedy, "Batch Normalization" (2015), arXiv:1502.03167; groups: E. Hoffer et al., "Train longer,
+    generalize better" (2017), arXiv:1705.08741.
+    """
+
+    group: int | None = None
+    """Examples that are normalized together; None: the whole batch."""
+    momentum: float = 0.9
+    """Weight of the earlier running statistics in an update."""
+    epsilon: float = 1e-5
+    """Added to the variance."""
+    dtype: Dtype = "float32"
+    """Type of the result."""
+    scale_init: Initializer = nn.initializers.ones
+    """Initializer of the scale."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b ... c"], train: bool) -> Float[Array, "b ... c"]:
+        """Normalize each channel.
+
+        Args:
+            x: Activations.
+            train: Normalize with the statistics of the groups, instead of the running ones.
+
+        Raises:
+            UserError: If the examples of a group are not computed together.
+        """
+        channels, kept = x.shape[-1:], get_parameter_dtype(self.dtype)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, kept).value
+        var = self.variable("batch_stats", "var", jnp.ones, channels, kept).value
+        scale = self.param("scale", self.scale_init, channels, kept)
+        bias = self.param("bias", nn.initializers.zeros, channels, kept)
+        statistics = get_examples(x.shape[0]).statistics
+        if statistics == "batch" or (train and statistics == "mode"):
+            centered, var = self._center_groups(self._split_groups(x), mean)
+        else:
+            centered, var = x - _expand(mean, x.ndim), _expand(var, x.ndim)
+        multiplier = jax.lax.rsqrt(var + self.epsilon) * _expand(scale, centered.ndim)
+        return (centered * multiplier + _expand(bias, centered.ndim)).reshape(x.shape).astype(self.dtype)
+
+    def _split_groups(self, x: Float[Array, "b ... c"]) -> Float[Array, "groups rows n c"]:
+        rows, consecutive = x.shape[0], get_examples(x.shape[0]).consecutive
+        require(
+            self.group is not None or consecutive is None,
+            "batch_norm_group=None normalizes over the whole batch, which gradient_accumulation and pmap split; set "
+            "--model.batch-norm-group to a divisor of the examples that are computed together, such as 16",
+        )
+        size = self.group or rows
+        require(
+            rows % size == 0 and (consecutive or size) % size == 0,
+            f"batch_norm_group={size} does not divide the {rows} examples that are computed together "
+            "(batch_size over gradient_accumulation and, with pmap, over the devices)",
+        )
+        return x.reshape(rows // size, size, -1, x.shape[-1])
+
+    def _center_groups(
+        self, groups: Float[Array, "g r n c"], shift: Float[Array, " c"]
+    ) -> tuple[Float[Array, "g r n c"], Float[Array, "g 1 1 c"]]:
+        """Return the differences from the means of groups, and the variances; add to the collection of sums."""
+        mask = get_examples(groups.shape[0] * groups.shape[1]).mask
+        x, start = promote_float(groups), _expand(shift, 4)
+        weights = jnp.ones(groups.shape[:2], x.dtype) if mask is None else mask.astype(x.dtype)
+        weights = weights.reshape(*groups.shape[:2], 1, 1)
+        count = weights.sum((1, 2), keepdims=True) * groups.shape[2]
+        divisor = jnp.maximum(count, 1)
+        shifted = (weights * (x - start)).sum((1, 2), keepdims=True)
+        centered = x - (start + shifted / divisor)
+        squares = (weights * centered**2).sum((1, 2), keepdims=True)
+        sums = BatchSums(count.sum(), shifted.sum((0, 1, 2)), squares.sum((0, 1, 2)), self.momentum)
+        self.sow(
+            SUMS, "sums", jax.lax.stop_gradient(sums),
+            init_fn=lambda: jax.tree.map(jnp.zeros_like, sums), reduce_fn=lambda a, b: jax.tree.map(jnp.add, a, b),
+        )  # fmt: skip
+        return centered, squares / divisor
+
+
+def _expand(values: Float[Array, " c"], ndim: int) -> Float[Array, "... c"]:
+    return values.reshape((1,) * (ndim - 1) + values.shape)
+
+
+def update_statistics(model_state: Variables, sums: Variables) -> Variables:
+    """Return the collections of a model with the running statistics after a step.
+
+    Args:
+        model_state: The collections before the step.
+        sums: The collection of sums of all examples of the step.
+    """
+    statistics = cast(dict[tuple[str, ...], Array], flatten_dict(model_state.get("batch_stats", {})))
+    for path, total in cast(dict[tuple[str, ...], BatchSums], flatten_dict(sums)).items():
+        names = [(*path[:-1], name) for name in ("mean", "var")]
+        updated = total.update({name[-1]: statistics[name] for name in names})
+        statistics |= {name: updated[name[-1]] for name in names}
+    return model_state | ({"batch_stats": unflatten_dict(statistics)} if statistics else {})

@@ -11,6 +11,7 @@ import pytest
 from support.components import OPTIMIZERS, SCHEDULES
 from support.networks import Declared
 
+from jaxclf.config_io import from_json, to_json
 from jaxclf.errors import UserError
 from jaxclf.models import Mlp
 from jaxclf.optimizers import Adam, AdamW, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
@@ -40,6 +41,21 @@ def update(optimizer, params, gradients, steps=1, model=MODEL):
         params, state = step(params, state, gradients(i, params))
         found.append(params)
     return found
+
+
+def test_the_class_paths_and_fields_of_earlier_runs_are_read():
+    schedule = {"class": "jaxclf.optimizers.WarmupCosine", "warmup": 0.1, "final": 0.2}
+    sgd = {"class": "jaxclf.optimizers.Sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "clip_norm": 1.0}
+    expected = Sgd(0.1, 0.9, True, clip_norm=1.0, schedule=WarmupCosine(0.1, 0.2))
+    assert from_json(sgd | {"schedule": schedule}) == expected
+    adam = {"class": "jaxclf.optimizers.Adam", "learning_rate": 0.1, "weight_decay": 0.2}
+    cycle = {"class": "jaxclf.optimizers.OneCycle", "peak_at": 0.2, "start": 0.1, "final": 0.01}
+    assert from_json(adam | {"schedule": cycle}) == Adam(0.1, weight_decay=0.2, schedule=OneCycle(0.2, 0.1, 0.01))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_json_gives_back_the_optimizer(optimizer):
+    assert from_json(to_json(optimizer)) == optimizer
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)

@@ -46,7 +46,7 @@ class TrainOptions:
     print_config: Flag = False
     """Print the config as JSON and exit."""
     dry_run: Flag = False
-    """Print shapes, parameters, FLOPs and steps, run one step, and exit. Writes nothing."""
+    """Print shapes, parameters and their optimizer groups, FLOPs and steps, run one step, and exit. Writes nothing."""
     debug: Flag = False
     """Show the traceback of a user error."""
     name: tyro.conf.Suppress[str] = ""

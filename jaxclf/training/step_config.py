@@ -55,7 +55,7 @@ def build_step_config(config: Config, total_steps: int, train: Split | None = No
         model=config.model,
         loss=config.loss,
         metrics=config.metrics,
-        transformation=config.optimizer.build(total_steps),
+        transformation=config.optimizer.build(total_steps, config.epochs, config.model),
         augment=config.augment,
         mixup=config.mixup,
         class_weights=() if train is None or config.class_weights == "equal" else compute_balanced_weights(train),

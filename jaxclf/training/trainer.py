@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from jaxtyping import PyTree
 from jaxclf.config import Config
 from jaxclf.config_io import find_differences
 from jaxclf.errors import NonFiniteError, UserError, require
+from jaxclf.models.calling import initialize_model
+from jaxclf.optimizers.groups import Assignments, AssignsGroups
 from jaxclf.training.callbacks import Callback, Checkpointer, EarlyStopping
 from jaxclf.training.checkpoint import Checkpoints, Saved
 from jaxclf.training.devices import Devices
@@ -152,7 +154,7 @@ class Trainer:
                 self.step_config, self.state, batch, config.steps_per_execution
             )
             self.zero_sums = self.devices.compile_zeros(self.state.interval_stats)  # those of an epoch as well
-            schedule = config.optimizer.learning_rates(self.total_steps)
+            schedule = config.optimizer.learning_rates(self.total_steps, config.epochs)
             # The rates of all steps, ahead: computed while training, each would wait for the device.
             steps = jnp.arange(self.total_steps)
             self.learning_rates = np.asarray(jax.vmap(lambda step: jnp.float32(schedule(step)))(steps))
@@ -304,6 +306,16 @@ class Trainer:
     def resumed(self) -> Saved | None:
         """The checkpoint the run resumes from; None at its beginning."""
         return self.checkpoints.find_newest() if self.checkpoints else None
+
+    @cached_property
+    def assignments(self) -> Assignments:
+        """What the optimizer does with each parameter; empty if it cannot tell."""
+        optimizer, model = self.config.optimizer, self.config.model
+        if not isinstance(optimizer, AssignsGroups):
+            return {}
+        images = get_batch_shape(self.splits.train, 1).images
+        _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
+        return optimizer.assign_groups(variables["params"], model)
 
     @cached_property
     def eval_batch_size(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 from support.steps import STEP_CONFIG, STEPS, add_weights, assert_same, fit, make_devices, read_batches
 
 from jaxclf.augment import Mixup
-from jaxclf.optimizers import Adam
+from jaxclf.optimizers import Adam, Muon
 from jaxclf.training.state import summarize
 
 EVERYTHING = replace(
@@ -17,6 +17,12 @@ EVERYTHING = replace(
     ema_decay=0.9,
     mixup=Mixup(alpha=0.5),
     class_weights=tuple(np.linspace(0.5, 2, 10).tolist()),
+)
+GROUPED = replace(
+    STEP_CONFIG,
+    transformation=Muon(learning_rate=1e-3, freeze=("conv1",), layer_decay=0.75, clip_norm=1.0).build(
+        STEPS, model=STEP_CONFIG.model
+    ),
 )
 
 
@@ -47,6 +53,14 @@ def test_adam_ema_mixup_class_and_sample_weights_are_those_of_one_device(
     found = fit(replace(EVERYTHING, gradient_accumulation=parts), weighted_batches, make_devices(count, parallel))
     assert_same((found.params, found.ema), (everything_alone.params, everything_alone.ema))
     assert_same(summarize(EVERYTHING, found.epoch_stats), summarize(EVERYTHING, everything_alone.epoch_stats))
+
+
+def test_groups_of_parameters_are_those_of_one_device(batches):
+    one = fit(GROUPED, batches)
+    for count, parallel, parts in ((4, "jit", 1), (4, "pmap", 1), (1, "jit", 2)):
+        found = fit(replace(GROUPED, gradient_accumulation=parts), batches, make_devices(count, parallel))
+        assert_same(found.params, one.params)
+        assert jax.tree.structure(found.optimizer_state) == jax.tree.structure(one.optimizer_state)
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -11,7 +11,7 @@ from jaxclf.datasets import Arrays, Cartoons, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn
-from jaxclf.optimizers import Adam, Constant, OneCycle, Sgd, WarmupCosine
+from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
 
 AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
 MIXERS = [Mixup(), Mixup(alpha=8.0)]
@@ -31,7 +31,12 @@ OPTIMIZERS = [
     Sgd(learning_rate=0.05, momentum=0.9),
     Sgd(learning_rate=0.05, momentum=0.9, nesterov=True, clip_norm=1.0),
     Adam(learning_rate=0.3, schedule=WarmupCosine(warmup=0.1)),
+    Sgd(learning_rate=0.05, momentum=0.9, weight_decay=1e-2, layer_decay=0.8),
     Adam(learning_rate=0.3, weight_decay=1e-3, schedule=OneCycle()),
+    AdamW(learning_rate=0.3, head_rate=0.5, schedule=WarmupCosine(warmup=10.0, unit="steps")),
+    Lion(learning_rate=0.1, schedule=OneCycle()),
+    Lamb(learning_rate=0.1, schedule=OneCycle()),
+    Muon(learning_rate=0.5, schedule=OneCycle()),
 ]
 SCHEDULES = [Constant(), WarmupCosine(warmup=0.1, final=0.2), WarmupCosine(warmup=0.0), OneCycle()]
 METHODS = [

@@ -35,7 +35,7 @@ def check_statistics(config: Config, step_config: StepConfig, variables: Variabl
     """
     if config.batch_statistics in ("precise", "frozen") and "batch_stats" in variables:
         require(
-            jax.eval_shape(partial(sum_statistics, step_config), variables, batch),
+            bool(jax.eval_shape(partial(sum_statistics, step_config), variables, batch)),
             f"batch_statistics={config.batch_statistics} needs jaxclf.models.batch_norm.BatchNorm, and "
             f"{type(config.model).__name__} normalizes batches by another class; use it, or leave batch_statistics out",
         )

@@ -1,8 +1,24 @@
 """Models: Linen modules called as `model(images, train=False) -> logits`, with named layers."""
 
 from jaxclf.models.cnn import Cnn, SimpsonsCnn
+from jaxclf.models.convnext import ConvNext
+from jaxclf.models.initializers import Normal, VarianceScaling
 from jaxclf.models.maxout import MaxoutCnn
 from jaxclf.models.mlp import Mlp
+from jaxclf.models.normalize import IMAGENET, Normalize
 from jaxclf.models.summary import summarize
+from jaxclf.models.vit import Vit
 
-__all__ = ["Cnn", "MaxoutCnn", "Mlp", "SimpsonsCnn", "summarize"]
+__all__ = [
+    "IMAGENET",
+    "Cnn",
+    "ConvNext",
+    "MaxoutCnn",
+    "Mlp",
+    "Normal",
+    "Normalize",
+    "SimpsonsCnn",
+    "VarianceScaling",
+    "Vit",
+    "summarize",
+]

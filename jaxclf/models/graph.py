@@ -12,9 +12,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
 from jaxclf.models.calling import get_mode, initialize_model
-from jaxclf.xla.interpreter import INLINED, close_jaxpr, get_body
+from jaxclf.xla.interpreter import CHECKPOINTS, INLINED, close_jaxpr, get_body
 
-ENTERED = (*INLINED, "custom_jvp_call", "custom_vjp_call")
+ENTERED = (*INLINED, *CHECKPOINTS, "custom_jvp_call", "custom_vjp_call")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,14 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxclf.types import Array
-from jaxclf.xla.interpreter import Interpreter, Value, bind, has_primitive
-from jaxclf.xla.options import has_fast_convolutions, is_onednn_faster, select_options
+from jaxclf.xla.interpreter import CHECKPOINTS, Interpreter, Value, bind, has_primitive
+from jaxclf.xla.options import (
+    WITH_RECOMPUTATION,
+    has_fast_convolutions,
+    is_onednn_faster,
+    keep_usable,
+    select_options,
+)
 from jaxclf.xla.space_to_depth import space_to_depth
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
@@ -52,6 +58,7 @@ class FastConvolutions(Interpreter):
     def __init__(self):
         self._is_active = False
         self._has_convolution = False
+        self._has_checkpoint = False
         self._has_hidden_product = False
 
     def run(self, function: Callable, *arguments: Any) -> Any:
@@ -61,7 +68,9 @@ class FastConvolutions(Interpreter):
     def evaluate(self, jaxpr: ClosedJaxpr, arguments: list[Value]) -> list[Value]:
         """Return the outputs of a closed jaxpr."""
         # The first jaxpr is the whole program. One without convolutions is left as it is.
-        self._is_active = self._is_active or any(has_primitive(eqn, CONVOLUTION) for eqn in jaxpr.jaxpr.eqns)
+        eqns = jaxpr.jaxpr.eqns
+        self._is_active = self._is_active or any(has_primitive(eqn, CONVOLUTION) for eqn in eqns)
+        self._has_checkpoint = self._has_checkpoint or any(eqn.primitive.name in CHECKPOINTS for eqn in eqns)
         return super().evaluate(jaxpr, arguments)
 
     def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
@@ -95,11 +104,11 @@ class FastConvolutions(Interpreter):
 
     @property
     def compiler_options(self) -> dict[str, bool | str] | None:
-        """XLA's options for the program; None if there are none, as for a program without convolutions."""
+        """XLA's options for the program; None if there are none."""
         # oneDNN of jax 0.12 fuses x * sigmoid(x) into the convolution or product before it and miscompiles it:
         # gradients are wrong by a third of the largest. Hence the barriers, and no oneDNN if a product has none.
         options = select_options(onednn=not self._has_hidden_product) if self._has_convolution else ()
-        return dict(options) or None
+        return dict(options + (keep_usable(WITH_RECOMPUTATION) if self._has_checkpoint else ())) or None
 
 
 def _convolve(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:

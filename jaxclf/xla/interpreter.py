@@ -107,14 +107,23 @@ class Interpreter(ABC):
         if name in INLINED:
             return self.evaluate(get_body(eqn), arguments)
         if name in CHECKPOINTS:
-            # The arguments are closed over: passed to jax.checkpoint, constants would become tracers.
-            body = partial(self.evaluate_body, close_jaxpr(params["jaxpr"]), arguments)
-            return jax.checkpoint(body, prevent_cse=params["prevent_cse"], policy=params["policy"])()
+            return self._evaluate_checkpoint(params, arguments)
         if name == "scan":
             return self._evaluate_scan(params, arguments)
         if name == "cond" and not isinstance(index := self._lower_traced(arguments[0]), Traced):
             return self._evaluate_cond(params["branches"], index, arguments[1:])
         return self.process_primitive(eqn, arguments)
+
+    def _evaluate_checkpoint(self, params: dict[str, Any], arguments: list[Value]) -> Any:
+        if params["differentiated"]:
+            # This body is the recomputation. Evaluated again by jax.checkpoint it would lose this mark, and XLA would
+            # merge it with the first computation, whose results would be kept.
+            arrays = iter(lax.optimization_barrier([x for x in arguments if not is_traced(x)]))
+            separate = [x if is_traced(x) else next(arrays) for x in arguments]
+            return self.evaluate_body(close_jaxpr(params["jaxpr"]), separate)
+        # The arguments are closed over: passed to jax.checkpoint, constants would become tracers.
+        body = partial(self.evaluate_body, close_jaxpr(params["jaxpr"]), arguments)
+        return jax.checkpoint(body, prevent_cse=params["prevent_cse"], policy=params["policy"])()
 
     def _lower_traced(self, value: Value) -> Value:
         return self.lower(value) if isinstance(value, Traced) else value

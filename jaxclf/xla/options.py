@@ -1,4 +1,4 @@
-"""XLA's options for convolutions on CPUs, the versions they help, and the switch for all of it."""
+"""XLA's options for convolutions and recomputation on CPUs, the versions they help, and the switch for all of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ CompilerOptions = tuple[tuple[str, bool | str], ...]
 # YNN's fusions would keep convolutions from faster code: XLA's own, or that of oneDNN.
 WITHOUT_YNN: CompilerOptions = (("xla_cpu_experimental_ynn_fusion_type", ""),)
 WITH_ONEDNN: CompilerOptions = (("xla_cpu_experimental_onednn_custom_call", True), *WITHOUT_YNN)
+# XLA removes barriers on CPUs before it merges equal operations, and jax.checkpoint would save no memory.
+WITH_RECOMPUTATION: CompilerOptions = (("xla_disable_hlo_passes", "cse_barrier_expander"),)
 
 
 def disable_fast_convolutions() -> None:
@@ -46,7 +48,11 @@ def select_options(onednn: bool) -> CompilerOptions:
     Returns:
         The options; none if fast convolutions are off, if this XLA lacks an option, or if XLA_FLAGS sets one.
     """
-    options = WITH_ONEDNN if onednn and is_onednn_faster() else WITHOUT_YNN
+    return keep_usable(WITH_ONEDNN if onednn and is_onednn_faster() else WITHOUT_YNN)
+
+
+def keep_usable(options: CompilerOptions) -> CompilerOptions:
+    """Return options, or none if fast convolutions are off, if this XLA lacks one, or if XLA_FLAGS sets one."""
     flags = os.environ.get("XLA_FLAGS", "")
     usable = has_fast_convolutions() and not any(name in flags for name, _ in options)
     return options if usable and is_supported(options) else ()

@@ -5,11 +5,13 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from support.steps import STEP_CONFIG, STEPS, add_weights, assert_same, fit, make_devices, read_batches
+from support.steps import BATCH, STEP_CONFIG, STEPS, add_weights, assert_same, fit, make_devices, read_batches
 
 from jaxclf.augment import Mixup
-from jaxclf.optimizers import Adam, Muon
+from jaxclf.models import ConvNext, Vit
+from jaxclf.optimizers import Adam, Muon, Sgd
 from jaxclf.training.state import summarize
+from jaxclf.types import Batch
 
 EVERYTHING = replace(
     STEP_CONFIG,
@@ -24,6 +26,15 @@ GROUPED = replace(
         STEPS, model=STEP_CONFIG.model
     ),
 )
+
+VIT = Vit(
+    patch=7, width=8, depth=2, heads=2, classes=10, image_size=(28, 28), dropout=0.1, attention_dropout=0.3,
+    drop_path=0.3,
+)  # fmt: skip
+NETWORKS = {
+    "vit": VIT,
+    "convnext": ConvNext(depths=(1, 1), features=(4, 6), classes=10, layer_scale=0.5, drop_path=0.3),
+}
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +92,43 @@ def test_steps_together_are_the_steps_one_by_one(parallel, batches, alone):
         assert int(state.step) == STEPS
         assert_same(jax.device_get(state).params, alone.params)
         assert_same(jax.device_get(state).epoch_stats, alone.epoch_stats, atol=1e-3)
+
+
+@pytest.fixture(scope="module", params=NETWORKS.values(), ids=NETWORKS)
+def network(request):
+    # Blank patches have no variance, and the gradients of their normalization are large.
+    transformation = Sgd(learning_rate=0.1, momentum=0.9, clip_norm=1.0).build(STEPS)
+    return replace(STEP_CONFIG, model=request.param, augment=(), transformation=transformation)
+
+
+@pytest.fixture(scope="module")
+def network_alone(network, batches):
+    return fit(network, batches[-5:])
+
+
+@pytest.mark.parametrize(
+    ("count", "parallel", "parts"), [(1, "jit", 2), (1, "jit", 4), (4, "jit", 1), (4, "pmap", 1), (4, "pmap", 2)]
+)
+def test_a_network_with_dropout_and_drop_path_does_not_depend_on_parts_and_devices(
+    count, parallel, parts, network, batches, network_alone
+):
+    found = fit(replace(network, gradient_accumulation=parts), batches[-5:], make_devices(count, parallel))
+    assert_same(found.params, network_alone.params)
+
+
+def test_a_network_with_dropout_and_drop_path_does_not_depend_on_padding(network, batches):
+    batch = jax.tree.map(lambda part: part[:8], batches[0])
+    images, labels = np.resize(batch.images, batches[0].images.shape), np.resize(batch.labels, BATCH)
+    found, expected = fit(network, [Batch(images, labels, np.arange(BATCH) < 8)]), fit(network, [batch])
+    assert_same(found.params, expected.params)
+
+
+def test_dropout_of_attention_and_drop_path_change_the_step(batches):
+    """So that equal masks are what the tests above compare."""
+
+    def move(model):
+        return fit(replace(STEP_CONFIG, model=model, augment=()), batches[:1]).params["patch_embedding"]["kernel"]
+
+    expected = move(VIT)
+    for name in ("attention_dropout", "drop_path"):
+        assert np.abs(move(VIT.clone(**{name: 0.0})) - expected).max() > 1e-3

@@ -10,7 +10,7 @@ from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
 from jaxclf.datasets import Arrays, Cartoons, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
-from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn
+from jaxclf.models import IMAGENET, Cnn, ConvNext, MaxoutCnn, Mlp, Normal, SimpsonsCnn, VarianceScaling, Vit
 from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
 
 AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
@@ -25,7 +25,15 @@ MODELS = [
     Cnn(features=(2,), dense=(4,), classes=4, dtype="bfloat16"),
     SimpsonsCnn(features=(2, 3), dense=(4,), classes=4),
     MaxoutCnn(features=(2, 3), kernel_sizes=(3, 1), blocks=(2, 2), dense=(5,), classes=4, dropout=0.5),
-]
+    Vit(patch=4, width=8, depth=2, heads=2, classes=3, image_size=(12, 12), dropout=0.2, attention_dropout=0.5),
+    Vit(
+        patch=4, width=8, depth=2, heads=2, classes=3, image_size=(16, 12), pool="mean", position_embedding="sin_cos",
+        qk_norm=True, layer_scale=0.5, drop_path=0.5, dtype="bfloat16", remat=True,
+    ),
+    ConvNext(depths=(1, 2), features=(4, 6), classes=3, kernel_size=3, layer_scale=0.5, drop_path=0.5),
+]  # fmt: skip
+NORMALIZATIONS = [IMAGENET]
+INITIALIZERS = [Normal(), VarianceScaling()]
 OPTIMIZERS = [
     Sgd(learning_rate=0.1),
     Sgd(learning_rate=0.05, momentum=0.9),

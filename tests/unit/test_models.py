@@ -1,5 +1,7 @@
 """The documented networks, and what every model promises."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from support.components import MODELS
 from support.networks import draw_variables
 
-from jaxclf.config_io import read_config
+from jaxclf.config_io import from_json, read_config, to_json
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn, MaxoutCnn, Mlp, SimpsonsCnn, summarize
 from jaxclf.models.maxout import Maxout
@@ -19,7 +21,7 @@ from jaxclf.xla.space_to_depth import space_to_depth
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), np.uint8)
 
 
-@pytest.fixture(params=MODELS, ids=lambda model: f"{type(model).__name__} {model.features}")
+@pytest.fixture(params=MODELS, ids=lambda model: f"{type(model).__name__} {getattr(model, 'features', '')}")
 def model(request):
     return request.param
 
@@ -69,7 +71,7 @@ def test_bytes_unit_floats_and_flat_images_agree(model, variables):
 
 def test_deterministic_when_not_training_and_random_when_dropping(model, variables):
     np.testing.assert_array_equal(model.apply(variables, IMAGES), model.apply(variables, IMAGES))
-    if model.dropout:
+    if any(getattr(model, name, 0) for name in ("dropout", "attention_dropout", "drop_path")):
         one, other, same = (
             model.apply(variables, IMAGES, train=True, rngs={"dropout": jax.random.key(seed)}, mutable="batch_stats")[0]
             for seed in (1, 2, 1)
@@ -90,6 +92,10 @@ def test_one_trace_serves_equal_models(model, variables):
     jitted(model, variables, IMAGES)
     jitted(model.clone(), variables, IMAGES)
     assert traces == 1
+
+
+def test_a_model_is_the_same_when_read_from_json(model):
+    assert from_json(json.loads(json.dumps(to_json(model)))) == model
 
 
 def test_kernels_are_glorot_uniform_and_biases_zero():

@@ -1,0 +1,36 @@
+"""Recomputed activations: the same gradients, with less memory."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from support.networks import draw_variables
+from support.steps import assert_same
+
+from jaxclf.models import ConvNext, Vit
+from jaxclf.training.devices import compile_fast
+
+MODELS = [
+    Vit(patch=4, width=8, depth=3, heads=2, classes=3, image_size=(16, 16), attention_dropout=0.2, drop_path=0.3),
+    ConvNext(depths=(3,), features=(4,), classes=3, kernel_size=3, layer_scale=0.5, drop_path=0.3),
+]
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), np.uint8)
+
+
+def compute_gradient(model, variables, key):
+    def score(variables):
+        return (model.apply(variables, IMAGES, train=True, rngs={"dropout": key}) ** 2).mean()
+
+    return jax.grad(score)(variables)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_remat_gives_equal_gradients_with_less_memory(model):
+    arguments = draw_variables(model, IMAGES.shape), jax.random.key(0)
+    kept, computed = (
+        compile_fast(partial(compute_gradient, model.clone(remat=remat)), arguments) for remat in (False, True)
+    )
+    assert_same(kept(*arguments), computed(*arguments), atol=1e-5)
+    sizes = [program.memory_analysis().temp_size_in_bytes for program in (kept, computed)]
+    assert sizes[1] < 0.7 * sizes[0], sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial, reduce
 from math import isqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -87,32 +87,45 @@ class Flatten(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Max-pooling over windows of `window` x `window` pixels that do not overlap.
+    """Max-pooling over windows of `window` x `window` pixels.
 
-    Rows and columns that do not fill a window are dropped, as with VALID padding.
+    Rows and columns at the end that do not fill a window are dropped, as with VALID padding.
     """
 
     window: int = 2
+    """Side of the windows, in pixels."""
+    stride: int | None = None
+    """Distance between windows, in pixels; None: that of windows that do not overlap."""
+    padding: int = 0
+    """Pixels of minus infinity on each side."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        """Reduce [b, h, w, c] to [b, h // window, w // window, c].
+        """Reduce [b, h, w, c] to [b, (h + 2 padding - window) // stride + 1, likewise for w, c].
 
         The gradient of a window goes to the first of equal maxima, as with `flax.linen.max_pool`.
         """
-        return _pool_windows(x, self.window)
+        return _pool_windows(x, Windows(self.window, self.stride or self.window, self.padding))
+
+
+class Windows(NamedTuple):
+    """The windows of a pooling layer."""
+
+    side: int
+    stride: int
+    padding: int
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _pool_windows(x: Float[Array, "b h w c"], window: int) -> Float[Array, "b h2 w2 c"]:
-    return reduce(jnp.maximum, _split_windows(x, window))
+def _pool_windows(x: Float[Array, "b h w c"], windows: Windows) -> Float[Array, "b h2 w2 c"]:
+    return reduce(jnp.maximum, _split_windows(x, windows, -jnp.inf))
 
 
 @_pool_windows.defjvp
-def _differentiate_pooling(window: int, primals: tuple, tangents: tuple):
+def _differentiate_pooling(windows: Windows, primals: tuple, tangents: tuple):
     # The maxima are found by comparison: XLA's gradient of a window reduction is a scatter, which took half the step of
     # a CNN on CPUs.
-    pixels = _split_windows(primals[0], window)
+    pixels = _split_windows(primals[0], windows, -jnp.inf)
     largest = jax.lax.stop_gradient(reduce(jnp.maximum, pixels))
 
     def select_largest(values):
@@ -122,11 +135,18 @@ def _differentiate_pooling(window: int, primals: tuple, tangents: tuple):
         return chosen
 
     last = jnp.where(jnp.isnan(largest), largest, pixels[-1])  # NaN == NaN is false, and NaNs must propagate
-    return select_largest([*pixels[:-1], last]), select_largest(_split_windows(tangents[0], window))
+    return select_largest([*pixels[:-1], last]), select_largest(_split_windows(tangents[0], windows, 0.0))
 
 
-def _split_windows(x: Float[Array, "b h w c"], k: int) -> list[Float[Array, "b h2 w2 c"]]:
-    """Return the pixels of k x k windows, one array for each place in a window."""
+def _split_windows(x: Float[Array, "b h w c"], windows: Windows, fill: float) -> list[Float[Array, "b h2 w2 c"]]:
+    """Return the pixels of windows, one array for each place in a window. Padding is filled."""
+    k, stride, padding = windows
+    if padding:
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=fill)
     b, h, w, c = x.shape
-    squares = x[:, : h // k * k, : w // k * k].reshape(b, h // k, k, w // k, k, c)
-    return [squares[:, :, i, :, j] for i in range(k) for j in range(k)]
+    places = [(i, j) for i in range(k) for j in range(k)]
+    if stride == k:
+        squares = x[:, : h // k * k, : w // k * k].reshape(b, h // k, k, w // k, k, c)
+        return [squares[:, :, i, :, j] for i, j in places]
+    rows, columns = (stride * ((side - k) // stride) + 1 for side in (h, w))
+    return [x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places]

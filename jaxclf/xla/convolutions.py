@@ -21,6 +21,7 @@ from jaxclf.xla.options import (
     keep_usable,
     select_options,
 )
+from jaxclf.xla.products import find_products
 from jaxclf.xla.space_to_depth import space_to_depth
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
@@ -82,7 +83,7 @@ class FastConvolutions(Interpreter):
         name = eqn.primitive.name
         if name == CONVOLUTION:
             self._has_convolution = True
-            return _convolve(eqn, *arguments)
+            return (find_products(eqn) or _convolve)(eqn, *arguments)
         if name == "while":
             return self._evaluate_while(eqn.params, arguments)
         outputs = bind(eqn, arguments)

@@ -8,7 +8,7 @@ import pytest
 from support.steps import BATCH, STEP_CONFIG, STEPS, add_weights, assert_same, fit, make_devices, read_batches
 
 from jaxclf.augment import Mixup
-from jaxclf.models import ConvNext, Vit
+from jaxclf.models import ConvNext, EfficientNetLite, ResNet, Vit
 from jaxclf.optimizers import Adam, Muon, Sgd
 from jaxclf.training.state import summarize
 from jaxclf.types import Batch
@@ -34,7 +34,13 @@ VIT = Vit(
 NETWORKS = {
     "vit": VIT,
     "convnext": ConvNext(depths=(1, 1), features=(4, 6), classes=10, layer_scale=0.5, drop_path=0.3),
-}
+    "resnet": ResNet(depths=(1, 1), width=4, classes=10, batch_norm_group=2, drop_path=0.3),
+    "resnet with group normalization": ResNet(depths=(1, 1), width=4, classes=10, norm="group", drop_path=0.3),
+    "efficientnet lite": EfficientNetLite(
+        depths=(1, 2), features=(4, 4), classes=10, kernel_sizes=(3, 5), strides=(1, 2), expansions=(1, 3),
+        stem_features=4, top_features=8, batch_norm_group=2, dropout=0.2, drop_path=0.3,
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +119,14 @@ def test_a_network_with_dropout_and_drop_path_does_not_depend_on_parts_and_devic
     count, parallel, parts, network, batches, network_alone
 ):
     found = fit(replace(network, gradient_accumulation=parts), batches[-5:], make_devices(count, parallel))
-    assert_same(found.params, network_alone.params)
+    assert_same((found.params, found.model_state), (network_alone.params, network_alone.model_state))
 
 
 def test_a_network_with_dropout_and_drop_path_does_not_depend_on_padding(network, batches):
     batch = jax.tree.map(lambda part: part[:8], batches[0])
     images, labels = np.resize(batch.images, batches[0].images.shape), np.resize(batch.labels, BATCH)
     found, expected = fit(network, [Batch(images, labels, np.arange(BATCH) < 8)]), fit(network, [batch])
-    assert_same(found.params, expected.params)
+    assert_same((found.params, found.model_state), (expected.params, expected.model_state))
 
 
 def test_dropout_of_attention_and_drop_path_change_the_step(batches):

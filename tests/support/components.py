@@ -10,7 +10,19 @@ from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
 from jaxclf.datasets import Arrays, Cartoons, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
-from jaxclf.models import IMAGENET, Cnn, ConvNext, MaxoutCnn, Mlp, Normal, SimpsonsCnn, VarianceScaling, Vit
+from jaxclf.models import (
+    IMAGENET,
+    Cnn,
+    ConvNext,
+    EfficientNetLite,
+    MaxoutCnn,
+    Mlp,
+    Normal,
+    ResNet,
+    SimpsonsCnn,
+    VarianceScaling,
+    Vit,
+)
 from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
 
 AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
@@ -31,6 +43,15 @@ MODELS = [
         qk_norm=True, layer_scale=0.5, drop_path=0.5, dtype="bfloat16", remat=True,
     ),
     ConvNext(depths=(1, 2), features=(4, 6), classes=3, kernel_size=3, layer_scale=0.5, drop_path=0.5),
+    ResNet(depths=(1, 2), width=4, classes=3, drop_path=0.5),
+    ResNet(
+        depths=(1,), width=2, classes=3, block="bottleneck", stem="cifar", norm="group", drop_path=0.5,
+        dtype="bfloat16", remat=True,
+    ),
+    EfficientNetLite(
+        depths=(1, 2), features=(4, 6), classes=3, kernel_sizes=(3, 5), strides=(1, 2), expansions=(1, 2),
+        stem_features=4, top_features=8, dropout=0.2, drop_path=0.5,
+    ),
 ]  # fmt: skip
 NORMALIZATIONS = [IMAGENET]
 INITIALIZERS = [Normal(), VarianceScaling()]

@@ -1,5 +1,6 @@
 """Rewritten convolutions agree with plain ones, derivatives included, in loops too; the switch turns all of it off."""
 
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -8,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+from support.steps import make_devices
 
 from jaxclf.models import Cnn
+from jaxclf.training.devices import AXIS
+from jaxclf.types import promote_float
 from jaxclf.xla import options as xla_options
 from jaxclf.xla.convolutions import FastConvolutions, rewrite_convolutions
 from jaxclf.xla.interpreter import find_subjaxprs
@@ -48,13 +53,30 @@ CASES = {
     "half precision": (tuple(x.astype(jnp.bfloat16) for x in arrays((4, 8, 8, 1), (3, 3, 1, 8))), {}),
 }
 
+DEPTHWISE = {"feature_group_count": 5}
+PRODUCT_CASES = {
+    "depthwise": (arrays((4, 7, 6, 5), (3, 2, 1, 5)), DEPTHWISE),
+    "depthwise, strides": (arrays((4, 7, 8, 5), (3, 3, 1, 5)), {"strides": (2, 3), **DEPTHWISE}),
+    "depthwise, strides longer than the window": (arrays((2, 7, 8, 5), (2, 1, 1, 5)), {"strides": (3, 2), **DEPTHWISE}),
+    "depthwise, dilation": (arrays((2, 8, 7, 5), (2, 3, 1, 5)), {"rhs_dilation": (2, 3), **DEPTHWISE}),
+    "depthwise, uneven padding": (
+        arrays((2, 8, 8, 5), (3, 3, 1, 5)), {"padding": ((3, 0), (-1, 2)), "strides": (2, 2), **DEPTHWISE}
+    ),
+    "depthwise, channels first": (arrays((2, 5, 4, 6), (5, 1, 2, 3)), {"order": "channels first", **DEPTHWISE}),
+    "1 x 1": (arrays((4, 3, 5, 6), (1, 1, 6, 7)), {}),
+    "1 x 1, strides": (arrays((2, 5, 6, 3), (1, 1, 3, 4)), {"strides": (2, 3)}),
+    "1 x 1, padding": (arrays((2, 5, 6, 3), (1, 1, 3, 4)), {"strides": (2, 1), "padding": ((1, 2), (-1, 0))}),
+    "1 x 1, channels first": (arrays((2, 3, 4, 5), (4, 3, 1, 1)), {"order": "channels first"}),
+    "a window as large as the images": (arrays((2, 3, 4, 5), (3, 4, 5, 6)), {"padding": "VALID"}),
+}  # fmt: skip
+
 
 def derivatives(function, operands, tangents):
     """Forward, jvp, gradient and gradient of gradient by both operands."""
 
     def score(*operands):
-        y = function(*operands).astype(jnp.float32)
-        return jnp.sum(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) * y**3)
+        y = promote_float(function(*operands))
+        return jnp.sum(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape) * y**3)
 
     gradient = jax.grad(score, (0, 1))
     return (
@@ -82,6 +104,73 @@ def test_all_derivatives_are_those_of_the_plain_convolution(name, version, on_ve
         np.testing.assert_allclose(y, x, rtol=rtol, atol=atol * np.abs(x).max())
 
     jax.tree.map(close, plain, fast)
+
+
+@pytest.mark.parametrize("name", PRODUCT_CASES)
+def test_products_have_the_derivatives_of_the_plain_convolution(name):
+    """In float64: they differ from it by the order of sums only."""
+    operands, options = PRODUCT_CASES[name]
+    with jax.enable_x64(True):
+        operands = tuple(np.float64(x) for x in operands)
+        run = partial(derivatives, partial(convolve, **options))
+        plain, fast = (jax.jit(function)(operands, operands) for function in (run, rewrite_convolutions(run)))
+        for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(fast), strict=True):
+            assert y.dtype == x.dtype
+            np.testing.assert_allclose(y, x, rtol=0, atol=1e-13 * np.abs(x).max())
+
+
+@pytest.mark.parametrize("name", PRODUCT_CASES)
+def test_depthwise_and_1x1_convolutions_and_their_gradients_become_products(name):
+    operands, options = PRODUCT_CASES[name]
+
+    def differentiate(*operands):
+        return jax.vjp(partial(convolve, **options), *operands)[1](convolve(*operands, **options))
+
+    assert len(plain_shapes_of(differentiate, *operands)) == 4
+    left = shapes_of(differentiate, *operands)
+    # The gradient by the images of a whole window is an ordinary convolution.
+    assert len(left) == (1 if name == "a window as large as the images" else 0)
+
+
+@pytest.mark.parametrize("name", ["depthwise, strides", "1 x 1"])
+def test_products_of_bfloat16_are_summed_in_float32(name):
+    operands, options = PRODUCT_CASES[name]
+    halves = tuple(x.astype(jnp.bfloat16) for x in operands)
+
+    def gradients(*operands):
+        y, transpose = jax.vjp(partial(convolve, **options), *operands)
+        return y, *transpose(jnp.ones_like(y))
+
+    found = jax.jit(rewrite_convolutions(gradients))(*halves)
+    for x, y in zip(gradients(*(x.astype(jnp.float32) for x in halves)), found, strict=True):
+        assert y.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.float32(y), x, rtol=2**-8, atol=1e-5)  # one rounding
+
+
+def test_each_device_adds_the_weight_gradient_of_its_examples_and_sums_are_exchanged_once():
+    operands, options = PRODUCT_CASES["depthwise, strides"]
+
+    def gradient(kernel, images):
+        return jax.grad(lambda kernel: (convolve(images, kernel, **options) ** 2).sum())(kernel)
+
+    mesh = make_devices(4).mesh
+    images = jax.device_put(operands[0], NamedSharding(mesh, PartitionSpec(AXIS)))
+    kernel = jax.device_put(operands[1], NamedSharding(mesh, PartitionSpec()))
+    program = jax.jit(rewrite_convolutions(gradient)).lower(kernel, images).compile()
+    exchanges = [line for line in program.as_text().splitlines() if re.search(r"= .*all-(reduce|gather)\(", line)]
+    assert len(exchanges) == 1
+    np.testing.assert_allclose(program(kernel, images), jax.jit(gradient)(*operands[::-1]), rtol=1e-4)
+
+
+def test_a_large_window_and_other_groups_stay_convolutions():
+    images, kernel = arrays((2, 9, 9, 4), (8, 8, 1, 4))
+    assert len(shapes_of(partial(convolve, feature_group_count=4), images, kernel)) == 1
+    assert len(shapes_of(partial(convolve, feature_group_count=2), images, arrays((3, 3, 2, 4))[0])) == 1
+    assert len(shapes_of(partial(convolve, feature_group_count=4), images, arrays((3, 3, 1, 8))[0])) == 1
+
+
+def plain_shapes_of(function, *operands):
+    return [eqn for eqn in jax.make_jaxpr(function)(*operands).eqns if eqn.primitive.name == "conv_general_dilated"]
 
 
 def shapes_of(function, *operands):

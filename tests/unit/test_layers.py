@@ -13,12 +13,13 @@ from jaxclf.models.examples import Examples, use_examples
 from jaxclf.models.layers import MaxPool
 
 
-def plain(window):
-    return lambda x: nn.max_pool(x, (window, window), (window, window))
+def plain(window, stride=None, padding=0):
+    sizes = (window, window), (stride or window,) * 2, ((padding, padding),) * 2
+    return lambda x: nn.max_pool(x, *sizes)
 
 
-def ours(window):
-    return lambda x: MaxPool(window).apply({}, x)
+def ours(*sizes):
+    return lambda x: MaxPool(*sizes).apply({}, x)
 
 
 @pytest.fixture(params=[(2, 6, 4, 3), (1, 5, 7, 2)], ids=str)
@@ -37,7 +38,7 @@ def score(pool, x):
     return jnp.sum(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) * y**2)
 
 
-@pytest.mark.parametrize("window", [1, 2, 3])
+@pytest.mark.parametrize("window", [(1,), (2,), (3,), (3, 2, 1)], ids=str)
 @pytest.mark.parametrize(
     "derive",
     [
@@ -49,7 +50,7 @@ def score(pool, x):
     ids=["forward", "jvp", "gradient", "gradient of gradient"],
 )
 def test_max_pool_equals_the_plain_one(derive, window, x, tangent):
-    a, b = (jax.jit(partial(derive, pool(window)))(x, tangent) for pool in (ours, plain))
+    a, b = (jax.jit(partial(derive, pool(*window)))(x, tangent) for pool in (ours, plain))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), a, b)
 
 

@@ -3,6 +3,8 @@
 The numbers were made with PyTorch by tests/fixtures/draw_torch.py.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +14,26 @@ from support.torch_weights import (
     assert_close,
     convert_weights,
     map_array,
+    map_batch_norm,
     map_conv,
     map_dense,
     map_norm,
     read_fixture,
 )
 
-from jaxclf.models import ConvNext, Vit
+from jaxclf.models import ConvNext, EfficientNetLite, ResNet, Vit
+from jaxclf.models.batch_norm import SUMS
 from jaxclf.models.positions import compute_sin_cos_positions, resize_positions
 
 VIT = Vit(patch=4, width=12, depth=2, heads=3, classes=5, image_size=(16, 16), dtype="float64")
 VIT_MEAN = VIT.clone(pool="mean", qk_norm=True, layer_scale=0.1, mlp_ratio=2.0)
 CONVNEXT = ConvNext(depths=(1, 1, 2, 1), features=(4, 6, 6, 8), classes=5, dtype="float64")
+RESNET = ResNet(depths=(2, 1), width=6, classes=5, dtype="float64")
+BOTTLENECK = ResNet(depths=(1, 2), width=4, block="bottleneck", classes=5, dtype="float64")
+EFFICIENTNET = EfficientNetLite(
+    depths=(1, 2, 1), features=(8, 8, 16), classes=5, kernel_sizes=(3, 5, 3), strides=(1, 2, 2), expansions=(1, 3, 6),
+    stem_features=6, top_features=12, dtype="float64",
+)  # fmt: skip
 
 
 def map_timm_vit(model):
@@ -86,6 +96,40 @@ def map_torchvision_convnext(model):
     return table | map_norm("norm", "classifier.0") | map_dense("logits", "classifier.2")
 
 
+def map_conv_norm(path, conv, norm, has_statistics=True):
+    """The rows of a convolution without bias and a normalization."""
+    map_statistics = map_batch_norm if has_statistics else map_norm
+    return map_conv(f"{path}/conv", conv, use_bias=False) | map_statistics(f"{path}/norm", norm)
+
+
+def map_torchvision_resnet(model):
+    """The table of a ResNet of torchvision."""
+    map_pair = partial(map_conv_norm, has_statistics=model.norm == "batch")
+    table, bottleneck = map_pair("stem", "conv1", "bn1"), model.block == "bottleneck"
+    for i, depth in enumerate(model.depths):
+        for j in range(depth):
+            ours, theirs = f"stage{i + 1}_block{j + 1}", f"layer{i + 1}.{j}"
+            for k in range(1, 4 if bottleneck else 3):
+                table |= map_pair(f"{ours}/conv{k}", f"{theirs}.conv{k}", f"{theirs}.bn{k}")
+            if j == 0 and (i > 0 or bottleneck):
+                table |= map_pair(f"{ours}/shortcut", f"{theirs}.downsample.0", f"{theirs}.downsample.1")
+    return table | map_dense("logits", "fc")
+
+
+def map_timm_efficientnet_lite(model):
+    """The table of an EfficientNet of timm, where convolutions of blocks without expansion have other names."""
+    table = map_conv_norm("stem", "conv_stem", "bn1")
+    for i, (depth, expansion) in enumerate(zip(model.depths, model.expansions, strict=True)):
+        parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+        if expansion == 1:
+            parts = {"depthwise": "conv_dw", "project": "conv_pw"}
+        for j in range(depth):
+            for k, (part, conv) in enumerate(parts.items(), start=1):
+                theirs = f"blocks.{i}.{j}"
+                table |= map_conv_norm(f"stage{i + 1}_block{j + 1}/{part}", f"{theirs}.{conv}", f"{theirs}.bn{k}")
+    return table | map_conv_norm("top", "conv_head", "bn2") | map_dense("logits", "classifier")
+
+
 @pytest.mark.parametrize(
     ("fixture", "model", "map_names"),
     [
@@ -93,12 +137,19 @@ def map_torchvision_convnext(model):
         ("timm_vit_mean", VIT_MEAN, map_timm_vit),
         ("timm_convnext", CONVNEXT, map_timm_convnext),
         ("torchvision_convnext", CONVNEXT.clone(depths=(1, 2), features=(6, 8)), map_torchvision_convnext),
+        ("torchvision_resnet_basic", RESNET, map_torchvision_resnet),
+        ("torchvision_resnet_bottleneck", BOTTLENECK, map_torchvision_resnet),
+        ("torchvision_resnet_group", BOTTLENECK.clone(depths=(1, 1), norm="group"), map_torchvision_resnet),
+        ("timm_efficientnet_lite", EFFICIENTNET, map_timm_efficientnet_lite),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_logits_and_all_gradients_are_those_of_torch(fixture, model, map_names):
     case = read_fixture(fixture)
-    variables, expected = (convert_weights(map_names(model), case[name]) for name in ("weights", "gradients"))
+    table = map_names(model)
+    variables = convert_weights(table, case["weights"])
+    trained = {path: row for path, row in table.items() if path.startswith("params/")}
+    expected = convert_weights(trained, case["gradients"])
     with jax.enable_x64(True):
         images = case["images"] / 255
         shapes = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -111,6 +162,9 @@ def test_logits_and_all_gradients_are_those_of_torch(fixture, model, map_names):
 
         differentiate = jax.jit(jax.grad(score, (0, 1), has_aux=True))
         (by_weights, by_pixels), logits = jax.device_get(differentiate(variables, images))
+        if "train_logits" in case:
+            in_training, _ = jax.jit(partial(model.apply, train=True, mutable=[SUMS]))(variables, images)
+            assert_close(in_training, case["train_logits"])
     assert logits.dtype == by_pixels.dtype == np.float64
     assert_close(logits, case["logits"])
     assert_close(by_pixels, case["pixel_gradients"])

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxclf import datasets, saliency
 from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
-from jaxclf.datasets import Arrays, Cartoons, Idx, ImageFolder, Mnist, Tfds
+from jaxclf.datasets import Arrays, Cartoons, Cifar10, Cifar100, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import (
@@ -121,5 +121,7 @@ DATASETS = [
     Idx(str(Path(datasets.__file__).parent), validation=100),
     ImageFolder(str(FOLDER), image_size=(12, 9), train_fraction=0.6, test_fraction=0.2),
     Cartoons(),
+    Cifar10(str(FOLDER.with_name("cifar")), validation=3),
+    Cifar100(str(FOLDER.with_name("cifar")), validation=0),
     Tfds("digits", data_dir=str(FOLDER.with_name("tfds"))),
 ]

@@ -164,10 +164,19 @@ def apply_operations(
     matrix = jnp.eye(3)
     for one in operations:
         matrix = jnp.matmul(matrix, _build_matrix(one, strengths, image.shape), precision="highest")
-    image = warp(image, matrix, interpolation)
-    image = adjust_color(image, *map(multiply_factors, ("brightness", "contrast", "color")))
-    table, used = _build_table(image, operations, strengths)
-    return sharpen(apply_table(image, table, used), multiply_factors("sharpness"))
+    color = [multiply_factors(name) for name in ("brightness", "contrast", "color")]
+    sharpness = multiply_factors("sharpness")
+    used = jnp.stack([one.is_kind(name) for one in operations for name in TABLES]).any()
+    stages = (
+        lambda image, table: (warp(image, matrix, interpolation), table),
+        lambda image, table: (adjust_color(image, *color), table),
+        lambda image, table: (image, _build_table(image, operations, strengths)),
+        lambda image, table: (apply_table(image, table, used), table),
+        lambda image, table: (sharpen(image, sharpness), table),
+    )
+    # In a loop, since XLA would compute a pixel again for every neighbor and channel that depends on it.
+    start = image, jnp.zeros((image.shape[2], LEVELS), int)
+    return jax.lax.fori_loop(0, len(stages), lambda i, state: jax.lax.switch(i, stages, *state), start)[0]
 
 
 def _build_matrix(operation: Operation, strengths: Strengths, shape: Shape) -> Float[Array, "3 3"]:
@@ -187,11 +196,10 @@ def _build_matrix(operation: Operation, strengths: Strengths, shape: Shape) -> F
     )
 
 
-def _build_table(image: Image, operations: list[Operation], strengths: Strengths) -> tuple[Table, Bool[Array, ""]]:
-    """Return the table of all operations that are tables, and whether there is one."""
+def _build_table(image: Image, operations: list[Operation], strengths: Strengths) -> Table:
+    """Return the table of all operations that are tables; the identity if there is none."""
     counts = count_levels(to_levels(image))
     identity = table = jnp.broadcast_to(jnp.arange(LEVELS), counts.shape)
-    used = jnp.array(False)
     for i, one in enumerate(operations):
         bits = jnp.rint(8 - one.magnitude * strengths.bits).astype(int)
         chosen = [one.is_kind(name) for name in TABLES]
@@ -199,8 +207,7 @@ def _build_table(image: Image, operations: list[Operation], strengths: Strengths
         tables = build_tables(bits, (LEVELS - 1) * (1 - one.magnitude), histogram)
         new = jnp.select([jnp.broadcast_to(is_it, identity.shape) for is_it in chosen], list(tables), identity)
         table = jnp.take_along_axis(new, table, axis=1)
-        used |= jnp.stack(chosen).any()
-    return table, used
+    return table
 
 
 def sharpen(image: Image, factor: Float[Array, ""]) -> Image:
@@ -220,6 +227,4 @@ def sharpen(image: Image, factor: Float[Array, ""]) -> Image:
     rows = x[:-2] + x[1:-1] + x[2:]
     smooth = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * x[1:-1, 1:-1]) / 13
     smooth = jnp.rint(smooth) if jnp.issubdtype(image.dtype, jnp.integer) else smooth
-    padded = jnp.pad(smooth, ((1, 1), (1, 1), (0, 0)))
-    inside = jnp.zeros((height, width, 1), bool).at[1:-1, 1:-1].set(True)
-    return jnp.where(inside, clip_like(factor * x + (1 - factor) * padded, image), image)
+    return jnp.asarray(image).at[1:-1, 1:-1].set(clip_like(factor * x[1:-1, 1:-1] + (1 - factor) * smooth, image))

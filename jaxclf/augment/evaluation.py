@@ -25,8 +25,7 @@ class CenterCrop:
     size: int
     """Side of the square in pixels."""
     resize: int = 0
-    """Length of the shorter side before the crop; 0: images are not resized. The filter is bilinear with antialiasing,
-    as in torchvision."""
+    """Length of the shorter side before the crop, resized bilinearly with antialiasing; 0: images are not resized."""
 
     def __post_init__(self):
         require(self.size >= 1, f"size={self.size}: expected at least 1")
@@ -59,7 +58,7 @@ class CenterCrop:
         return (longer, self.resize) if height > width else (self.resize, longer)
 
 
-def compute_input_shape(transform: CenterCrop | None, shape: Sequence[int]) -> Shape:
+def compute_input_shape(transform: CenterCrop | None, shape: Sequence[int]) -> tuple[int, int, int]:
     """Return the shape of what a network sees in evaluation.
 
     Args:
@@ -69,7 +68,8 @@ def compute_input_shape(transform: CenterCrop | None, shape: Sequence[int]) -> S
     Raises:
         UserError: If the images are too small.
     """
-    return transform.output_shape(tuple(shape)) if transform else tuple(shape)
+    height, width, channels = transform.output_shape(tuple(shape)) if transform else shape
+    return height, width, channels
 
 
 def transform_images(transform: CenterCrop | None, images: Images) -> OutputImages:

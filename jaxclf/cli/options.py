@@ -134,6 +134,8 @@ class DataOptions:
     """Directory of the figures; without it, runs/NAME/dataset."""
     seed: int = 0
     """Seed of the random choice of images."""
+    augmented: Flag = False
+    """Draw training images beside what the augmentations of the config make of them."""
     dataset: DatasetArguments = ()
     """Options such as --dataset.root, which are parsed when the config is read."""
     debug: Flag = False

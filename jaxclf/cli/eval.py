@@ -37,7 +37,7 @@ def run(options: EvalOptions) -> int:
     """Load a run, evaluate a split, print and write the results; return the exit code."""
     run, output = load_run_with_data(options)
     split = run.splits[options.split]
-    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()))
+    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()), tta=options.tta)
     devices = Devices.all()
     batch_size = run.eval_batch_size if options.batch_size is None else options.batch_size
     require(batch_size >= 1, f"batch_size={batch_size}: expected at least 1")
@@ -91,6 +91,7 @@ def _write_evaluation(
         "step": run.step,
         "split": options.split,
         "weights": options.weights,
+        **({"tta": options.tta} if options.tta else {}),
         "examples": len(split),
         **select_scalars(values),
         "per_class_accuracy": per_class,

@@ -58,6 +58,8 @@ class EvalOptions(DataRunOptions):
 
     split: SplitName = "test"
     """Split to evaluate."""
+    tta: Literal["flip", "shifts"] | None = None
+    """Test-time augmentation: mean of the logits over each image and its mirror image; shifts: also by one pixel."""
     batch_size: int | None = None
     """Images per batch, which does not change the result; without it, the config's eval_batch_size."""
 

@@ -18,7 +18,8 @@ from jaxclf.errors import UserError
 from jaxclf.training.devices import Parallel
 from jaxclf.training.distributed import Processes
 
-COMPONENTS = ("augment", "metrics", "mixup")  # fields of the config that hold components or None: no flags fit them
+# Fields of the config that hold components or None: no flags fit them.
+COMPONENTS = ("augment", "metrics", "mixup", "evaluation_transform")
 
 
 @dataclass(frozen=True)

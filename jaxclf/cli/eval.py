@@ -11,6 +11,7 @@ import numpy as np
 from rich.text import Text
 from scipy.special import softmax
 
+from jaxclf.augment import TestTime
 from jaxclf.cli.load_run import load_run_with_data
 from jaxclf.cli.options import EvalOptions
 from jaxclf.datasets.folders import to_printable
@@ -36,7 +37,7 @@ MAX_PRINTED = 20  # classes of a confusion matrix that fits into a terminal
 def run(options: EvalOptions) -> int:
     """Load a run, evaluate a split, print and write the results; return the exit code."""
     run, output = load_run_with_data(options)
-    values, evaluated = evaluate_run(run, options.split, options.weights, options.batch_size)
+    values, evaluated = evaluate_run(run, options.split, options.weights, options.batch_size, options.tta)
     split, predictions = evaluated.split, evaluated.predictions
     _print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     _write_evaluation(output / "evaluation.json", run, options, split, values)
@@ -52,7 +53,11 @@ def run(options: EvalOptions) -> int:
 
 
 def evaluate_run(
-    run: TrainedModel, name: str, weights: Literal["ema", "raw"], batch_size: int | None = None
+    run: TrainedModel,
+    name: str,
+    weights: Literal["ema", "raw"],
+    batch_size: int | None = None,
+    tta: TestTime | None = None,
 ) -> tuple[dict[str, Any], EvaluatedSplit]:
     """Evaluate a split, and the validation images.
 
@@ -61,6 +66,7 @@ def evaluate_run(
         name: Name of the split.
         weights: Which of its parameters the run was loaded with.
         batch_size: Images per batch, at most; by default the config's.
+        tta: Test-time augmentation, over which logits are averaged.
 
     Returns:
         The loss and metrics of the split by name, and what a report of it needs.
@@ -69,7 +75,7 @@ def evaluate_run(
         UserError: If the run has no such split.
     """
     split, validation = run.splits[name], run.splits.validation
-    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()))
+    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()), tta=tta)
     devices = Devices.all()
     size = run.eval_batch_size if batch_size is None else batch_size
     require(size >= 1, f"batch_size={size}: expected at least 1")
@@ -110,6 +116,7 @@ def _write_evaluation(
         "step": run.step,
         "split": options.split,
         "weights": options.weights,
+        **({"tta": options.tta} if options.tta else {}),
         "examples": len(split),
         **select_scalars(values),
         "per_class_accuracy": per_class,

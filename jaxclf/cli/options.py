@@ -58,6 +58,8 @@ class EvalOptions(DataRunOptions):
 
     split: SplitName = "test"
     """Split to evaluate."""
+    tta: Literal["flip", "shifts"] | None = None
+    """Test-time augmentation: mean of the logits over each image and its mirror image; shifts: also by one pixel."""
     batch_size: int | None = None
     """Images per batch, which does not change the result; without it, the config's eval_batch_size."""
 
@@ -134,6 +136,8 @@ class DataOptions:
     """Directory of the figures; without it, runs/NAME/dataset."""
     seed: int = 0
     """Seed of the random choice of images."""
+    augmented: Flag = False
+    """Draw training images beside what the augmentations of the config make of them."""
     dataset: DatasetArguments = ()
     """Options such as --dataset.root, which are parsed when the config is read."""
     debug: Flag = False

@@ -59,7 +59,8 @@ def _report_run(options: ReportOptions) -> Path:
         )
     )
     split = evaluation.get("split") or ("validation" if loaded.splits.test is None else "test")
-    _, evaluated = evaluate_run(loaded, split, evaluation.get("weights", "ema"))
+    weights, tta = evaluation.get("weights", "ema"), evaluation.get("tta")
+    _, evaluated = evaluate_run(loaded, split, weights, tta=tta)
     with show_status("writing the report"):
         return write_report(loaded, read_metrics(loaded.directory), evaluated, path)
 

@@ -18,11 +18,8 @@ from jaxclf.errors import UserError
 from jaxclf.training.devices import Parallel
 from jaxclf.training.distributed import Processes
 
-COMPONENTS = (
-    "augment",
-    "metrics",
-    "mixup",
-)  # fields of the config that hold components: which ones is set in the config file
+# Fields of the config that hold components: which ones is set in the config file.
+COMPONENTS = ("augment", "metrics", "mixup", "evaluation_transform")
 
 
 @dataclass(frozen=True)

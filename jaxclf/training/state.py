@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
+from jaxclf.augment import compute_input_shape, transform_images
 from jaxclf.config_io import find_differences
 from jaxclf.errors import UserError, require
 from jaxclf.metrics import divide, mean
@@ -94,7 +95,8 @@ class TrainState:
 
 def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
     """Create the state at step 0 for batches shaped like `batch` (arrays or `jax.ShapeDtypeStruct`s)."""
-    images = jnp.zeros((1, *batch.images.shape[1:]), batch.images.dtype)
+    shape = compute_input_shape(step_config.evaluation_transform, batch.images.shape[1:])
+    images = jnp.zeros((1, *shape), batch.images.dtype)
     _, variables = initialize_model(step_config.model, make_key(step_config.seed, "init"), images)
     params = variables.pop("params")
     zeros = replace(zero_sums(step_config, batch), gradient_norm=mean(jnp.zeros(1), jnp.zeros(1, bool)))
@@ -191,7 +193,8 @@ def zero_sums(step_config: StepConfig, batch: Batch) -> StepSums:
     """Return zero-initialized sums."""
 
     def forward(key: Key[Array, ""], batch: Batch) -> StepSums:
-        logits, _ = initialize_model(step_config.model, key, batch.images)
+        images = transform_images(step_config.evaluation_transform, batch.images)
+        logits, _ = initialize_model(step_config.model, key, images)
         return measure(step_config, promote_float(logits), batch)
 
     shapes = jax.eval_shape(forward, make_key(0, "init"), batch)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import numpy as np
 import optax
 
-from jaxclf.augment import Augmentation, Mixup
+from jaxclf.augment import Augmentation, CenterCrop, Mixer, TestTime
 from jaxclf.config import Config
 from jaxclf.losses import Loss
 from jaxclf.metrics import Metric
@@ -27,7 +27,10 @@ class StepConfig:
     metrics: tuple[Metric, ...]
     transformation: optax.GradientTransformation
     augment: tuple[Augmentation, ...] = ()
-    mixup: Mixup | None = None
+    mixup: Mixer | None = None
+    evaluation_transform: CenterCrop | None = None
+    tta: TestTime | None = None
+    """Test-time augmentation."""
     class_weights: tuple[float, ...] = ()
     """Loss weight of each class; empty: all are 1."""
     ema_decay: float = 0.0
@@ -58,6 +61,7 @@ def build_step_config(config: Config, total_steps: int, train: Split | None = No
         transformation=config.optimizer.build(total_steps, config.epochs, config.model),
         augment=config.augment,
         mixup=config.mixup,
+        evaluation_transform=config.evaluation_transform,
         class_weights=() if train is None or config.class_weights == "equal" else compute_balanced_weights(train),
         ema_decay=config.ema_decay,
         batch_statistics=choose_statistics(config),

@@ -6,7 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf import datasets, saliency
-from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
+from jaxclf.augment import (
+    CenterCrop,
+    ColorJitter,
+    CutMix,
+    Cutout,
+    Flip,
+    Mixup,
+    MixupOrCutMix,
+    RandAugment,
+    RandomCrop,
+    RandomErasing,
+    RandomResizedCrop,
+    Rotate,
+    Shift,
+    TrivialAugment,
+)
 from jaxclf.datasets import Arrays, Cartoons, Cifar10, Cifar100, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
@@ -25,8 +40,25 @@ from jaxclf.models import (
 )
 from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
 
-AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
-MIXERS = [Mixup(), Mixup(alpha=8.0)]
+AUGMENTATIONS = [
+    Shift(1),
+    Shift(3),
+    Flip(),
+    Flip(1.0),
+    Rotate(),
+    Rotate(180.0),
+    Cutout(4),
+    Cutout(20),
+    RandomCrop(5),
+    RandomCrop(8, padding=2, mode="reflect"),
+    RandomResizedCrop(6),
+    ColorJitter(0.4, 0.4, 0.4, 0.1),
+    RandomErasing(),
+    RandAugment(),
+    TrivialAugment(interpolation="bilinear"),
+]
+MIXERS = [Mixup(), Mixup(alpha=8.0), CutMix(), MixupOrCutMix()]
+EVALUATION_TRANSFORMS = [CenterCrop(5), CenterCrop(4, resize=6)]
 LOSSES = [CrossEntropy(), CrossEntropy(label_smoothing=0.1)]
 METRICS = [Accuracy(), TopK(k=2), Confusion()]
 MODELS = [

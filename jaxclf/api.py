@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
+from flax.errors import ScopeParamShapeError
 from jaxtyping import Float, Int
 
+from jaxclf.augment import compute_input_shape, compute_output_shape
 from jaxclf.config import Config
 from jaxclf.config_io import flatten, to_json
 from jaxclf.errors import UserError, require
@@ -21,7 +23,7 @@ from jaxclf.inference.images import Images, read_images
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import hash_json, read_json, write_json
 from jaxclf.io.progress import show_status
-from jaxclf.models.calling import initialize_model
+from jaxclf.models.calling import get_mode, initialize_model
 from jaxclf.models.summary import Summary, summarize
 from jaxclf.random import make_example_keys
 from jaxclf.reporting.report import EvaluatedSplit, write_report
@@ -33,7 +35,7 @@ from jaxclf.training.callbacks import Callback, RecordWriters
 from jaxclf.training.checkpoint import Checkpoints
 from jaxclf.training.devices import Devices
 from jaxclf.training.distributed import is_main_process, main_process_first
-from jaxclf.training.evaluation import Evaluation, get_batch_shape
+from jaxclf.training.evaluation import Evaluation
 from jaxclf.training.evaluation import evaluate as evaluate_split
 from jaxclf.training.progress_bar import ProgressBar
 from jaxclf.training.state import get_variables
@@ -118,12 +120,13 @@ class Run(TrainedModel):
             baseline: The baseline of the method, in [0, 1]; by default zeros, for expected gradients training images.
 
         Returns:
-            An `Attribution` of NumPy arrays. Its `values` are [n, h, w, c]; those of class activation maps are smaller.
+            An `Attribution` of NumPy arrays. Its `values` are [n, h, w, c], of the images after the
+            `evaluation_transform` of the config; those of class activation maps are smaller.
 
         Raises:
             UserError: If the method does not suit the network.
         """
-        images = read_images(self, images)
+        images = self.transform(read_images(self, images))
         keys = make_example_keys(self.config.seed, np.arange(len(images)))
         if baseline is None:
             baseline = select_baseline(self, method)
@@ -231,10 +234,18 @@ def check_model(config: Config, splits: Splits) -> Summary:
     """Return the summary of a config's model; raise UserError if it does not fit the data."""
     train, classes = splits.train, len(splits.train.class_names)
     require(classes > 1, f"the dataset has one class, {train.class_names[0]!r}; expected at least two")
-    images = get_batch_shape(train, 1).images
+    augmented = compute_output_shape(config.augment, train.image_shape)
+    require(
+        augmented == train.image_shape or config.evaluation_transform is not None,
+        f"training images are augmented from {list(train.image_shape)} to {list(augmented)}, and images of evaluation "
+        f"stay as they are; add evaluation_transform=CenterCrop({min(augmented[:2])}) to the config",
+    )
+    shape = compute_input_shape(config.evaluation_transform, train.image_shape)
+    images = jax.ShapeDtypeStruct((1, *shape), train.images[:1].dtype)
     with explain_tracing_errors(config.model):
-        summary = summarize(config.model, train.image_shape)
-        logits, _ = jax.eval_shape(partial(initialize_model, config.model), jax.random.key(0), images)
+        summary = summarize(config.model, shape)
+        logits, variables = jax.eval_shape(partial(initialize_model, config.model), jax.random.key(0), images)
+        _check_training_size(config, variables, images.update(shape=(1, *augmented)))
     shape = getattr(logits, "shape", None)
     require(
         shape is not None and len(shape) == 2,
@@ -246,6 +257,17 @@ def check_model(config: Config, splits: Splits) -> Summary:
             f"the model has {logits.shape[-1]} logits and the dataset {classes} classes; add --model.classes {classes}"
         )
     return summary
+
+
+def _check_training_size(config: Config, variables: Variables, images: jax.ShapeDtypeStruct) -> None:
+    """Raise UserError if a network that is built for images of evaluation cannot take those of training."""
+    try:
+        jax.eval_shape(partial(config.model.apply, **get_mode(config.model, False)), variables, images)
+    except ScopeParamShapeError as error:
+        raise UserError(
+            f"{type(config.model).__name__} is built for the size of images in evaluation, and training images are "
+            f"augmented to {list(images.shape[1:])}; crop both to the same size"
+        ) from error
 
 
 def _fit_in(

@@ -7,7 +7,7 @@ from typing import Literal
 
 import flax.linen as nn
 
-from jaxclf.augment import Augmentation, Mixup
+from jaxclf.augment import Augmentation, CenterCrop, CutMix, Mixer, Mixup, MixupOrCutMix
 from jaxclf.datasets import Dataset
 from jaxclf.errors import UserError, require
 from jaxclf.losses import CrossEntropy, Loss
@@ -38,8 +38,10 @@ class Config:
     """Metrics reported besides the loss."""
     augment: tuple[Augmentation, ...] = ()
     """Augmentations of training images, applied on the device in this order."""
-    mixup: Mixup | None = None
-    """Mix training images and labels in pairs, after the augmentations (None: off)."""
+    mixup: Mixup | CutMix | MixupOrCutMix | None = None
+    """Mix training images and labels in pairs, by mixup or CutMix, after the augmentations (None: off)."""
+    evaluation_transform: CenterCrop | None = None
+    """Resize and crop images in evaluation and prediction, where nothing is augmented (None: as they are)."""
     class_weights: Literal["equal", "balanced"] = "equal"
     """Per-class loss weights: equal, or balanced (inverse frequency)."""
     patience: int = 0
@@ -52,8 +54,11 @@ class Config:
     """Random seed for initialization, shuffling, dropout and augmentation."""
     ema_decay: float = 0.0
     """Decay of the EMA of parameters, used for evaluation (0: off)."""
+    batch_statistics: Literal["auto", "running", "precise", "frozen"] = "auto"
+    """Statistics that batch normalization evaluates with: running averages; precise ones, of training images with the
+    evaluated weights; frozen, the initial ones, in training, too. auto: precise with ema_decay, otherwise running."""
     gradient_accumulation: int = 1
-    """Number of parts in which a batch is computed, to save memory. Batch statistics are those of the parts."""
+    """Number of parts in which a batch is computed, to save memory."""
     steps_per_execution: int = 1
     """Number of updates per call of the compiled step. Logging and interrupts happen between calls."""
     evaluate_train: bool = False
@@ -76,8 +81,10 @@ class Config:
         for name in ("patience", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected at least 0")
-        if self.mixup is not None and not isinstance(self.mixup, Mixup):
-            raise UserError(f"mixup is {self.mixup!r}, which is not a Mixup")
+        for name, family in (("mixup", Mixer), ("evaluation_transform", CenterCrop)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, family) or isinstance(value, type)):
+                raise UserError(f"{name} is {value!r}, which is not a {family.__name__}")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: expected 0 to {2**32 - 1}")
 

@@ -33,6 +33,11 @@ MOVED = {  # class paths in the config.json of earlier versions
     "jaxclf.augment.Rotate": "jaxclf.augment.geometric.Rotate",
     "jaxclf.augment.Cutout": "jaxclf.augment.cutout.Cutout",
     "jaxclf.augment.Mixup": "jaxclf.augment.mixup.Mixup",
+    "jaxclf.optimizers.Adam": "jaxclf.optimizers.adam.Adam",
+    "jaxclf.optimizers.Constant": "jaxclf.optimizers.schedules.Constant",
+    "jaxclf.optimizers.OneCycle": "jaxclf.optimizers.schedules.OneCycle",
+    "jaxclf.optimizers.Sgd": "jaxclf.optimizers.sgd.Sgd",
+    "jaxclf.optimizers.WarmupCosine": "jaxclf.optimizers.schedules.WarmupCosine",
 }
 
 

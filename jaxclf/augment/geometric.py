@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Key
 
 from jaxclf.augment.base import Image
+from jaxclf.augment.resample import warp
 from jaxclf.errors import require
 from jaxclf.types import Array
 
@@ -71,24 +72,5 @@ def rotate(image: Image, degrees: Float[Array, ""] | float) -> Image:
     Returns:
         An image of the same shape and dtype.
     """
-    height, width, _ = image.shape
-    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
-    down, right = jnp.arange(height)[:, None] - middle_y, jnp.arange(width)[None] - middle_x
     cosine, sine = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
-    y, x = cosine * down + sine * right + middle_y, cosine * right - sine * down + middle_x
-    top, left = jnp.floor(y).astype(int), jnp.floor(x).astype(int)
-    corners = ((row, column) for row in (top, top + 1) for column in (left, left + 1))
-    rotated = sum((_weigh_pixels(image, row, column, y, x) for row, column in corners), start=jnp.zeros(image.shape))
-    # Without rounding, integers would be 1/2 too dark on average.
-    return (jnp.rint(rotated) if jnp.issubdtype(image.dtype, jnp.integer) else rotated).astype(image.dtype)
-
-
-def _weigh_pixels(
-    image: Image, row: Int[Array, "h w"], column: Int[Array, "h w"], y: Float[Array, "h w"], x: Float[Array, "h w"]
-) -> Float[Array, "h w c"]:
-    """Return pixels at `row`, `column` times their bilinear weights at the points `y`, `x`."""
-    height, width, _ = image.shape
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    weight = jnp.where(inside, (1 - jnp.abs(y - row)) * (1 - jnp.abs(x - column)), 0)
-    pixels = image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
-    return weight[..., None] * pixels.astype(jnp.float32)
+    return warp(image, jnp.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]]))

@@ -37,7 +37,7 @@ COMMANDS = {
     "demo": "classify drawings and images in the browser",
     "benchmark": "train configs x settings x seeds and tabulate the results",
     "data": "show the shapes, classes and images of a config's dataset",
-    "report": "compare runs on one page",
+    "report": "write the page of a run, or compare runs on one page",
 }
 OPTIONS = {
     "eval": options.EvalOptions,
@@ -162,7 +162,7 @@ def parse_options(name: str, arguments: list[str]) -> Any:
         return import_module("jaxclf.cli.train_options").parse_train(arguments)
     cls = OPTIONS[name]
     dataset: tuple[str, ...] = ()
-    if name in ("eval", "explain", "data"):
+    if name in ("eval", "explain", "data", "report"):
         arguments, dataset = take_dataset_options(arguments)
     if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
         module = import_module("jaxclf.cli.explain_options")

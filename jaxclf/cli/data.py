@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import numpy as np
 
+from jaxclf.augment import augment_batch
 from jaxclf.cli.load_run import override_dataset
 from jaxclf.cli.options import DataOptions
 from jaxclf.cli.remarks import print_remarks
+from jaxclf.config import Config
 from jaxclf.config_io import read_config
-from jaxclf.reporting.figures import plot_image_grid, plot_one_hot, save
+from jaxclf.errors import require
+from jaxclf.random import make_key
+from jaxclf.reporting.figures import plot_augmented, plot_image_grid, plot_one_hot, save
 from jaxclf.reporting.tables import print_rows
 from jaxclf.types import Split, Splits
 
 AT_ONCE = 1_000  # images read together
 SHEET = 100  # classes in a figure, at most
+AUGMENTED = 8  # images, and times that each is augmented
 
 
 def run(options: DataOptions) -> int:
     """Run `jaxclf data`; return the exit code."""
-    splits = override_dataset(read_config(options.config).dataset, options.dataset).load()
+    config = read_config(options.config)
+    require(bool(config.augment or not options.augmented), f"{options.config} has no augmentations to draw")
+    splits = override_dataset(config.dataset, options.dataset).load()
     for name, split in splits.items():
         shapes = f"images {list(split.images.shape)}, labels {list(split.labels.shape)}" if split else "none"
         print(f"{name}: {shapes}")
@@ -31,7 +39,23 @@ def run(options: DataOptions) -> int:
     output.mkdir(parents=True, exist_ok=True)
     for path in _draw_figures(splits.train, output, options.seed):
         print(f"wrote {path}")
+    if options.augmented:
+        print(f"wrote {_draw_augmented(config, splits.train, output / 'augmented.png', options.seed)}")
     return 0
+
+
+def _draw_augmented(config: Config, split: Split, path: Path, seed: int) -> Path:
+    """Draw random training images beside what they become in several steps of training."""
+    chosen = np.random.default_rng(seed).choice(len(split), min(AUGMENTED, len(split)), replace=False)
+    images, key = split.images[chosen], make_key(config.seed, "augment")
+
+    @jax.jit
+    def augment(step):
+        return augment_batch(config.augment, jax.random.fold_in(key, step), np.arange(len(chosen)), images)
+
+    drawn = jax.device_get([augment(step) for step in range(AUGMENTED)])
+    names = " · ".join(type(augmentation).__name__ for augmentation in config.augment)
+    return save(plot_augmented(images, drawn, names), path)
 
 
 def _print_classes(splits: Splits) -> None:

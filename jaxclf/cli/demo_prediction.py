@@ -15,7 +15,7 @@ from jaxclf.inference.explain import find_error, select_baseline
 from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.random import make_example_keys
-from jaxclf.reporting.figures.overlay import MIN_SIDE, overlay_map
+from jaxclf.reporting.figures.overlay import MIN_SIDE, overlay_map, to_uint8
 from jaxclf.saliency.names import METHODS
 
 TOP = 5  # number of classes to show
@@ -53,13 +53,14 @@ def predict_image(
         return preprocessed
     images = preprocessed.image[np.newaxis]
     (probabilities,) = run.predict(images)
+    images = run.transform(images)
     best = np.argsort(-probabilities, stable=True)
     target = int(best[0]) if target is None else target
     baseline = select_baseline(run, method)
     keys = make_example_keys(run.config.seed, [0])
     (values,) = jax.device_get(method(run.model, run.variables, images, target, key=keys, baseline=baseline).values)
     top = {run.class_names[i]: float(probabilities[i]) for i in best[:TOP]}
-    image = preprocessed.image
+    image = to_uint8(images[0])
     return ImagePrediction(top, target, enlarge(image), overlay_map(image, values), preprocessed.inverted)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.text import Text
 from scipy.special import softmax
 
+from jaxclf.augment import TestTime
 from jaxclf.cli.load_run import load_run_with_data
 from jaxclf.cli.options import EvalOptions
 from jaxclf.datasets.folders import to_printable
@@ -36,33 +37,57 @@ MAX_PRINTED = 20  # classes of a confusion matrix that fits into a terminal
 def run(options: EvalOptions) -> int:
     """Load a run, evaluate a split, print and write the results; return the exit code."""
     run, output = load_run_with_data(options)
-    split = run.splits[options.split]
-    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()))
-    devices = Devices.all()
-    batch_size = run.eval_batch_size if options.batch_size is None else options.batch_size
-    require(batch_size >= 1, f"batch_size={batch_size}: expected at least 1")
-    step = devices.compile_eval_step(step_config)
-
-    def evaluate_split(split: Split) -> Evaluation:
-        with show_status(f"evaluating {len(split):,} images"):
-            return evaluate(step_config, devices, step, run.variables, split, batch_size, keep_logits=True)
-
-    values, logits = evaluate_split(split)
-    predictions = np.argmax(logits, axis=1)
+    values, evaluated = evaluate_run(run, options.split, options.weights, options.batch_size, options.tta)
+    split, predictions = evaluated.split, evaluated.predictions
     _print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     _write_evaluation(output / "evaluation.json", run, options, split, values)
-    validation = run.splits.validation if options.split != "validation" else None
-    validation_logits = None if validation is None else evaluate_split(validation).logits
-    evaluated = EvaluatedSplit(run.splits, options.split, logits, validation_logits, options.weights)
     _write_predictions(output / "predictions.csv", evaluated)
     with show_status("drawing"):
         written = write_figures(output, run, split, options.split, predictions, values["confusion_matrix"])
     for figure in written:
         print(f"wrote {figure}")
     with show_status("writing the report"):
-        report = write_report(run, read_metrics(run.directory), evaluated, output)
+        report = write_report(run, read_metrics(run.directory), evaluated, output / "report.html")
     print(f"wrote {report}")
     return 0
+
+
+def evaluate_run(
+    run: TrainedModel,
+    name: str,
+    weights: Literal["ema", "raw"],
+    batch_size: int | None = None,
+    tta: TestTime | None = None,
+) -> tuple[dict[str, Any], EvaluatedSplit]:
+    """Evaluate a split, and the validation images.
+
+    Args:
+        run: The trained model.
+        name: Name of the split.
+        weights: Which of its parameters the run was loaded with.
+        batch_size: Images per batch, at most; by default the config's.
+        tta: Test-time augmentation, over which logits are averaged.
+
+    Returns:
+        The loss and metrics of the split by name, and what a report of it needs.
+
+    Raises:
+        UserError: If the run has no such split.
+    """
+    split, validation = run.splits[name], run.splits.validation
+    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()), tta=tta)
+    devices = Devices.all()
+    size = run.eval_batch_size if batch_size is None else batch_size
+    require(size >= 1, f"batch_size={size}: expected at least 1")
+    step = devices.compile_eval_step(step_config)
+
+    def evaluate_split(split: Split) -> Evaluation:
+        with show_status(f"evaluating {len(split):,} images"):
+            return evaluate(step_config, devices, step, run.variables, split, size, keep_logits=True)
+
+    values, logits = evaluate_split(split)
+    held_out = None if validation is None or name == "validation" else evaluate_split(validation).logits
+    return values, EvaluatedSplit(run.splits, name, logits, held_out, weights)
 
 
 def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[str, Any], mistakes: int) -> None:
@@ -91,6 +116,7 @@ def _write_evaluation(
         "step": run.step,
         "split": options.split,
         "weights": options.weights,
+        **({"tta": options.tta} if options.tta else {}),
         "examples": len(split),
         **select_scalars(values),
         "per_class_accuracy": per_class,

@@ -165,6 +165,7 @@ def _write_figures(
     images, labels, predictions = split.images[indices], split.labels[indices], explanation.predictions[: len(indices)]
     most_probable = np.argsort(-run.predict(images).mean(axis=0), stable=True)
     classes = sorted(most_probable[:MAX_CLASSES].tolist())
+    images = run.transform(images)
     gradients = compute_class_gradients(run, images, classes)
     maps = {name: np.array(results.maps) for name, results in explanation.results.items()}
     study = plot_gradient_study(images, labels, predictions, gradients, classes, run.class_names)

@@ -59,7 +59,7 @@ def build_files(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[str, 
         UserError: If the network cannot be lowered for all platforms.
     """
     flat = flatten_weights(run.variables)
-    program = lower(run.model, flat, run.image_shape)
+    program = lower(run.model, flat, run.image_shape, run.config.evaluation_transform)
     metadata, config = _describe_model(run, weights) | describe_program(program), to_json(run.config)
     files = {
         PROGRAM: program,

@@ -58,6 +58,8 @@ class EvalOptions(DataRunOptions):
 
     split: SplitName = "test"
     """Split to evaluate."""
+    tta: Literal["flip", "shifts"] | None = None
+    """Test-time augmentation: mean of the logits over each image and its mirror image; shifts: also by one pixel."""
     batch_size: int | None = None
     """Images per batch, which does not change the result; without it, the config's eval_batch_size."""
 
@@ -134,6 +136,8 @@ class DataOptions:
     """Directory of the figures; without it, runs/NAME/dataset."""
     seed: int = 0
     """Seed of the random choice of images."""
+    augmented: Flag = False
+    """Draw training images beside what the augmentations of the config make of them."""
     dataset: DatasetArguments = ()
     """Options such as --dataset.root, which are parsed when the config is read."""
     debug: Flag = False
@@ -142,12 +146,20 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Compare finished runs on one page: results, configs and curves."""
+    """Write the page of a run from its files and images, or compare several finished runs on one page.
+
+    The fields of the dataset of one run are options too: `--dataset.root DIR`, behind the run, reads images elsewhere.
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Directories of two or more runs."""
-    output: Path = Path("comparison.html")
-    """File to write."""
+    """Directory of a run, or directories of several."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Directory of the page, or an .html file; without it, report.html in the run, or comparison.html here."""
+    dataset: DatasetArguments = ()
+    """Options such as --dataset.root, which are parsed when the run is loaded."""
+    compilation_cache: CompilationCache = None
+    imports: Imports = ()
+    """Your own modules that define classes of the config."""
     debug: Flag = False
     """Show the traceback of a user error."""
 

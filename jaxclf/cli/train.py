@@ -17,6 +17,7 @@ from jaxclf.config import Config
 from jaxclf.config_io import to_json
 from jaxclf.io.files import read_json
 from jaxclf.models.summary import Summary
+from jaxclf.optimizers.groups import summarize_groups
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.runs.signals import StopOnSignal, handle_sigterm
 from jaxclf.training.callbacks import Callback
@@ -96,6 +97,8 @@ def _try_step(trainer: Trainer, summary: Summary) -> None:
     print(f"batch: {[config.batch_size, *train.image_shape]}, {len(train.class_names)} classes")
     print(f"forward pass: {summary.forward_flops:,.0f} floating-point operations an image")
     print(f"steps: {trainer.steps_per_epoch:,} an epoch, {trainer.total_steps:,} in all")
+    for line in summarize_groups(trainer.assignments):
+        print(f"optimizer group {line}")
     trainer.start()
     print(f"one step: loss {trainer.try_step():.4f}, compiled in {trainer.compile_seconds:.1f} s")
 

@@ -18,7 +18,8 @@ from jaxclf.errors import UserError
 from jaxclf.training.devices import Parallel
 from jaxclf.training.distributed import Processes
 
-COMPONENTS = ("augment", "metrics", "mixup")  # fields of the config that hold components or None: no flags fit them
+# Fields of the config that hold components: which ones is set in the config file.
+COMPONENTS = ("augment", "metrics", "mixup", "evaluation_transform")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class TrainOptions:
     print_config: Flag = False
     """Print the config as JSON and exit."""
     dry_run: Flag = False
-    """Print shapes, parameters, FLOPs and steps, run one step, and exit. Writes nothing."""
+    """Print shapes, parameters and their optimizer groups, FLOPs and steps, run one step, and exit. Writes nothing."""
     debug: Flag = False
     """Show the traceback of a user error."""
     name: tyro.conf.Suppress[str] = ""
@@ -73,12 +74,20 @@ def suggest_flag(argument: str, options: TrainOptions) -> str:
     wanted = argument.lstrip("-").partition("=")[0].replace("-", "_")
     if wanted == "set":
         return "; each field has an option of its own, such as --epochs 1"
-    if wanted.partition(".")[0] in COMPONENTS:
-        return "; it is set in the config file"
+    if (parent := wanted.partition(".")[0]) in COMPONENTS:
+        return _list_flags(parent, options.config)
     components = [value for value in vars(options).values() if is_dataclass(value)]
     names = [name for each in components for name in flatten(to_json(each)) if name.rpartition(".")[2] != "class"]
     names += [name for name, value in vars(options).items() if value not in components and name != "name"]
     return find_similar(wanted, names)
+
+
+def _list_flags(name: str, config: Config) -> str:
+    """Return the flags of the components in a field of the config, as text to append to an error message."""
+    known = [each for each in flatten(to_json(config)) if each.startswith(f"{name}.") and not each.endswith(".class")]
+    if not known:
+        return "; it is set in the config file"
+    return f"; the flags of {name} are " + ", ".join(f"--{each}".replace("_", "-") for each in known)
 
 
 def find_similar(wanted: str, names: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from jaxclf.datasets.arrays import Arrays
 from jaxclf.datasets.cartoons import Cartoons
+from jaxclf.datasets.cifar import Cifar10, Cifar100
 from jaxclf.datasets.idx import Idx
 from jaxclf.datasets.image_folder import ImageFolder
 from jaxclf.datasets.mnist import Mnist
@@ -34,12 +35,11 @@ def load_splits(
         exact: Whether the data must be that of the run.
         started_in: The working directory of the run, where a relative root is looked for if it is not in this one.
     """
-    if not isinstance(dataset, ImageFolder):
-        return dataset.load()
-    elsewhere = Path(started_in, dataset.root)
-    if started_in and not Path(dataset.root).expanduser().is_dir() and elsewhere.is_dir():
-        dataset = replace(dataset, root=str(elsewhere))
-    return dataset.load(records, exact)
+    if isinstance(dataset, Cifar10 | Cifar100 | ImageFolder) and started_in:
+        elsewhere = Path(started_in, dataset.root)
+        if not Path(dataset.root).expanduser().exists() and elsewhere.exists():
+            dataset = replace(dataset, root=str(elsewhere))
+    return dataset.load(records, exact) if isinstance(dataset, ImageFolder) else dataset.load()
 
 
-__all__ = ["Arrays", "Cartoons", "Dataset", "Idx", "ImageFolder", "Mnist", "Tfds", "load_splits"]
+__all__ = ["Arrays", "Cartoons", "Cifar10", "Cifar100", "Dataset", "Idx", "ImageFolder", "Mnist", "Tfds", "load_splits"]

@@ -52,7 +52,7 @@ class Idx:
                 f"{images_file} has shape {list(images.shape)}, {labels_file.name} has shape {list(labels.shape)}; "
                 "expected [n, height, width] and [n]"
             )
-        return images.swapaxes(1, 2) if self.transposed else images, labels
+        return (images.swapaxes(1, 2) if self.transposed else images)[..., np.newaxis], labels
 
     def _find(self, part: str, kind: str) -> Path:
         names = [f"{self.prefix}{start}-{kind}-ubyte{end}" for start in PARTS[part] for end in ("", ".gz")]
@@ -63,15 +63,23 @@ class Idx:
         raise UserError(f"no IDX file in {directory.absolute()}: looked for {', '.join(names)}")
 
 
-def make_splits(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], validation: int) -> Splits:
-    """Return images [n, h, w] and labels [n] as splits, with the first `validation` training images held out."""
+def make_splits(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    validation: int,
+    class_names: tuple[str, ...] = (),
+) -> Splits:
+    """Return images [n, h, w, c] and labels [n] as splits, with the first `validation` training images held out.
+
+    Classes without names are named by their numbers.
+    """
     most = len(train[1]) - 1
     require(0 <= validation <= most, f"validation={validation}: expected 0 to {most} of the training images")
-    class_names = tuple(map(str, range(1 + max(int(labels.max(initial=0)) for _, labels in (train, test)))))
+    names = class_names or tuple(map(str, range(1 + max(int(labels.max(initial=0)) for _, labels in (train, test)))))
 
     def part(data: tuple[np.ndarray, np.ndarray], rows: slice) -> Split:
         images, labels = data
-        return Split(images[rows, ..., np.newaxis], labels[rows].astype(np.int32), class_names)
+        return Split(images[rows], labels[rows].astype(np.int32), names)
 
     held_out = part(train, slice(validation)) if validation else None
     return Splits(part(train, slice(validation, None)), held_out, part(test, slice(None)) if len(test[1]) else None)

@@ -39,4 +39,4 @@ class Mnist:
             read_idx(Path(__file__).with_name(f"{name}.gz"), SHA256[name])
             for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
         )
-        return images, labels
+        return images[..., np.newaxis], labels

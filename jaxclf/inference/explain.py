@@ -110,6 +110,7 @@ class Explainer:
     def _load_batch(self, split: Split, indices: Int[np.ndarray, " n"], size: int) -> DeviceBatch:
         images = split.images[indices]
         predictions = self.run.predict(images).argmax(axis=1)
+        images = self.run.transform(images)
         keys = make_example_keys(self.run.config.seed, indices)
         padded = np.minimum(np.arange(size), len(indices) - 1)
         arrays = (images[padded], predictions[padded], keys[padded])
@@ -165,14 +166,14 @@ def select_baseline(run: TrainedModel, method: saliency.Method, devices: Devices
         devices: The devices that hold the baseline; by default all.
 
     Returns:
-        Training images [k, h, w, c], the same in every call, for a method with a baseline distribution; None for
-        others.
+        Training images [k, h, w, c] as the network sees them, the same in every call, for a method with a baseline
+        distribution; None for others.
     """
     if not method.references:
         return None
     train = run.splits.train
     images = train.images[train.sample_indices(BASELINE_IMAGES)]
-    return jax.device_put(images, (devices or Devices.all()).replicated)
+    return jax.device_put(run.transform(images), (devices or Devices.all()).replicated)
 
 
 def select_classes(attribution: saliency.Attribution, classes: Int[np.ndarray, " b"]) -> saliency.Attribution:
@@ -242,7 +243,7 @@ def find_error(run: TrainedModel, method: saliency.Method) -> UserError | None:
         run: The run.
         method: The saliency method.
     """
-    images, key = jax.ShapeDtypeStruct((1, *run.image_shape), np.uint8), jax.random.key(0)
+    images, key = jax.ShapeDtypeStruct((1, *run.input_shape), np.uint8), jax.random.key(0)
     try:
         if method.host:
             method(run.model, run.variables, np.zeros(images.shape, images.dtype), key=key)

@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 from safetensors.numpy import save
 
+from jaxclf.augment import CenterCrop
 from jaxclf.errors import UserError, require
 from jaxclf.io.files import make_partial_path, sync
 from jaxclf.training.step import compute_logits
@@ -38,7 +39,12 @@ def flatten_weights(variables: Variables) -> dict[str, np.ndarray]:
     return {name: np.asarray(array, order="C") for name, array in flat.items()}
 
 
-def lower(model: nn.Module, weights: Mapping[str, np.ndarray], image_shape: Sequence[int]) -> bytes:
+def lower(
+    model: nn.Module,
+    weights: Mapping[str, np.ndarray],
+    image_shape: Sequence[int],
+    transform: CenterCrop | None = None,
+) -> bytes:
     """Lower a model to a serialized program `(weights, images) -> logits`.
 
     The program runs on all PLATFORMS, takes any number of images and can be differentiated once. Matrix products and
@@ -48,6 +54,7 @@ def lower(model: nn.Module, weights: Mapping[str, np.ndarray], image_shape: Sequ
         model: The network.
         weights: Its arrays by path, from `flatten_weights`.
         image_shape: Height, width and channels. Images are float32 [b, h, w, c] in [0, 1].
+        transform: The evaluation transform, which becomes part of the program.
 
     Returns:
         The bytes to pass to `jax.export.deserialize`; logits are [b, classes].
@@ -57,7 +64,7 @@ def lower(model: nn.Module, weights: Mapping[str, np.ndarray], image_shape: Sequ
     """
 
     def network(weights, images):
-        return compute_logits(model, unflatten_dict(weights, sep="/"), images)
+        return compute_logits(model, unflatten_dict(weights, sep="/"), images, transform)
 
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     images = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), *image_shape), np.float32)

@@ -62,12 +62,14 @@ def predict_files(
             if isinstance(one, PreprocessedImage):
                 image[:] = one.image
         probabilities = run.predict(images)
-        values = None if method is None else _explain_batch(run, method, images, probabilities, start, baseline)
+        seen = run.transform(images)
+        values = None if method is None else _explain_batch(run, method, seen, probabilities, start, baseline)
         for i, (path, one) in enumerate(zip(part, prepared, strict=True)):
             if isinstance(one, str):
                 yield UnreadableImage(path, one)
             else:
-                yield Prediction(path, one, probabilities[i], None if values is None else values[i])
+                shown = one._replace(image=seen[i])
+                yield Prediction(path, shown, probabilities[i], None if values is None else values[i])
 
 
 def _explain_batch(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Num, Shaped, UInt8
 from PIL import Image
 
 from jaxclf.datasets.decoding import File, describe_fault, open_image, read_image
@@ -22,7 +22,8 @@ DETAIL = 10  # pixels of a scan per pixel of the image; larger scans are average
 class PreprocessedImage(NamedTuple):
     """An image as a network takes it."""
 
-    image: UInt8[np.ndarray, "h w c"]
+    image: Num[np.ndarray, "h w c"]
+    """uint8; floats in [0, 1] if the evaluation transform of a run has resized it."""
     inverted: bool
 
 

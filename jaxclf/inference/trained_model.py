@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
+from jaxclf.augment import compute_input_shape, transform_images
 from jaxclf.config import Config
 from jaxclf.config_io import from_json, import_modules
 from jaxclf.errors import UserError
@@ -20,7 +21,7 @@ from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.checkpoint import Checkpoints
 from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import get_eval_batch_size
-from jaxclf.training.state import create_state, get_variables
+from jaxclf.training.state import create_state, get_variables, restore_state
 from jaxclf.training.step import compute_logits
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory
@@ -91,9 +92,21 @@ class TrainedModel:
         """Images that are evaluated together, at most."""
         return get_eval_batch_size(self.config, self.image_shape)
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what the network sees: images after the evaluation transform."""
+        return compute_input_shape(self.config.evaluation_transform, self.image_shape)
+
+    def transform(self, images: Any) -> np.ndarray:
+        """Return what the network sees of images [b, h, w, c]: those after the evaluation transform."""
+        return np.asarray(transform_images(self.config.evaluation_transform, np.asarray(images)))
+
     @cached_property
     def _probabilities(self):
-        return jax.jit(lambda variables, images: jax.nn.softmax(compute_logits(self.model, variables, images)))
+        transform = self.config.evaluation_transform
+        return jax.jit(
+            lambda variables, images: jax.nn.softmax(compute_logits(self.model, variables, images, transform))
+        )
 
     def predict(self, images: Any) -> Float[np.ndarray, "b classes"]:
         """Return the probabilities [b, classes] of images [b, h, w, c]: integers in 0..255 or floats in [0, 1]."""
@@ -142,7 +155,7 @@ class TrainedModel:
         try:
             saved = checkpoints.find(checkpoint)
             image_shape = tuple(saved.notes["image_shape"])
-            state = checkpoints.restore(saved, _build_abstract_state(config, image_shape))
+            state = restore_state(checkpoints, saved, _build_abstract_state(config, image_shape))
         finally:
             checkpoints.close()
         variables, class_names = get_variables(state, weights), tuple(saved.notes["class_names"])

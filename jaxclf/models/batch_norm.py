@@ -35,13 +35,15 @@ class BatchSums(flax.struct.PyTreeNode):
     """Sum of the squared differences from the mean of the group [c]."""
     momentum: float = flax.struct.field(pytree_node=False)
 
-    def update(self, statistics: dict[str, Float[Array, " c"]]) -> dict[str, Float[Array, " c"]]:
+    def update(
+        self, statistics: dict[str, Float[Array, " c"]], momentum: float | None = None
+    ) -> dict[str, Float[Array, " c"]]:
         """Return the running mean and variance after a step."""
+        momentum = self.momentum if momentum is None else momentum
         count = jnp.maximum(self.count, 1)
         batch = {"mean": statistics["mean"] + self.shifted / count, "var": self.squares / count}
         return {
-            name: self.momentum * old + (1 - self.momentum) * batch[name].astype(old.dtype)
-            for name, old in statistics.items()
+            name: momentum * old + (1 - momentum) * batch[name].astype(old.dtype) for name, old in statistics.items()
         }
 
 
@@ -132,16 +134,17 @@ def _expand(values: Float[Array, " c"], ndim: int) -> Float[Array, "... c"]:
     return values.reshape((1,) * (ndim - 1) + values.shape)
 
 
-def update_statistics(model_state: Variables, sums: Variables) -> Variables:
+def update_statistics(model_state: Variables, sums: Variables, momentum: float | None = None) -> Variables:
     """Return the collections of a model with the running statistics after a step.
 
     Args:
         model_state: The collections before the step.
         sums: The collection of sums of all examples of the step.
+        momentum: Weight of the earlier statistics; by default that of each layer.
     """
     statistics = cast(dict[tuple[str, ...], Array], flatten_dict(model_state.get("batch_stats", {})))
     for path, total in cast(dict[tuple[str, ...], BatchSums], flatten_dict(sums)).items():
         names = [(*path[:-1], name) for name in ("mean", "var")]
-        updated = total.update({name[-1]: statistics[name] for name in names})
+        updated = total.update({name[-1]: statistics[name] for name in names}, momentum)
         statistics |= {name: updated[name[-1]] for name in names}
     return model_state | ({"batch_stats": unflatten_dict(statistics)} if statistics else {})

@@ -51,6 +51,13 @@ class Cnn(nn.Module):
         check_dropout(self.dropout)
         super().__post_init__()
 
+    @property
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The layers from the input to the head, by the names of their modules."""
+        convolutions = ((f"conv{i}",) for i in range(1, len(self.features) + 1))
+        dense = ((f"dense{i}",) for i in range(1, len(self.dense) + 1))
+        return (*convolutions, *dense, ("logits",))
+
     @nn.compact
     def __call__(self, images: Num[Array, "b ..."], train: bool = False) -> Float[Array, "b classes"]:
         """Compute logits.

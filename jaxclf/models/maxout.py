@@ -64,6 +64,13 @@ class MaxoutCnn(nn.Module):
         check_dropout(self.dropout)
         super().__post_init__()
 
+    @property
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The layers from the input to the head, by the names of their modules."""
+        stages = ((f"conv{i}", f"norm{i}") for i in range(1, len(self.features) + 1))
+        dense = ((f"dense{i}", f"dense{i}_norm") for i in range(1, len(self.dense) + 1))
+        return (*stages, *dense, ("logits",))
+
     @nn.compact
     def __call__(self, images: Num[Array, "b ..."], train: bool = False) -> Float[Array, "b classes"]:
         """Compute logits.

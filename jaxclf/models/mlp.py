@@ -28,6 +28,11 @@ class Mlp(nn.Module):
         check_dropout(self.dropout)
         super().__post_init__()
 
+    @property
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The layers from the input to the head, by the names of their modules."""
+        return (*((f"dense{i}",) for i in range(1, len(self.features) + 1)), ("logits",))
+
     @nn.compact
     def __call__(self, images: Num[Array, "b ..."], train: bool = False) -> Float[Array, "b classes"]:
         """Compute logits.

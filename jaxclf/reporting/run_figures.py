@@ -112,10 +112,11 @@ def _plot_training(run: TrainedModel, split: Split, predictions: np.ndarray) -> 
 
 def _plot_network(run: TrainedModel, split: Split) -> Iterator[tuple[str, Figure]]:
     """Plot the weights of a linear classifier, or the feature maps of the first image in a convolutional network."""
-    weights = get_pixel_weights(run.variables, run.image_shape)
+    weights = get_pixel_weights(run.variables, run.input_shape)
     if weights is not None:
         yield "weights", plot_weights(weights, run.class_names)
-    maps = compute_feature_maps(run.model, run.variables, split.images[:1])
+    images = run.transform(split.images[:1])
+    maps = compute_feature_maps(run.model, run.variables, images)
     if maps:
         of_first = {name: values[0] for name, values in maps.items()}
-        yield "flow", plot_image_flow(split.images[:1][0], get_filters(run.variables), of_first)
+        yield "flow", plot_image_flow(images[0], get_filters(run.variables), of_first)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxclf.augment import compute_input_shape
 from jaxclf.config_io import flatten, to_json
 from jaxclf.metrics import Accuracy
 from jaxclf.models.graph import trace_graph
@@ -38,7 +39,8 @@ class OverviewRecorder(Callback):
             if split is not None and name != "test":
                 picture = tile(split.images[split.sample_indices(SAMPLES)])
                 trainer.record(Record(0, 0, name, "epoch", {"inputs": Image(picture)}))
-        nodes = trace_graph(trainer.config.model, trainer.splits.train.image_shape)
+        shape = compute_input_shape(trainer.config.evaluation_transform, trainer.splits.train.image_shape)
+        nodes = trace_graph(trainer.config.model, shape)
         values = {"graph": Graph(nodes), "network": Text(self.summary.to_markdown())}
         trainer.record(Record(0, 0, "train", "epoch", values))
 

@@ -16,6 +16,7 @@ from jaxclf.datasets.split_table import read_records, write_records
 from jaxclf.errors import UserError, require
 from jaxclf.io.files import read_json, write_json
 from jaxclf.io.lock import NAME, check_free, lock_directory
+from jaxclf.optimizers.groups import Assignments, write_assignments
 from jaxclf.runs.environment import describe_environment
 from jaxclf.training.callbacks import Callback
 from jaxclf.training.distributed import all_processes_agree, is_main_process
@@ -42,6 +43,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.splits = self.path / "splits.csv"
+        self.parameters = self.path / "parameters.csv"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
@@ -108,13 +110,21 @@ class RunDirectory:
                 if [each.name for each in self.path.iterdir()] == [NAME]:
                     shutil.rmtree(self.path, ignore_errors=True)
 
-    def begin(self, config: Any, splits: Splits) -> None:
-        """Write the config, the environment and which file is in which split, of a run that begins or resumes."""
+    def begin(self, config: Any, splits: Splits, assignments: Assignments) -> None:
+        """Write what identifies a run that begins or resumes.
+
+        Args:
+            config: The config as JSON data.
+            splits: The images; which file is in which split is written where the dataset has files.
+            assignments: What the optimizer does with each parameter; written unless it is empty.
+        """
         self.summary.unlink(missing_ok=True)  # with another config the run is not finished
         write_json(self.environment, describe_environment())
         write_json(self.config, config)
         if splits.files:
             write_records(self.splits, splits.files)
+        if assignments:
+            write_assignments(self.parameters, assignments)
 
     def check_shared(self, step: int) -> None:
         """Raise UserError, in every process, unless all processes see the same files."""
@@ -136,7 +146,7 @@ class BeginRun(Callback):
 
     def on_ready(self, trainer: Trainer) -> None:
         """Write the files that identify the run."""
-        self.directory.begin(self.config, trainer.splits)
+        self.directory.begin(self.config, trainer.splits, trainer.assignments)
 
 
 def read_metrics(directory: RunDirectory) -> list[dict[str, Any]]:

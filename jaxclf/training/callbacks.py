@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jaxclf.training.checkpoint import Checkpoints
 from jaxclf.training.distributed import main_process_first
+from jaxclf.training.state import restore_state
 from jaxclf.training.writers import Record, RunInfo, Writer
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Checkpointer(Callback):
             self.checkpoints.wait()
             saved = self.checkpoints.find_newest()
         if saved is not None:
-            trainer.state = self.checkpoints.restore(saved, trainer.state)
+            trainer.state = restore_state(self.checkpoints, saved, trainer.state)
         self._saved = None
 
     def _save(self, trainer: Trainer) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Integer, PyTree
 
 from jaxclf.errors import UserError
 from jaxclf.training.state import StepSums, TrainState, create_state, set_variables
-from jaxclf.training.step import eval_step, train_steps
+from jaxclf.training.step import eval_step, sum_statistics, train_steps
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Batch, Logits, Variables
 from jaxclf.xla.convolutions import FastConvolutions, rewrite_convolutions
@@ -167,6 +167,27 @@ class Devices:
         return self._wait_on_cpu(
             lambda variables, stats, batch: step(variables, stats, self.assemble(batch, self.sharded))
         )
+
+    def compile_statistics(
+        self, step_config: StepConfig, variables: Variables, batch: Batch
+    ) -> Callable[[Variables, Batch], Variables]:
+        """Compile the sums that precise statistics of batch normalization are computed from.
+
+        Args:
+            step_config: The model.
+            variables: Its variables, or their shapes.
+            batch: The shapes of one batch.
+
+        Returns:
+            A function of variables and this process's rows of a batch; it returns the sums of the whole batch.
+        """
+        compiled = compile_fast(
+            partial(sum_statistics, step_config),
+            (variables, batch),
+            in_shardings=(self.replicated, self.sharded),
+            out_shardings=self.replicated,
+        )
+        return self._wait_on_cpu(lambda variables, batch: compiled(variables, self.assemble(batch, self.sharded)))
 
     def _wait_on_cpu(self, step: Callable) -> Callable:
         """Wait for each call of the step on several virtual CPU devices.

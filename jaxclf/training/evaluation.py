@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxclf.augment import compute_input_shape
 from jaxclf.config import Config
 from jaxclf.models.memory import choose_eval_batch_size
 from jaxclf.training.devices import Devices
@@ -32,7 +33,8 @@ class Evaluation(NamedTuple):
 def get_eval_batch_size(config: Config, image_shape: tuple[int, int, int]) -> int:
     """Return the number of images that are evaluated together."""
     size = config.eval_batch_size
-    return choose_eval_batch_size(config.model, image_shape) if size == "auto" else size
+    shape = compute_input_shape(config.evaluation_transform, image_shape)
+    return choose_eval_batch_size(config.model, shape) if size == "auto" else size
 
 
 def get_batch_shape(split: Split, batch_size: int) -> Batch:

@@ -36,8 +36,8 @@ class ExponentialIncrease:
     low: float
     high: float
 
-    def build(self, learning_rate: float, total_steps: int) -> optax.Schedule:
-        """Return the learning rate as a function of the step; both arguments are ignored."""
+    def build(self, learning_rate: float, total_steps: int, epochs: int = 1) -> optax.Schedule:
+        """Return the learning rate as a function of the step; the arguments are ignored."""
         return lambda step: self.low * (self.high / self.low) ** (step / (STEPS - 1))
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
+from jaxclf.augment import compute_input_shape, transform_images
 from jaxclf.config_io import find_differences
 from jaxclf.errors import UserError, require
 from jaxclf.metrics import divide, mean
 from jaxclf.models.calling import initialize_model
 from jaxclf.random import make_key
+from jaxclf.training.checkpoint import Checkpoints, Saved
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Batch, Logits, Variables, promote_float
 
@@ -54,8 +55,13 @@ class StepSums:
         return jax.tree.map(jnp.add, self, other)
 
 
-class TrainState(flax.struct.PyTreeNode):
-    """Everything that training changes, as arrays. Fields are trees: JAX also builds it from shapes and shardings."""
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that training changes, as arrays. Fields are trees: JAX also builds it from shapes and shardings.
+
+    As a pytree it has no `precise` if that is None, as checkpoints of version 0.1.0 have.
+    """
 
     step: PyTree
     """Optimizer updates done, int32."""
@@ -69,11 +75,28 @@ class TrainState(flax.struct.PyTreeNode):
     """`StepSums` since the start of the epoch."""
     interval_stats: PyTree
     """`StepSums` since the last log line."""
+    precise: PyTree = None
+    """`batch_stats` of the evaluated weights at the step `step`, computed after an epoch; None: running ones serve."""
+
+    def replace(self, **changes: PyTree) -> TrainState:
+        """Return a state with other values of some fields."""
+        return replace(self, **changes)
+
+    def tree_flatten_with_keys(self):
+        """Flatten for JAX."""
+        names = [field.name for field in fields(self) if field.name != "precise" or self.precise is not None]
+        return [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names], tuple(names)
+
+    @classmethod
+    def tree_unflatten(cls, names, children) -> TrainState:
+        """Unflatten for JAX."""
+        return cls(**dict(zip(names, children, strict=True)))
 
 
 def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
     """Create the state at step 0 for batches shaped like `batch` (arrays or `jax.ShapeDtypeStruct`s)."""
-    images = jnp.zeros((1, *batch.images.shape[1:]), batch.images.dtype)
+    shape = compute_input_shape(step_config.evaluation_transform, batch.images.shape[1:])
+    images = jnp.zeros((1, *shape), batch.images.dtype)
     _, variables = initialize_model(step_config.model, make_key(step_config.seed, "init"), images)
     params = variables.pop("params")
     zeros = replace(zero_sums(step_config, batch), gradient_norm=mean(jnp.zeros(1), jnp.zeros(1, bool)))
@@ -85,6 +108,7 @@ def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
         ema=_start_ema(step_config, params),
         epoch_stats=zeros,
         interval_stats=jax.tree.map(jnp.copy, zeros),
+        precise=_start_precise(step_config, variables),
     )
 
 
@@ -112,17 +136,38 @@ def _start_ema(step_config: StepConfig, params: PyTree) -> PyTree:
     return jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None
 
 
+def _start_precise(step_config: StepConfig, model_state: Variables) -> PyTree:
+    """Return placeholders of the precise statistics, or None if the model or the config has none."""
+    if step_config.batch_statistics != "precise" or "batch_stats" not in model_state:
+        return None
+    return {"step": jnp.full((), -1, jnp.int32), "batch_stats": jax.tree.map(jnp.copy, model_state["batch_stats"])}
+
+
 def _describe_arrays(tree: PyTree) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
+def restore_state(checkpoints: Checkpoints, saved: Saved, like: TrainState) -> TrainState:
+    """Restore the state of a checkpoint with the structure, shapes, dtypes and shardings of `like`.
+
+    Checkpoints of earlier versions have no precise statistics: the running ones are used until they are computed.
+    """
+    if like.precise is None or any(path.startswith(".precise") for path in saved.tree):
+        return checkpoints.restore(saved, like)
+    state = checkpoints.restore(saved, like.replace(precise=None))
+    return state if isinstance(like.step, jax.ShapeDtypeStruct) else state.replace(precise=like.precise)
+
+
 def get_variables(state: TrainState, weights: Literal["ema", "raw"] = "ema") -> Variables:
     """Return the variables to evaluate the model with: the EMA of the parameters where there is one."""
-    params = state.params
-    if state.ema is not None and weights == "ema":
-        params = _match_dtypes(state.ema, state.params)
-    return {"params": params, **state.model_state}
+    if weights == "raw" and state.ema is not None:
+        return {"params": state.params, **state.model_state}
+    params = state.params if state.ema is None else _match_dtypes(state.ema, state.params)
+    model_state = state.model_state
+    if state.precise is not None and int(state.precise["step"]) == int(state.step):
+        model_state = model_state | {"batch_stats": state.precise["batch_stats"]}
+    return {"params": params, **model_state}
 
 
 def _match_dtypes(tree: PyTree, like: PyTree) -> PyTree:
@@ -148,7 +193,8 @@ def zero_sums(step_config: StepConfig, batch: Batch) -> StepSums:
     """Return zero-initialized sums."""
 
     def forward(key: Key[Array, ""], batch: Batch) -> StepSums:
-        logits, _ = initialize_model(step_config.model, key, batch.images)
+        images = transform_images(step_config.evaluation_transform, batch.images)
+        logits, _ = initialize_model(step_config.model, key, images)
         return measure(step_config, promote_float(logits), batch)
 
     shapes = jax.eval_shape(forward, make_key(0, "init"), batch)

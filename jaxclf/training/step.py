@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int, Key, PyTree
 
-from jaxclf.augment import Mixup, augment_batch
+from jaxclf.augment import CenterCrop, Mixer, TestTime, augment_batch, make_views, transform_images
 from jaxclf.errors import require
 from jaxclf.metrics import Stats, mean
 from jaxclf.models.batch_norm import SUMS, update_statistics
@@ -64,7 +64,8 @@ def train_step(step_config: StepConfig, state: TrainState, batch: Batch, axis: s
     batch = batch._replace(images=images)
     if step_config.mixup is not None:
         batch = _mix(step_config, step_config.mixup, make_step_key("mixup"), batch, positions, axis)
-    examples = Examples(positions, batch.mask, rows if axis else None, step_config.training_statistics)
+    frozen = step_config.batch_statistics == "frozen"
+    examples = Examples(positions, batch.mask, rows if axis else None, "running" if frozen else "mode")
     gradients, sums, batch_sums, model_state = _accumulate(step_config, state, make_step_key, batch, examples)
     if axis:
         gradients, sums, batch_sums = jax.lax.psum((gradients, sums, batch_sums), axis)
@@ -108,7 +109,7 @@ def _compute_gradient_norm(
 
 def _mix(
     step_config: StepConfig,
-    mixup: Mixup,
+    mixup: Mixer,
     key: Key[jax.Array, ""],
     batch: Batch,
     positions: Int[Array, " b"],
@@ -211,12 +212,36 @@ def weigh_classes(step_config: StepConfig, labels: Labels) -> Float[Array, " b"]
     return weights[labels] if jnp.ndim(labels) == 1 else jnp.asarray(labels) @ weights
 
 
-def compute_logits(model: nn.Module, variables: Variables, images: Array) -> Logits:
-    """Return the logits [b, classes] of images, as in evaluation."""
-    return promote_float(cast(Logits, model.apply(variables, images, **get_mode(model, False))))
+def compute_logits(
+    model: nn.Module,
+    variables: Variables,
+    images: Array,
+    transform: CenterCrop | None = None,
+    tta: TestTime | None = None,
+) -> Logits:
+    """Return the logits [b, classes] of images of the dataset, as in evaluation; their mean over the views of `tta`."""
+
+    def call_model(images: Array) -> Logits:
+        return promote_float(cast(Logits, model.apply(variables, images, **get_mode(model, False))))
+
+    images = transform_images(transform, images)
+    if tta is None:
+        return call_model(images)
+    first, *others = (weight * call_model(view) for weight, view in make_views(tta, images))
+    return sum(others, start=first)
 
 
 def eval_step(step_config: StepConfig, variables: Variables, sums: StepSums, batch: Batch) -> tuple[StepSums, Logits]:
     """Add the sums of a batch to earlier ones; return them and the logits [b, classes]."""
-    logits = compute_logits(step_config.model, variables, batch.images)
+    transform, tta = step_config.evaluation_transform, step_config.tta
+    logits = compute_logits(step_config.model, variables, batch.images, transform, tta)
     return sums + measure(step_config, logits, batch), logits
+
+
+def sum_statistics(step_config: StepConfig, variables: Variables, batch: Batch) -> Variables:
+    """Return the sums of batch normalization over a batch, whose examples are normalized with its own statistics."""
+    examples = Examples(jnp.arange(len(batch.mask)), batch.mask, statistics="batch")
+    with use_examples(examples):
+        model, images = step_config.model, transform_images(step_config.evaluation_transform, batch.images)
+        _, changed = model.apply(variables, images, **get_mode(model, False), mutable=[SUMS])
+    return cast(Variables, changed).get(SUMS, {})

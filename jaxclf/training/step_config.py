@@ -9,7 +9,7 @@ import flax.linen as nn
 import numpy as np
 import optax
 
-from jaxclf.augment import Augmentation, Mixup
+from jaxclf.augment import Augmentation, CenterCrop, Mixer, TestTime
 from jaxclf.config import Config
 from jaxclf.losses import Loss
 from jaxclf.metrics import Metric
@@ -27,15 +27,18 @@ class StepConfig:
     metrics: tuple[Metric, ...]
     transformation: optax.GradientTransformation
     augment: tuple[Augmentation, ...] = ()
-    mixup: Mixup | None = None
+    mixup: Mixer | None = None
+    evaluation_transform: CenterCrop | None = None
+    tta: TestTime | None = None
+    """Test-time augmentation."""
     class_weights: tuple[float, ...] = ()
     """Loss weight of each class; empty: all are 1."""
     ema_decay: float = 0.0
     """Decay of the EMA of parameters; 0 keeps none."""
     gradient_accumulation: int = 1
     """Parts a batch is computed in."""
-    training_statistics: Literal["mode", "running"] = "mode"
-    """Statistics of batch normalization in training: those of the batch, or the running ones, which then stay."""
+    batch_statistics: Literal["running", "precise", "frozen"] = "running"
+    """Statistics that batch normalization evaluates with; frozen ones in training, too."""
     norm_every: int = 1
     """Steps between two whose gradient norm is computed."""
     skip_non_finite: bool = False
@@ -55,16 +58,25 @@ def build_step_config(config: Config, total_steps: int, train: Split | None = No
         model=config.model,
         loss=config.loss,
         metrics=config.metrics,
-        transformation=config.optimizer.build(total_steps),
+        transformation=config.optimizer.build(total_steps, config.epochs, config.model),
         augment=config.augment,
         mixup=config.mixup,
+        evaluation_transform=config.evaluation_transform,
         class_weights=() if train is None or config.class_weights == "equal" else compute_balanced_weights(train),
         ema_decay=config.ema_decay,
+        batch_statistics=choose_statistics(config),
         gradient_accumulation=config.gradient_accumulation,
         norm_every=min(config.log_every, NORM_EVERY),
         skip_non_finite=config.non_finite == "skip",
         seed=config.seed,
     )
+
+
+def choose_statistics(config: Config) -> Literal["running", "precise", "frozen"]:
+    """Return the statistics that are evaluated with: running averages do not belong to an EMA of the parameters."""
+    if config.batch_statistics == "auto":
+        return "precise" if config.ema_decay else "running"
+    return config.batch_statistics
 
 
 def compute_balanced_weights(split: Split) -> tuple[float, ...]:

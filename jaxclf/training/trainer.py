@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from jaxtyping import PyTree
 from jaxclf.config import Config
 from jaxclf.config_io import find_differences
 from jaxclf.errors import NonFiniteError, UserError, require
+from jaxclf.models.calling import initialize_model
+from jaxclf.optimizers.groups import Assignments, AssignsGroups
 from jaxclf.training.callbacks import Callback, Checkpointer, EarlyStopping
 from jaxclf.training.checkpoint import Checkpoints, Saved
 from jaxclf.training.devices import Devices
@@ -26,7 +28,8 @@ from jaxclf.training.evaluation import Evaluation, evaluate, get_batch_shape, ge
 from jaxclf.training.interval_log import IntervalLogger
 from jaxclf.training.pipeline import count_steps_per_epoch, group_steps, import_tensorflow, read_train_batches
 from jaxclf.training.progress import Progress
-from jaxclf.training.state import TrainState, get_variables, summarize
+from jaxclf.training.state import TrainState, get_variables, restore_state, summarize
+from jaxclf.training.statistics import check_statistics, compute_precise_statistics
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory, explain_tracing_errors
 from jaxclf.training.writers import Histogram, Record, select_scalars
@@ -123,6 +126,7 @@ class Trainer:
                         self.progress.steps_done = steps.stop
                         self.notify("on_step_end", steps)
                     self.raise_if_interrupted()
+                self.measure_statistics()
                 self.notify("on_steps_end")
             except NonFiniteError as error:
                 if self.config.non_finite != "rollback":
@@ -145,11 +149,12 @@ class Trainer:
         with ThreadPoolExecutor(1) as other, memory, explain_tracing_errors(config.model):
             other.submit(import_tensorflow)  # its import takes as long as the compilation
             self.state = self._initialize_state()
+            check_statistics(config, self.step_config, get_variables(self.state), batch)
             self.train_step = self.devices.compile_train_step(
                 self.step_config, self.state, batch, config.steps_per_execution
             )
             self.zero_sums = self.devices.compile_zeros(self.state.interval_stats)  # those of an epoch as well
-            schedule = config.optimizer.learning_rates(self.total_steps)
+            schedule = config.optimizer.learning_rates(self.total_steps, config.epochs)
             # The rates of all steps, ahead: computed while training, each would wait for the device.
             steps = jnp.arange(self.total_steps)
             self.learning_rates = np.asarray(jax.vmap(lambda step: jnp.float32(schedule(step)))(steps))
@@ -173,7 +178,7 @@ class Trainer:
                 "the data is not what this run began with; put it back, or name another --workdir:", changed
             )
         self.progress = Progress.from_notes(self.resumed.notes)
-        self.state = self.checkpoints.restore(self.resumed, self.state)
+        self.state = restore_state(self.checkpoints, self.resumed, self.state)
 
     def roll_back(self, error: NonFiniteError) -> None:
         """Go back to the newest checkpoint, or the initial state, and skip the steps up to that of the error.
@@ -185,6 +190,13 @@ class Trainer:
         self.notify("on_rollback")
         self.progress.steps_done, self.progress.interval_seconds = error.step, 0.0
         self.state = self.state.replace(step=self.devices.replicate(np.int32(error.step)))
+
+    def measure_statistics(self) -> None:
+        """Compute the precise statistics of batch normalization, if weights are evaluated with them."""
+        if self.state.precise is not None:
+            self.state = compute_precise_statistics(
+                self.config, self.devices, self.sum_statistics, self.splits.train, self.state
+            )
 
     def evaluate_epoch(self) -> None:
         """Evaluate after an epoch and record the metrics of all splits together: an interrupted one records nothing."""
@@ -296,6 +308,16 @@ class Trainer:
         return self.checkpoints.find_newest() if self.checkpoints else None
 
     @cached_property
+    def assignments(self) -> Assignments:
+        """What the optimizer does with each parameter; empty if it cannot tell."""
+        optimizer, model = self.config.optimizer, self.config.model
+        if not isinstance(optimizer, AssignsGroups):
+            return {}
+        images = get_batch_shape(self.splits.train, 1).images
+        _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
+        return optimizer.assign_groups(variables["params"], model)
+
+    @cached_property
     def eval_batch_size(self) -> int:
         """Images that are evaluated together, at most."""
         return get_eval_batch_size(self.config, self.splits.train.image_shape)
@@ -304,6 +326,12 @@ class Trainer:
     def eval_step(self) -> Callable:
         """The compiled evaluation step."""
         return self.devices.compile_eval_step(self.step_config)
+
+    @cached_property
+    def sum_statistics(self) -> Callable:
+        """The compiled sums of batch normalization."""
+        batch = get_batch_shape(self.splits.train, self.config.batch_size)
+        return self.devices.compile_statistics(self.step_config, get_variables(self.state), batch)
 
     @property
     def metrics(self) -> dict[str, float]:

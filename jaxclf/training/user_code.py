@@ -27,7 +27,8 @@ EXPECTED = {  # by protocol; a module has the methods of a loss as well, and com
     nn.Module: "__call__(images [b, h, w, c], train=False) -> logits [b, classes]; with layers such as "
     "Dropout(deterministic=not train) and BatchNorm(use_running_average=not train)",
     Metric: "stats(logits [b, classes], labels [b] or [b, classes], mask [b]) -> arrays that are summed over batches",
-    Augmentation: "__call__(key, image [h, w, c]) -> an image of the same shape and dtype",
+    Augmentation: "__call__(key, image [h, w, c]) -> an image of the same dtype, and of the same shape "
+    "unless output_shape(shape) -> shape declares another one",
     Loss: "__call__(logits [b, classes], labels [b] or [b, classes]) -> the loss of each example [b]",
 }
 MESSAGE_LINES = 4  # of the error of a library that are shown

@@ -42,7 +42,8 @@ def test_without_a_workdir_nothing_is_written_and_the_numbers_are_the_same(run, 
 def test_a_workdir_holds_a_run(run):
     files = {path.name for path in run.path.iterdir()} - {".lock"}
     assert files == {
-        "checkpoints", "config.json", "environment.json", "metrics.jsonl", "report.html", "summary.json", "tensorboard",
+        "checkpoints", "config.json", "environment.json", "metrics.jsonl", "parameters.csv", "report.html",
+        "summary.json", "tensorboard",
     }  # fmt: skip
     assert json.loads((run.path / "config.json").read_text()) == to_json(CONFIG)
     assert [row["split"] for row in run.history if row["period"] == "epoch"] == ["train", "validation"] * 2 + ["test"]

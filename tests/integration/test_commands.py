@@ -72,7 +72,8 @@ def test_training_prints_the_table_the_curves_and_the_result(linear_run):
 def test_the_run_directory_is_complete(linear_run):
     workdir, _ = linear_run
     assert {path.name for path in workdir.iterdir()} >= {
-        "config.json", "environment.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard",
+        "config.json", "environment.json", "metrics.jsonl", "parameters.csv", "summary.json", "checkpoints",
+        "tensorboard",
     }  # fmt: skip
     summary = json.loads((workdir / "summary.json").read_text())
     assert (summary["parameters"], summary["steps"], summary["batch_size"], summary["best"]) == (
@@ -273,6 +274,7 @@ def test_a_dry_run_writes_nothing(command, tmp_path):
         "train: [55000, 28, 28, 1]",
         "859 an epoch, 60,130 in all",
         "operations an image",
+        "optimizer group all: 335,114 parameters, rate x 1, weight decay 0",
         "one step: loss 2.",
     ):
         assert text in done.stdout

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from support.cli import evaluate, explain, predict, run_command, train
+from support.cli import evaluate, explain, predict, report, run_command, train
 from support.pictures import write
 
 CONFIG = """
@@ -68,7 +68,41 @@ def test_a_run_is_evaluated_from_another_directory(place, trained_place, tmp_pat
     assert sorted((place / "runs/mine").rglob("*")) == before
     for name in ("evaluation.json", "predictions.csv", "report.html", "explanations.npz", "explanations/gradient.png"):
         assert (tmp_path / "other/out" / name).is_file()
+    first = (tmp_path / "other/out/report.html").read_bytes()
+    for output in ("out", "page/mine.html"):
+        assert report([place / "runs/mine", "--output", output]) == 0
+    assert (
+        (tmp_path / "other/out/report.html").read_bytes() == (tmp_path / "other/page/mine.html").read_bytes() == first
+    )
+    assert report([place / "runs/mine", place / "runs/mine", "--output", "out"]) == 0
+    assert (tmp_path / "other/out/comparison.html").is_file()
+    assert sorted((place / "runs/mine").rglob("*")) == before
     assert str(place / "runs") not in capsys.readouterr().out
+
+
+def test_a_report_shows_the_split_that_was_evaluated(place, tmp_path, capsys):
+    moved = (place / "pictures").rename(tmp_path / "moved")
+    root = ("--dataset.root", moved)
+    assert evaluate(["runs/mine", *root, "--split", "train", "--output", "out"]) == 0
+    (place / "out/report.html").unlink()
+    assert report(["runs/mine", *root, "--output", "out"]) == 0
+    assert "evaluated on the 16 train images" in (place / "out/report.html").read_text()
+    assert report(["runs/mine", *root]) == 0
+    assert "evaluated on the 8 test images" in (place / "runs/mine/report.html").read_text()
+    evaluation = json.loads((place / "out/evaluation.json").read_text())
+    (place / "out/evaluation.json").write_text(json.dumps(evaluation | {"step": 3}))
+    capsys.readouterr()
+    assert report(["runs/mine", *root, "--output", "out"]) == 2
+    assert "evaluation.json is of step 3, and runs/mine has no such checkpoint" in capsys.readouterr().err
+
+
+def test_a_comparison_reads_no_images(place, capsys):
+    assert report(["runs/mine", "runs/mine", "--dataset.root", "pictures"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: --dataset.root pictures: a comparison of several runs reads no images"
+    )
+    assert report([]) == 2
+    assert "no run is named" in capsys.readouterr().err
 
 
 def test_images_elsewhere_are_named_on_the_command_line(place, tmp_path, capsys):

@@ -1,7 +1,8 @@
-"""A run written by version 0.1.0, before modules moved, still evaluates, explains and resumes.
+"""Runs written by earlier versions still evaluate, explain and resume.
 
-`data/run_0.1.0` is a two-epoch run without its second checkpoint; `data/expected_0.1.0` is what that version computed.
-Bounds are those of another CPU's rounding.
+`data/run_0.1.0` is a two-epoch run without its second checkpoint, written before modules moved; `data/expected_0.1.0`
+is what that version computed. `data/run_maxout` is a run of a `MaxoutCnn` that Flax's batch normalization trained, with
+an EMA of its parameters. Bounds are those of another CPU's rounding.
 """
 
 import json
@@ -15,6 +16,7 @@ from support.runs import rows
 
 DATA = Path(__file__).parents[1] / "data"
 EXPECTED = DATA / "expected_0.1.0"
+EXPECTED_MAXOUT = {weights: DATA / f"expected_maxout_{weights}" for weights in ("ema", "raw")}
 
 
 @pytest.fixture
@@ -29,6 +31,15 @@ def test_it_evaluates_to_the_same_numbers(run):
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
     difference = np.abs(np.subtract(found["confusion_matrix"], expected["confusion_matrix"])).sum()
     assert difference <= 2  # one image of 10,000 whose largest logits are equal but for rounding
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_a_network_of_earlier_batch_normalization_evaluates_to_the_same_numbers(weights, tmp_path):
+    run = shutil.copytree(DATA / "run_maxout", tmp_path / "run")
+    assert evaluate([run, "--weights", weights]) == 0
+    found, expected = (json.loads((path / "evaluation.json").read_text()) for path in (run, EXPECTED_MAXOUT[weights]))
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert np.abs(np.subtract(found["confusion_matrix"], expected["confusion_matrix"])).sum() <= 2
 
 
 def test_its_saliency_maps_are_the_same(run):

@@ -127,10 +127,10 @@ def test_a_start_without_a_finite_loss_is_refused(digits):
 class Mine:
     """An optimizer without the fields that a range test sets."""
 
-    def build(self, total_steps):
+    def build(self, total_steps, epochs=1, model=None):
         return optax.sgd(0.1)
 
-    def learning_rates(self, total_steps):
+    def learning_rates(self, total_steps, epochs=1):
         return optax.constant_schedule(0.1)
 
 

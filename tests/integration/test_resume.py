@@ -15,7 +15,7 @@ from support.runs import assert_same_bytes, at_call, fit, rows, run_on
 from jaxclf.augment import Cutout, Mixup, Rotate
 from jaxclf.datasets import ImageFolder
 from jaxclf.models import Cnn
-from jaxclf.optimizers import Adam, OneCycle
+from jaxclf.optimizers import Adam, AdamW, Muon, OneCycle, WarmupCosine
 from jaxclf.training.devices import Devices, keep_compiled
 
 # jax 0.12 cannot serialise a program with oneDNN's convolutions; it is compiled again then.
@@ -53,10 +53,23 @@ CASES = {
     "pictures, SGD": PICTURES,
     "pictures, Adam and running mean": replace(PICTURES, optimizer=AVERAGED.optimizer, ema_decay=0.9),
     "batch statistics": replace(MLP, model=Normalized()),
+    "digits, AdamW by layer": replace(
+        MLP,
+        optimizer=AdamW(
+            learning_rate=0.01,
+            freeze=("dense1/bias",),
+            layer_decay=0.75,
+            head_rate=3.0,
+            clip_norm=1.0,
+            schedule=WarmupCosine(warmup=0.5, unit="epochs"),
+        ),
+    ),
+    "pictures, Muon and a frozen layer": replace(PICTURES, optimizer=Muon(learning_rate=0.01, freeze=("conv1",))),
 }
 # Asked once before the first step, then behind each of 13 an epoch (4 of pictures; Adam's digits in 5 executions), and
 # behind each of the 8 batches (3 or 4) evaluated.
 STOPS = dict.fromkeys(CASES, (2, 5, 10)) | {"digits, SGD": (2, 8, 14, 15, 21, 22, 23, 41)}
+STOPS |= {"digits, AdamW by layer": (5,), "pictures, Muon and a frozen layer": (5,)}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,7 @@ from support.steps import BATCH, STEP_CONFIG, STEPS, add_weights, assert_same, f
 
 from jaxclf.augment import Mixup
 from jaxclf.models import ConvNext, EfficientNetLite, ResNet, Vit
-from jaxclf.optimizers import Adam, Sgd
+from jaxclf.optimizers import Adam, Muon, Sgd
 from jaxclf.training.state import summarize
 from jaxclf.types import Batch
 
@@ -19,6 +19,12 @@ EVERYTHING = replace(
     ema_decay=0.9,
     mixup=Mixup(alpha=0.5),
     class_weights=tuple(np.linspace(0.5, 2, 10).tolist()),
+)
+GROUPED = replace(
+    STEP_CONFIG,
+    transformation=Muon(learning_rate=1e-3, freeze=("conv1",), layer_decay=0.75, clip_norm=1.0).build(
+        STEPS, model=STEP_CONFIG.model
+    ),
 )
 
 VIT = Vit(
@@ -64,6 +70,14 @@ def test_adam_ema_mixup_class_and_sample_weights_are_those_of_one_device(
     found = fit(replace(EVERYTHING, gradient_accumulation=parts), weighted_batches, make_devices(count, parallel))
     assert_same((found.params, found.ema), (everything_alone.params, everything_alone.ema))
     assert_same(summarize(EVERYTHING, found.epoch_stats), summarize(EVERYTHING, everything_alone.epoch_stats))
+
+
+def test_groups_of_parameters_are_those_of_one_device(batches):
+    one = fit(GROUPED, batches)
+    for count, parallel, parts in ((4, "jit", 1), (4, "pmap", 1), (1, "jit", 2)):
+        found = fit(replace(GROUPED, gradient_accumulation=parts), batches, make_devices(count, parallel))
+        assert_same(found.params, one.params)
+        assert jax.tree.structure(found.optimizer_state) == jax.tree.structure(one.optimizer_state)
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -63,7 +63,7 @@ def test_mlflow_keeps_metrics_parameters_and_the_report(tmp_path):
     (found,) = client.search_runs([experiment.experiment_id])  # the one before is deleted
     assert (found.info.status, found.info.run_name) == ("FINISHED", "a")
     assert found.data.params["epochs"] == "2"
-    assert found.data.params["optimizer.class"] == "jaxclf.optimizers.Adam"
+    assert found.data.params["optimizer.class"] == "jaxclf.optimizers.adam.Adam"
     expected = {row["step"]: row["loss"] for row in rows(run) if row["period"] == "interval"}
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert {metric.step: metric.value for metric in history} == expected

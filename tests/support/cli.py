@@ -10,9 +10,9 @@ def run_command(name, arguments=()):
     return main([name, *map(str, arguments)])
 
 
-train, evaluate, explain, predict, export, demo, benchmark, report = (
+train, evaluate, explain, predict, export, demo, benchmark, report, look = (
     partial(run_command, name)
-    for name in ("train", "eval", "explain", "predict", "export", "demo", "benchmark", "report")
+    for name in ("train", "eval", "explain", "predict", "export", "demo", "benchmark", "report", "data")
 )
 
 

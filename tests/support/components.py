@@ -6,8 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from jaxclf import datasets, saliency
-from jaxclf.augment import Cutout, Flip, Mixup, Rotate, Shift
-from jaxclf.datasets import Arrays, Cartoons, Idx, ImageFolder, Mnist, Tfds
+from jaxclf.augment import (
+    CenterCrop,
+    ColorJitter,
+    CutMix,
+    Cutout,
+    Flip,
+    Mixup,
+    MixupOrCutMix,
+    RandAugment,
+    RandomCrop,
+    RandomErasing,
+    RandomResizedCrop,
+    Rotate,
+    Shift,
+    TrivialAugment,
+)
+from jaxclf.datasets import Arrays, Cartoons, Cifar10, Cifar100, Idx, ImageFolder, Mnist, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import (
@@ -23,10 +38,27 @@ from jaxclf.models import (
     VarianceScaling,
     Vit,
 )
-from jaxclf.optimizers import Adam, Constant, OneCycle, Sgd, WarmupCosine
+from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
 
-AUGMENTATIONS = [Shift(1), Shift(3), Flip(), Flip(1.0), Rotate(), Rotate(180.0), Cutout(4), Cutout(20)]
-MIXERS = [Mixup(), Mixup(alpha=8.0)]
+AUGMENTATIONS = [
+    Shift(1),
+    Shift(3),
+    Flip(),
+    Flip(1.0),
+    Rotate(),
+    Rotate(180.0),
+    Cutout(4),
+    Cutout(20),
+    RandomCrop(5),
+    RandomCrop(8, padding=2, mode="reflect"),
+    RandomResizedCrop(6),
+    ColorJitter(0.4, 0.4, 0.4, 0.1),
+    RandomErasing(),
+    RandAugment(),
+    TrivialAugment(interpolation="bilinear"),
+]
+MIXERS = [Mixup(), Mixup(alpha=8.0), CutMix(), MixupOrCutMix()]
+EVALUATION_TRANSFORMS = [CenterCrop(5), CenterCrop(4, resize=6)]
 LOSSES = [CrossEntropy(), CrossEntropy(label_smoothing=0.1)]
 METRICS = [Accuracy(), TopK(k=2), Confusion()]
 MODELS = [
@@ -60,7 +92,12 @@ OPTIMIZERS = [
     Sgd(learning_rate=0.05, momentum=0.9),
     Sgd(learning_rate=0.05, momentum=0.9, nesterov=True, clip_norm=1.0),
     Adam(learning_rate=0.3, schedule=WarmupCosine(warmup=0.1)),
+    Sgd(learning_rate=0.05, momentum=0.9, weight_decay=1e-2, layer_decay=0.8),
     Adam(learning_rate=0.3, weight_decay=1e-3, schedule=OneCycle()),
+    AdamW(learning_rate=0.3, head_rate=0.5, schedule=WarmupCosine(warmup=10.0, unit="steps")),
+    Lion(learning_rate=0.1, schedule=OneCycle()),
+    Lamb(learning_rate=0.1, schedule=OneCycle()),
+    Muon(learning_rate=0.5, schedule=OneCycle()),
 ]
 SCHEDULES = [Constant(), WarmupCosine(warmup=0.1, final=0.2), WarmupCosine(warmup=0.0), OneCycle()]
 METHODS = [
@@ -116,5 +153,7 @@ DATASETS = [
     Idx(str(Path(datasets.__file__).parent), validation=100),
     ImageFolder(str(FOLDER), image_size=(12, 9), train_fraction=0.6, test_fraction=0.2),
     Cartoons(),
+    Cifar10(str(FOLDER.with_name("cifar")), validation=3),
+    Cifar100(str(FOLDER.with_name("cifar")), validation=0),
     Tfds("digits", data_dir=str(FOLDER.with_name("tfds"))),
 ]

@@ -59,3 +59,13 @@ def activation(model, variables, images, block="second", layer="relu"):
     """What a layer of a block puts out, by Flax's own means."""
     _, state = model.apply(variables, images, capture_intermediates=True)
     return np.asarray(state["intermediates"][block][layer]["__call__"][0])
+
+
+class Declared(nn.Module):
+    """A model that only declares its layers."""
+
+    layers: tuple[str, ...]
+
+    @property
+    def layer_groups(self):
+        return tuple((name,) for name in self.layers)

@@ -11,6 +11,7 @@ import pytest
 from support.components import (
     AUGMENTATIONS,
     DATASETS,
+    EVALUATION_TRANSFORMS,
     INITIALIZERS,
     LOSSES,
     METHODS,
@@ -121,7 +122,7 @@ def test_public_functions_document_their_arguments():
 @pytest.mark.parametrize(
     ("family", "tested"),
     [
-        ("augment", AUGMENTATIONS + MIXERS),
+        ("augment", AUGMENTATIONS + MIXERS + EVALUATION_TRANSFORMS),
         ("datasets", DATASETS),
         ("losses", LOSSES),
         ("metrics", METRICS),

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from support.steps import BATCH, STEP_CONFIG, assert_same, fit, make_devices, read_batches
 
+import jaxclf
+from jaxclf.config import Config
+from jaxclf.datasets import Arrays
 from jaxclf.errors import UserError
 from jaxclf.models import MaxoutCnn
 from jaxclf.models.batch_norm import SUMS, BatchNorm, update_statistics
 from jaxclf.models.examples import Examples, use_examples
+from jaxclf.optimizers import Sgd
 from jaxclf.types import Batch
 
 MODEL = MaxoutCnn((3, 4), (3, 2), (2, 2), (8,), classes=10, dropout=0.3, batch_norm_group=4)
@@ -128,3 +132,45 @@ def test_groups_that_would_be_split_are_refused_by_name(group, count, parallel, 
     step_config = replace(GROUPS, model=MODEL.clone(batch_norm_group=group), gradient_accumulation=parts)
     with pytest.raises(UserError, match=message):
         fit(step_config, batches[:1], make_devices(count, parallel))
+
+
+class Standardized(nn.Module):
+    """Batch normalization of the pixels, then a linear layer."""
+
+    norm: str = "ours"
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(images.shape[0], -1) / 255.0
+        x = BatchNorm()(x, train) if self.norm == "ours" else nn.BatchNorm(use_running_average=not train)(x)
+        return nn.Dense(10)(x)
+
+
+def train_standardized(digits, norm="ours", **fields):
+    config = Config(
+        Arrays(digits.train.images, digits.train.labels), Standardized(norm), Sgd(learning_rate=0.1),
+        epochs=1, batch_size=48, remainder="pad", **fields,
+    )  # fmt: skip
+    return jaxclf.fit(config).variables
+
+
+def test_an_average_of_parameters_is_evaluated_with_precise_statistics(digits):
+    pixels = digits.train.images.reshape(len(digits.train), -1) / 255.0
+    found = train_standardized(digits, ema_decay=0.5)["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(found["mean"], pixels.mean(0), atol=1e-5)
+    running = train_standardized(digits, ema_decay=0.5, batch_statistics="running")["batch_stats"]["BatchNorm_0"]
+    assert np.abs(running["mean"] - pixels.mean(0)).max() > 0.05
+
+
+def test_frozen_statistics_stay_and_are_used_in_training(digits):
+    variables = train_standardized(digits, batch_statistics="frozen")
+    np.testing.assert_array_equal(variables["batch_stats"]["BatchNorm_0"]["mean"], 0)
+    np.testing.assert_array_equal(variables["batch_stats"]["BatchNorm_0"]["var"], 1)
+    linear = train_standardized(digits, batch_statistics="running")
+    assert np.abs(variables["params"]["Dense_0"]["kernel"] - linear["params"]["Dense_0"]["kernel"]).max() > 0.01
+
+
+@pytest.mark.parametrize("statistics", ["precise", "frozen"])
+def test_statistics_that_another_class_does_not_have_are_refused(statistics, digits):
+    with pytest.raises(UserError, match=rf"batch_statistics={statistics} needs .*BatchNorm, and Standardized"):
+        train_standardized(digits, norm="flax", batch_statistics=statistics)

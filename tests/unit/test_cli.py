@@ -5,6 +5,7 @@ import json
 import pytest
 from support.cli import train
 
+from jaxclf.cli.benchmark_variants import build_variants
 from jaxclf.cli.train_options import get_initials
 from jaxclf.errors import UserError
 
@@ -26,6 +27,54 @@ def test_a_wrong_flag_is_answered_in_a_few_lines(arguments, answer, capsys):
     printed = capsys.readouterr().err
     assert answer in printed
     assert len(printed.splitlines()) <= 5
+
+
+COMPONENTS_CONFIG = """
+from dataclasses import replace
+
+from jaxclf.augment import Mixup
+from jaxclf.config_io import read_config
+from jaxclf.metrics import Accuracy, TopK
+
+
+def get_config():
+    return replace(read_config("mnist_best"), metrics=(Accuracy(), TopK(k=2)), mixup=Mixup())
+"""
+
+
+@pytest.fixture
+def components(tmp_path):
+    """A config with the augmentations Rotate and Shift, two metrics and Mixup."""
+    path = tmp_path / "components.py"
+    path.write_text(COMPONENTS_CONFIG)
+    return path
+
+
+def test_fields_of_components_in_tuples_are_options_by_their_place(components, capsys):
+    arguments = ["--augment.0.degrees", 3, "--augment.1.pixels", 4, "--metrics.1.k", 5, "--mixup.alpha", 0.3]
+    assert train([components, "--print-config", *arguments]) == 0
+    config = json.loads(capsys.readouterr().out)
+    assert [config["augment"][0]["degrees"], config["augment"][1]["pixels"]] == [3.0, 4]
+    assert [config["metrics"][1]["k"], config["mixup"]["alpha"]] == [5, 0.3]
+
+
+@pytest.mark.parametrize("flag", ["augment.2.pixels", "augment.0.pixels", "augment.degrees", "augment"])
+def test_a_wrong_place_is_answered_with_the_flags_there_are(components, flag, capsys):
+    answer = "the flags of augment are --augment.0.degrees, --augment.1.pixels"
+    assert train([components, f"--{flag}", 3]) == 2
+    assert f"unknown argument --{flag}; {answer}" in capsys.readouterr().err
+    with pytest.raises(UserError, match=f"no such field; {answer}".replace("--", "")):
+        build_variants([str(components)], [f"{flag}=3,4"], None, ())
+
+
+def test_a_benchmark_sweeps_the_fields_of_augmentations(components):
+    variants = build_variants([str(components)], ["augment.1.pixels=1,3"], None, ())
+    assert {name: variant.config.augment[1].pixels for name, variant in variants.items()} == {
+        "components,augment.1.pixels=1": 1,
+        "components,augment.1.pixels=3": 3,
+    }
+    sampled = build_variants([str(components)], ["augment.1.pixels=linear:1:4"], 6, ())
+    assert {variant.config.augment[1].pixels for variant in sampled.values()} <= {1, 2, 3, 4}
 
 
 def test_fields_without_flags_are_said_to_be_set_in_the_config(capsys):

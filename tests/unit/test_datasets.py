@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from support.cifar import make_small, write_folder
 from support.components import DATASETS, FOLDER
 from support.datasets import assert_equal, check_splits
 from support.tfds import pairs, write_tfds
 
 from jaxclf import datasets
-from jaxclf.datasets import Cartoons, Idx, Mnist
+from jaxclf.datasets import Cartoons, Idx, Mnist, cifar
 from jaxclf.datasets.idx import read_idx
 from jaxclf.datasets.mnist import SHA256
 from jaxclf.errors import UserError
@@ -60,7 +61,7 @@ def read_or_refuse(content):
 
 @pytest.fixture(scope="module", autouse=True)
 def folder():
-    """Real digits in a folder a class, and as TFDS writes them."""
+    """Real digits in a folder a class, and as TFDS writes them; noise in the format of CIFAR."""
     train = Mnist().load().train
     for i in range(40):
         path = FOLDER / f"digit {train.labels[i]}" / f"{i}.png"
@@ -68,6 +69,12 @@ def folder():
         Image.fromarray(train.images[i, ..., 0]).save(path)
     both = pairs(train, 40)
     write_tfds(FOLDER.with_name("tfds"), {"train": both[:30], "test": both[30:]})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CIFAR10", "CIFAR100"):
+            small, contents = make_small(getattr(cifar, name), np.random.default_rng(0))
+            write_folder(contents, FOLDER.with_name("cifar") / small.folder)
+            patch.setattr(cifar, name, small)
+        yield
 
 
 @pytest.mark.parametrize(

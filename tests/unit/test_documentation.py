@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 NAMES = {
     "imports": "import",
+    "evaluation_transform": "evaluation_transform.size",
     "fields": "set",
     "fast_convolutions": "no-fast-convolutions",
 }  # of options, where not the field's

@@ -11,6 +11,7 @@ from jaxclf.reporting.figures.curves import (
 )
 from jaxclf.reporting.figures.examples import (
     PredictedImages,
+    plot_augmented,
     plot_image_grid,
     plot_one_hot,
     plot_prediction_grid,
@@ -26,6 +27,7 @@ __all__ = [
     "WRONG",
     "PredictedImages",
     "overlay_map",
+    "plot_augmented",
     "plot_confusion_matrix",
     "plot_curve_and_mistake",
     "plot_explanation_grid",

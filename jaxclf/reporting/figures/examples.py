@@ -56,6 +56,31 @@ def plot_image_grid(
     return figure
 
 
+def plot_augmented(images: np.ndarray, augmented: Sequence[np.ndarray], title: str = "") -> Figure:
+    """Plot images, each beside what augmentations make of it.
+
+    Args:
+        images: Images [n, h, w, c].
+        augmented: Arrays [n, h', w', c]: the images, augmented several times.
+        title: Title of the figure.
+
+    Returns:
+        The figure, with a row for each image.
+    """
+    from matplotlib.figure import Figure
+
+    columns = [images, *augmented]
+    figure = Figure(figsize=(1.3 * len(columns), 1.35 * len(images) + 0.7), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    for row, axes in enumerate(figure.subplots(len(images), len(columns), squeeze=False)):
+        for axis, column in zip(axes, columns, strict=True):
+            axis.set(xticks=[], yticks=[])
+            show_image(axis, column[row])
+        draw_frame(axes[0], RIGHT)
+        axes[0].set_title("" if row else "original", fontsize=10)
+    return figure
+
+
 def compute_grid_shape(n: int) -> tuple[int, int]:
     """Return the rows and columns of a square grid of n cells."""
     columns = max(1, int(np.ceil(np.sqrt(n))))

@@ -48,7 +48,7 @@ def explain_images(run: TrainedModel, evaluated: EvaluatedSplit) -> dict[str, An
     split = evaluated.split
     mistakes, sample = find_worst_mistakes(evaluated, MAX_MISTAKES), split.sample_indices(GRID)
     indices = np.concatenate([mistakes, sample])
-    images = split.images[indices]
+    images = run.transform(split.images[indices])
     results = _apply_methods(run, images, evaluated.predictions[indices].astype(np.int32), len(sample))
     shown = [_describe_image(evaluated, int(i), image) for i, image in zip(indices, images, strict=True)]
     for i, each in enumerate(shown):
@@ -59,7 +59,7 @@ def explain_images(run: TrainedModel, evaluated: EvaluatedSplit) -> dict[str, An
         "grid": shown[len(mistakes) :],
         "explained": results,
         "measures": MEASURES,
-        "smooth": [result.name for result in results if result.maps.shape[1] < split.image_shape[0]],
+        "smooth": [result.name for result in results if result.maps.shape[1] < run.input_shape[0]],
     }
 
 

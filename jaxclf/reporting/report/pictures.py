@@ -14,7 +14,7 @@ from PIL import Image
 from jaxclf.reporting.figures import RIGHT, WRONG
 from jaxclf.reporting.figures.curves import BLUE
 from jaxclf.reporting.figures.maps import compute_color_strength
-from jaxclf.reporting.figures.overlay import LOWERS, RAISES
+from jaxclf.reporting.figures.overlay import LOWERS, RAISES, to_uint8
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +39,7 @@ def _encode_webp(picture: Image.Image, lossless: bool) -> str:
 
 def encode_image(image: np.ndarray, side: int) -> str:
     """Return an image [h, w, c], integers or floats in [0, 1], as a data URI with sides of at most `side` pixels."""
-    pixels = image if np.issubdtype(image.dtype, np.integer) else 255 * image.clip(0, 1)
-    pixels = pixels.round().astype(np.uint8)
+    pixels = to_uint8(image)
     gray = pixels.shape[-1] == 1
     picture = Image.fromarray(pixels[..., 0] if gray else pixels[..., :3])
     picture.thumbnail((side, side))

@@ -54,14 +54,14 @@ SECTIONS = {
 WEIGHTS = {"ema": ", with the moving average of its weights", "raw": ", with its weights without averaging"}
 
 
-def write_report(run: TrainedModel, rows: Rows, evaluated: EvaluatedSplit, output: Path | None = None) -> Path:
-    """Write `report.html`, the page of a run.
+def write_report(run: TrainedModel, rows: Rows, evaluated: EvaluatedSplit, path: Path | None = None) -> Path:
+    """Write the page of a run.
 
     Args:
         run: The trained model.
         rows: Rows of its metrics.jsonl.
         evaluated: The evaluated split.
-        output: The directory of the page; by default, that of the run.
+        path: The HTML file; by default, report.html in the directory of the run.
 
     Returns:
         The path of the page, a file of at most 5 MB that needs no network.
@@ -72,7 +72,7 @@ def write_report(run: TrainedModel, rows: Rows, evaluated: EvaluatedSplit, outpu
         values |= explain_images(run, evaluated)
     room = MAX_BYTES - len(render("report.html", values | {"examples": {}}))
     page = render("report.html", values | {"examples": collect_examples(evaluated, room)})
-    return write_page((output or run.directory.path) / "report.html", page)
+    return write_page(path or run.directory.path / "report.html", page)
 
 
 def _describe_run(

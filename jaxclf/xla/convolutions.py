@@ -47,10 +47,10 @@ def rewrite_convolutions(function: Callable) -> Callable:
 class FastConvolutions(Interpreter):
     """Rewrites the convolutions of a differentiated function, and finds the compiler options for it.
 
-    All convolutions get the layout of XLA's CPU library, images [b, ..., c] and kernels [..., c, features]. Weight
-    gradients are summed over parts of the batch, and images with few channels are convolved in blocks of 2 x 2 pixels.
-    Convolutions in bodies that the interpreter does not enter stay as they are. After `run`, `compiler_options` has
-    the options.
+    Depthwise and 1 x 1 convolutions become products, see `jaxclf.xla.products`. All others get the layout of XLA's CPU
+    library, images [b, ..., c] and kernels [..., c, features]. Weight gradients are summed over parts of the batch, and
+    images with few channels are convolved in blocks of 2 x 2 pixels. Convolutions in bodies that the interpreter does
+    not enter stay as they are. After `run`, `compiler_options` has the options.
     """
 
     # XLA makes this change of layout only in the outermost program. Convolutions inside a loop become nested loops

@@ -33,17 +33,17 @@ def find_products(eqn: JaxprEqn) -> Form | None:
     images, kernel = (atom.aval.shape for atom in atoms)
     window, sides = prod(kernel[axis] for axis in numbers.rhs_spec[2:]), prod(_get_sides(eqn))
     features = kernel[numbers.rhs_spec[0]]
-    is_whole, has_strides = prod(params["lhs_dilation"]) == 1, prod(params["window_strides"]) > 1
+    is_undilated, has_strides = prod(params["lhs_dilation"]) == 1, prod(params["window_strides"]) > 1
     if params["feature_group_count"] == params["batch_group_count"] == 1:
         if window == 1:
             return _multiply_channels
-        return _multiply_examples if sides == 1 and is_whole else None
-    if len(numbers.lhs_spec) != 4:
+        return _multiply_examples if sides == 1 and is_undilated else None
+    if len(numbers.lhs_spec) != 4 or not jnp.issubdtype(_get_dtype(eqn), jnp.floating):
         return None
     if params["feature_group_count"] == images[numbers.lhs_spec[1]] == features and window <= MAX_WINDOW:
-        return _add_shifted if is_whole or not has_strides else None
+        return _add_shifted if is_undilated or not has_strides else None
     if params["batch_group_count"] == images[numbers.lhs_spec[0]] == features and sides <= MAX_WINDOW:
-        return _correlate if is_whole else None
+        return _correlate if is_undilated else None
     return None
 
 
@@ -53,7 +53,7 @@ def _multiply_channels(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
     strides, pads = params["window_strides"], _get_pads(eqn)
     x = _order(images, numbers.lhs_spec)
     if prod(strides) > 1:
-        x, pads = _slice(_pad(x, pads), (0,) * len(strides), strides, _get_sides(eqn)), []
+        x, pads = _take_pixels(_pad(x, pads), (0,) * len(strides), strides, _get_sides(eqn)), []
     matrix = kernel.transpose(numbers.rhs_spec).reshape(-1, x.shape[-1])  # [features, c]
     y = _multiply(eqn, x.reshape(-1, x.shape[-1]), matrix, axes=(1, 1))
     return _restore(_pad(y.reshape(*x.shape[:-1], -1), pads), numbers.out_spec)
@@ -63,9 +63,10 @@ def _multiply_examples(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
     """Return a convolution whose output is one pixel, such as the weight gradient of a 1 x 1 convolution."""
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
     # What is summed over, the "channels", are the examples of a batch, and the channels are its "examples".
-    x, y = (_exchange(x, spec) for x, spec in ((images, numbers.lhs_spec), (kernel, numbers.rhs_spec)))
+    operands = (images, numbers.lhs_spec), (kernel, numbers.rhs_spec)
+    x, y = (_order(x, (c, b, *space)) for x, (b, c, *space) in operands)
     ones = (1,) * (x.ndim - 2)
-    x = _slice(_pad(x, _get_pads(eqn)), (0,) * len(ones), params["rhs_dilation"], y.shape[1:-1])
+    x = _take_pixels(_pad(x, _get_pads(eqn)), (0,) * len(ones), params["rhs_dilation"], y.shape[1:-1])
     z = _multiply(eqn, x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), axes=(0, 0))
     return _restore(z.reshape(z.shape[0], *ones, z.shape[1]), numbers.out_spec)
 
@@ -91,7 +92,7 @@ def _add_shifted(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
         for i, j in product(*map(range, weights.shape[:2])):
             if (p, i) in starts[0] and (q, j) in starts[1]:
                 place = before[0] + starts[0][p, i], before[1] + starts[1][q, j]
-                total += promote_float(_slice(x, place, strides, counts)) * weights[i, j].reshape(1, 1, 1, -1)
+                total += promote_float(_take_pixels(x, place, strides, counts)) * weights[i, j].reshape(1, 1, 1, -1)
         return total
 
     phases = [add_products(p, q) for p, q in product(*map(range, dilation))]
@@ -113,7 +114,8 @@ def _correlate(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
     # One sum over all examples and pixels for each pixel of the window takes 10 to 25 times as long on CPUs: it reads
     # all of them with the stride of a channel.
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    x, y = (_exchange(x, spec) for x, spec in ((images, numbers.lhs_spec), (kernel, numbers.rhs_spec)))
+    operands = (images, numbers.lhs_spec), (kernel, numbers.rhs_spec)
+    x, y = (_order(x, (c, b, *space)) for x, (b, c, *space) in operands)
     x = _pad(x, _get_pads(eqn))
     (height, width), strides, dilation = _get_sides(eqn), params["window_strides"], params["rhs_dilation"]
     # The examples of each device are added there, in every row, and only the results are added over devices.
@@ -123,8 +125,8 @@ def _correlate(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
         pixels = promote_float(lax.dynamic_slice_in_dim(y, row, 1, axis=1))
         window = lax.dynamic_slice_in_dim(x, row * dilation[0], (height - 1) * strides[0] + 1, axis=1)
         for j, total in enumerate(sums):
-            part = _slice(window, (0, j * strides[1]), (strides[0], dilation[1]), (height, y.shape[2]))
-            values = (promote_float(part) * pixels).reshape(devices, -1, *total.shape[1:])
+            part = _take_pixels(window, (0, j * strides[1]), (strides[0], dilation[1]), (height, y.shape[2]))
+            values = (promote_float(part) * pixels).reshape(devices, len(y) // devices, *total.shape[1:])
             sums[j] = total + values.sum(1)
         return sums, None
 
@@ -164,7 +166,7 @@ def _pad(x: Array, pads: Sequence[tuple[int, int, int]]) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
 
 
-def _slice(x: Array, starts: Sequence[int], strides: Sequence[int], sides: Sequence[int]) -> Array:
+def _take_pixels(x: Array, starts: Sequence[int], strides: Sequence[int], sides: Sequence[int]) -> Array:
     """Return every `strides`-th pixel of images [b, ..., c] from `starts`, as many as `sides`."""
     stops = [a + (n - 1) * s + 1 for a, n, s in zip(starts, sides, strides, strict=True)]
     return lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *strides, 1))
@@ -174,12 +176,6 @@ def _order(x: Array, spec: Sequence[int]) -> Array:
     """Return an array in the layout [b, ..., c]."""
     b, c, *space = spec
     return x.transpose(b, *space, c)
-
-
-def _exchange(x: Array, spec: Sequence[int]) -> Array:
-    """Return an array in the layout [c, ..., b]."""
-    b, c, *space = spec
-    return x.transpose(c, *space, b)
 
 
 def _restore(y: Array, spec: Sequence[int]) -> Array:

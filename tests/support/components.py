@@ -77,8 +77,8 @@ MODELS = [
     ConvNext(depths=(1, 2), features=(4, 6), classes=3, kernel_size=3, layer_scale=0.5, drop_path=0.5),
     ResNet(depths=(1, 2), width=4, classes=3, drop_path=0.5),
     ResNet(
-        depths=(1,), width=2, classes=3, block="bottleneck", stem="cifar", norm="group", drop_path=0.5,
-        dtype="bfloat16", remat=True,
+        depths=(1,), width=2, classes=3, block="bottleneck", stem="cifar", norm="group", dtype="bfloat16",
+        remat=True,
     ),
     EfficientNetLite(
         depths=(1, 2), features=(4, 6), classes=3, kernel_sizes=(3, 5), strides=(1, 2), expansions=(1, 2),

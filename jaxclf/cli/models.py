@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.progress import track
 
@@ -9,7 +11,7 @@ from jaxclf.cli.options import ModelsOptions
 from jaxclf.models import ConvNext, EfficientNetLite, ResNet, Vit, summarize
 from jaxclf.reporting.tables import print_rows
 
-FAMILIES = (ResNet, Vit, ConvNext, EfficientNetLite)
+FAMILIES: tuple[Any, ...] = (ResNet, Vit, ConvNext, EfficientNetLite)
 
 
 def run(options: ModelsOptions) -> int:

@@ -38,6 +38,7 @@ COMMANDS = {
     "benchmark": "train configs x settings x seeds and tabulate the results",
     "data": "show the shapes, classes and images of a config's dataset",
     "report": "write the page of a run, or compare runs on one page",
+    "models": "list the published networks, with parameters and FLOPs",
 }
 OPTIONS = {
     "eval": options.EvalOptions,
@@ -48,6 +49,7 @@ OPTIONS = {
     "benchmark": options.BenchmarkOptions,
     "data": options.DataOptions,
     "report": options.ReportOptions,
+    "models": options.ModelsOptions,
 }
 FLAGS = {"fields": "set", "imports": "import"}  # fields of options whose flags have other names
 INTERRUPTED = {  # what Ctrl-C is answered with

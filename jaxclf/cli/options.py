@@ -204,3 +204,11 @@ class BenchmarkOptions:
     def is_search(self) -> bool:
         """Whether a setting is chosen by validation, so that test results stay hidden until then."""
         return self.choose or self.sample is not None
+
+
+@dataclass(frozen=True)
+class ModelsOptions:
+    """List the published networks that models give by name: parameters, FLOPs of an image forward, and its size."""
+
+    classes: int = 1_000
+    """Number of classes."""

@@ -70,8 +70,8 @@ class EfficientNetLite(nn.Module):
     remat: bool = False
     """Compute the activations of blocks again in the backward pass instead of keeping them, to save memory."""
 
-    names: ClassVar = tuple(SIZES)
-    """Published networks, for `named`."""
+    names: ClassVar = dict(zip(SIZES, (224, 240, 260, 280, 300), strict=True))
+    """Published networks, for `named`, and the side of their images in pixels."""
 
     def __post_init__(self):
         stages = ("depths", "features", "kernel_sizes", "strides", "expansions")

@@ -63,8 +63,8 @@ class ResNet(nn.Module):
     remat: bool = False
     """Compute the activations of blocks again in the backward pass instead of keeping them, to save memory."""
 
-    names: ClassVar = tuple(SIZES)
-    """Published networks, for `named`."""
+    names: ClassVar = dict.fromkeys(SIZES, 224)
+    """Published networks, for `named`, and the side of their images in pixels."""
 
     def __post_init__(self):
         require(len(self.depths) > 0, "depths=(): expected at least one stage")

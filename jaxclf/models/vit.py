@@ -82,8 +82,8 @@ class Vit(nn.Module):
     remat: bool = False
     """Compute the activations of blocks again in the backward pass instead of keeping them, to save memory."""
 
-    names: ClassVar = tuple(f"{size}/16" for size in SIZES)
-    """Published networks, for `named`."""
+    names: ClassVar = {f"{size}/16": 224 for size in SIZES}
+    """Published networks, for `named`, and the side of their images in pixels."""
 
     def __post_init__(self):
         check_sizes(patch=self.patch, width=self.width, depth=self.depth, heads=self.heads)

@@ -193,7 +193,9 @@ class Trainer:
 
     def measure_statistics(self) -> None:
         """Compute the precise statistics of batch normalization, if weights are evaluated with them."""
-        if self.state.precise is not None:
+        if self.state.precise is None:
+            return
+        with explain_out_of_memory("the statistics of batch normalization", LESS_MEMORY):
             self.state = compute_precise_statistics(
                 self.config, self.devices, self.sum_statistics, self.splits.train, self.state
             )

@@ -14,6 +14,7 @@ from PIL import Image
 from support.cli import lines
 
 import jaxclf
+from jaxclf.cli.models import FAMILIES
 from jaxclf.errors import UserError
 from jaxclf.reporting.figures import RIGHT, WRONG
 
@@ -265,6 +266,20 @@ def test_looking_at_the_data(command, tmp_path):
     assert ["1", "6,179", "563", "1,135", "11.2%"] in [line.split() for line in done.stdout.splitlines()]
     assert "pixels: uint8, from 0 to 255, 256 distinct values" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"classes.png", "first.png", "labelled.png", "one_hot.png"}
+
+
+def test_published_networks_are_listed_with_their_parameters(command):
+    printed = command("-m", "jaxclf", "models").stdout
+    found = {line.rsplit(")", 1)[0].strip() + ")": line.rsplit(")", 1)[1].split() for line in printed.splitlines()[1:]}
+    networks = {
+        f"{family.__name__}.named({json.dumps(name)}, classes=1000)" for family in FAMILIES for name in family.names
+    }
+    assert set(found) == networks
+    assert found["ResNet.named(50, classes=1000)"][0] == "25,557,032"
+    # The published 4.1 and 4.6 billion multiplications and additions, counted as two.
+    assert float(found["ResNet.named(50, classes=1000)"][1]) == pytest.approx(8.2, rel=0.05)
+    assert float(found['Vit.named("S/16", classes=1000)'][1]) == pytest.approx(9.2, rel=0.05)
+    assert found["EfficientNetLite.named(4, classes=1000)"][0] == "13,006,568"
 
 
 def test_a_dry_run_writes_nothing(command, tmp_path):

@@ -1,7 +1,6 @@
 """EfficientNet-Lite: the published sizes, shapes and what is dropped."""
 
-from functools import partial
-
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 
 from jaxclf.errors import UserError
 from jaxclf.models import EfficientNetLite, summarize
-from jaxclf.models.dropout import DropPath
 from jaxclf.models.efficientnet import clip_activations
 from jaxclf.models.summary import count_parameters
 
@@ -41,13 +39,15 @@ def test_sides_are_halved_by_the_stem_and_stages_with_stride_2_and_odd_ones_roun
 
 def test_only_blocks_that_keep_the_shape_are_skipped():
     model = EfficientNetLite(**SMALL, classes=2, drop_path=0.5, stem_features=6)
-    images = np.zeros((1, 16, 16, 1), np.uint8)
-    apply = partial(
-        model.apply, train=True, rngs={"dropout": jax.random.key(0)}, mutable=["intermediates"],
-        capture_intermediates=lambda module, method: isinstance(module, DropPath),
-    )  # fmt: skip
-    _, state = jax.eval_shape(apply, trace_variables(model, images.shape), images)
-    assert list(state["intermediates"]) == ["stage2_block2"]
+    images, paths = np.zeros((2, 16, 16, 1), np.uint8), []
+
+    def record(call, args, kwargs, context):
+        paths.append("/".join(context.module.path))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda key: model.init({"params": key, "dropout": key}, images, train=True), jax.random.key(0))
+    assert [path for path in paths if path.endswith("drop")] == ["stage2_block2/drop"]
 
 
 def test_depthwise_kernels_have_the_variance_of_their_window():

@@ -86,7 +86,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels, kept).value
         scale = self.param("scale", self.scale_init, channels, kept)
         bias = self.param("bias", nn.initializers.zeros, channels, kept)
-        statistics = get_examples(x.shape[0]).statistics
+        statistics = get_examples().statistics
         if statistics == "batch" or (train and statistics == "mode"):
             centered, var = self._center_groups(self._split_groups(x), mean)
         else:
@@ -95,7 +95,7 @@ class BatchNorm(nn.Module):
         return (centered * multiplier + _expand(bias, centered.ndim)).reshape(x.shape).astype(self.dtype)
 
     def _split_groups(self, x: Float[Array, "b ... c"]) -> Float[Array, "groups rows n c"]:
-        rows, consecutive = x.shape[0], get_examples(x.shape[0]).consecutive
+        rows, consecutive = x.shape[0], get_examples().consecutive
         require(
             self.group is not None or consecutive is None,
             "batch_norm_group=None normalizes over the whole batch, which gradient_accumulation and pmap split; set "
@@ -113,7 +113,7 @@ class BatchNorm(nn.Module):
         self, groups: Float[Array, "g r n c"], shift: Float[Array, " c"]
     ) -> tuple[Float[Array, "g r n c"], Float[Array, "g 1 1 c"]]:
         """Return the differences from the means of groups, and the variances; add to the collection of sums."""
-        mask = get_examples(groups.shape[0] * groups.shape[1]).mask
+        mask = get_examples().mask
         x, start = promote_float(groups), _expand(shift, 4)
         weights = jnp.ones(groups.shape[:2], x.dtype) if mask is None else mask.astype(x.dtype)
         weights = weights.reshape(*groups.shape[:2], 1, 1)

@@ -59,10 +59,10 @@ class DropPath(nn.Module):
 
 def _drop(module: Dropout | DropPath, x: Float[Array, "b ..."], shape: tuple[int, ...]) -> Float[Array, "b ..."]:
     """Drop activations by a mask of this shape for each example."""
-    key, keep_rate = module.make_rng("dropout"), 1 - module.rate
+    key, keep_rate, positions = module.make_rng("dropout"), 1 - module.rate, get_examples().positions
 
     def draw_mask(position):
         return jax.random.bernoulli(jax.random.fold_in(key, position), keep_rate, shape)
 
-    keep = jax.vmap(draw_mask)(get_examples(x.shape[0]).positions)
+    keep = jax.vmap(draw_mask)(jnp.arange(x.shape[0]) if positions is None else positions)
     return jnp.where(keep, x / keep_rate, 0).astype(x.dtype)

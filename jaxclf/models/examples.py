@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-import jax.numpy as jnp
 from jaxtyping import Int
 
 from jaxclf.types import Array, Mask
@@ -18,8 +17,8 @@ from jaxclf.types import Array, Mask
 class Examples:
     """The rows of a batch that a call of a model computes, which can be some rows of a larger batch."""
 
-    positions: Int[Array, " b"]
-    """The position of each row in the whole batch. Dropout masks are keyed by it."""
+    positions: Int[Array, " b"] | None = None
+    """The position of each row in the whole batch. Dropout masks are keyed by it. None: 0, 1, 2, …"""
     mask: Mask | None = None
     """Rows that are not padding; None: all."""
     consecutive: int | None = None
@@ -28,7 +27,7 @@ class Examples:
     """What batch normalization uses: statistics of the batch in training and running ones otherwise, or always one."""
 
 
-_examples: ContextVar[Examples | None] = ContextVar("examples", default=None)
+_examples: ContextVar[Examples] = ContextVar("examples", default=Examples())  # noqa: B039 - it is frozen
 
 
 @contextmanager
@@ -45,6 +44,6 @@ def use_examples(examples: Examples) -> Iterator[None]:
         _examples.reset(token)
 
 
-def get_examples(rows: int) -> Examples:
-    """Return the examples of the context. Without one they are a whole batch of `rows` rows, without padding."""
-    return _examples.get() or Examples(jnp.arange(rows))
+def get_examples() -> Examples:
+    """Return the examples of the context. Without one they are a whole batch without padding."""
+    return _examples.get()

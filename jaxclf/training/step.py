@@ -145,7 +145,7 @@ def _accumulate(
     if parts == 1:
         return _differentiate(step_config, state.params, state.model_state, make_step_key, batch, examples)
     group = getattr(step_config.model, "batch_norm_group", None) or 1
-    rows = len(examples.positions)
+    rows = len(batch.mask)
     require(
         rows % (parts * group) == 0,
         f"{rows} examples do not divide into {parts} gradient_accumulation parts of groups of batch_norm_group={group}",

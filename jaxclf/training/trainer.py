@@ -19,7 +19,6 @@ from jaxtyping import PyTree
 from jaxclf.config import Config
 from jaxclf.config_io import find_differences
 from jaxclf.errors import NonFiniteError, UserError, require
-from jaxclf.models.calling import initialize_model
 from jaxclf.optimizers.groups import Assignments, AssignsGroups
 from jaxclf.training.callbacks import Callback, Checkpointer, EarlyStopping
 from jaxclf.training.checkpoint import Checkpoints, Saved
@@ -28,7 +27,7 @@ from jaxclf.training.evaluation import Evaluation, evaluate, get_batch_shape, ge
 from jaxclf.training.interval_log import IntervalLogger
 from jaxclf.training.pipeline import count_steps_per_epoch, group_steps, import_tensorflow, read_train_batches
 from jaxclf.training.progress import Progress
-from jaxclf.training.state import TrainState, get_variables, restore_state, summarize
+from jaxclf.training.state import TrainState, create_state, get_variables, restore_state, summarize
 from jaxclf.training.statistics import check_statistics, compute_precise_statistics
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory, explain_tracing_errors
@@ -315,9 +314,8 @@ class Trainer:
         optimizer, model = self.config.optimizer, self.config.model
         if not isinstance(optimizer, AssignsGroups):
             return {}
-        images = get_batch_shape(self.splits.train, 1).images
-        _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
-        return optimizer.assign_groups(variables["params"], model)
+        state = jax.eval_shape(partial(create_state, self.step_config, get_batch_shape(self.splits.train, 1)))
+        return optimizer.assign_groups(state.params, model)
 
     @cached_property
     def eval_batch_size(self) -> int:

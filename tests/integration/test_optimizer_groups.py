@@ -5,6 +5,13 @@ import csv
 import pytest
 from support.cli import train
 
+from jaxclf.augment import CenterCrop
+from jaxclf.config import Config
+from jaxclf.datasets import Arrays
+from jaxclf.models import Mlp
+from jaxclf.optimizers import AdamW
+from jaxclf.training.trainer import Trainer
+
 NETWORK = """
 import flax.linen as nn
 
@@ -76,3 +83,11 @@ def test_groups_that_do_not_fit_are_refused_before_training(model, flags, messag
     assert message in errors
     assert len(errors.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_parameters_are_those_for_images_after_the_evaluation_transform(digits):
+    config = Config(
+        Arrays(digits.train.images, digits.train.labels), Mlp(features=(), classes=10), AdamW(learning_rate=0.001),
+        epochs=1, batch_size=48, evaluation_transform=CenterCrop(20),
+    )  # fmt: skip
+    assert Trainer(config, config.dataset.load()).assignments["logits/kernel"].shape == (20 * 20, 10)

@@ -103,6 +103,22 @@ class Run(TrainedModel):
         """
         return super().predict(read_images(self, images))
 
+    def features(self, images: Images, layer: str | None = None) -> Float[np.ndarray, "n c"]:
+        """Compute pooled features: one vector for each image, for retrieval or for another classifier.
+
+        Args:
+            images: As in `predict`.
+            layer: The path of a layer, such as "stage3_block1", whose output is averaged over positions; None: the
+                input of the last dense layer, which is what the network classifies.
+
+        Returns:
+            Features [n, c].
+
+        Raises:
+            UserError: If the network has no such layer, or its output is not one vector a position.
+        """
+        return super().features(read_images(self, images), layer)
+
     def explain(
         self,
         method: Method,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxclf.config import Config
 from jaxclf.config_io import from_json, import_modules
 from jaxclf.errors import UserError
 from jaxclf.io.files import read_json
+from jaxclf.models.features import compute_features
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.checkpoint import Checkpoints
 from jaxclf.training.devices import Devices
@@ -25,7 +27,7 @@ from jaxclf.training.state import create_state, get_variables, restore_state
 from jaxclf.training.step import compute_logits
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory
-from jaxclf.types import Batch, Split, Splits, Variables
+from jaxclf.types import Array, Batch, Split, Splits, Variables
 
 Model = TypeVar("Model", bound="TrainedModel")
 
@@ -110,15 +112,30 @@ class TrainedModel:
 
     def predict(self, images: Any) -> Float[np.ndarray, "b classes"]:
         """Return the probabilities [b, classes] of images [b, h, w, c]: integers in 0..255 or floats in [0, 1]."""
-        images = np.asarray(images)
+        return self._apply_in_batches(self._probabilities, images, "prediction")
+
+    def features(self, images: Any, layer: str | None = None) -> Float[np.ndarray, "b c"]:
+        """Return the pooled features [b, c] of images [b, h, w, c], see `compute_features`."""
+        transform = self.config.evaluation_transform
+
+        @jax.jit
+        def compute(variables: Variables, images: Array) -> Float[Array, "b c"]:
+            return compute_features(self.model, variables, transform_images(transform, images), layer)
+
+        return self._apply_in_batches(compute, images, "computing features")
+
+    def _apply_in_batches(self, function: Callable[[Variables, Array], Array], images: Any, what: str) -> np.ndarray:
+        """Return what a function of variables and images gives for images [b, h, w, c]; errors say `what` was done."""
+        images, size = np.asarray(images), self.eval_batch_size
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UserError(f"images of shape {list(images.shape)}: expected [b, {expected}]")
-        size = self.eval_batch_size
-        with explain_out_of_memory("prediction", f"lower eval_batch_size of the config; it is {size} now"):
-            parts = [self._probabilities(self.variables, images[i : i + size]) for i in range(0, len(images), size)]
-            classes = len(self.class_names)
-            return np.concatenate(jax.device_get(parts)) if parts else np.zeros((0, classes), np.float32)
+        if len(images) == 0:
+            one = jax.eval_shape(function, self.variables, jax.ShapeDtypeStruct((1, *self.image_shape), images.dtype))
+            return np.zeros((0, *one.shape[1:]), one.dtype)
+        with explain_out_of_memory(what, f"lower eval_batch_size of the config; it is {size} now"):
+            parts = [function(self.variables, images[i : i + size]) for i in range(0, len(images), size)]
+            return np.concatenate(jax.device_get(parts))
 
     @classmethod
     def load(

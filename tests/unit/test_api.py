@@ -43,6 +43,15 @@ def test_predict_takes_arrays_files_and_pil_images(run, digits, tmp_path):
         run.predict(tmp_path / "missing.png")
 
 
+def test_features_do_not_depend_on_the_batch(run, digits):
+    images = digits.test.images[: run.eval_batch_size + 1]
+    features = run.features(images)
+    np.testing.assert_allclose(features[-2:], run.features(images[-2:]), rtol=1e-6)
+    assert run.features(images[:0]).shape == (0, features.shape[1])
+    kernel, bias = (np.asarray(run.variables["params"]["logits"][name]) for name in ("kernel", "bias"))
+    np.testing.assert_array_equal((features @ kernel + bias).argmax(axis=1), run.predict(images).argmax(axis=1))
+
+
 def test_explain_is_the_method(run, digits):
     images = digits.test.images[:2]
     found = run.explain(saliency.IntegratedGradients(steps=4), images, targets=3)

@@ -110,6 +110,16 @@ def match_frozen(patterns: Sequence[str], paths: Sequence[str]) -> set[str]:
     return frozen
 
 
+def stop_frozen_gradients(patterns: Sequence[str], params: PyTree) -> PyTree:
+    """Return parameters of which those that some patterns match are constants, so that no gradient is computed."""
+
+    def stop(path: Sequence[Any], leaf: Any) -> Any:
+        frozen = any(match_path(format_path(path), pattern) for pattern in patterns)
+        return jax.lax.stop_gradient(leaf) if frozen else leaf
+
+    return jax.tree_util.tree_map_with_path(stop, params)
+
+
 def assign_layers(layer_groups: tuple[tuple[str, ...], ...], paths: Iterable[str]) -> dict[str, int]:
     """Return the index of the layer of each path, from 0 at the input.
 

@@ -19,6 +19,7 @@ from jaxclf.metrics import Stats, mean
 from jaxclf.models.batch_norm import SUMS, update_statistics
 from jaxclf.models.calling import apply_to_train, get_mode, initialize_model
 from jaxclf.models.examples import Examples, use_examples
+from jaxclf.optimizers.groups import stop_frozen_gradients
 from jaxclf.random import make_key
 from jaxclf.training.state import StepSums, TrainState, are_finite, measure, update_ema
 from jaxclf.training.step_config import StepConfig
@@ -183,7 +184,7 @@ def _differentiate(
 
     def loss_sum(params):
         with use_examples(examples):
-            variables = {"params": params, **model_state}
+            variables = {"params": stop_frozen_gradients(step_config.freeze, params), **model_state}
             logits, new_state = apply_to_train(
                 step_config.model, variables, batch.images, make_step_key, [*model_state, SUMS]
             )

@@ -13,6 +13,7 @@ from jaxclf.augment import Augmentation, CenterCrop, Mixer, TestTime
 from jaxclf.config import Config
 from jaxclf.losses import Loss
 from jaxclf.metrics import Metric
+from jaxclf.optimizers.grouped import GroupedOptimizer
 from jaxclf.types import Split
 
 NORM_EVERY = 20  # at most so many steps between two whose gradient norm is computed
@@ -33,6 +34,8 @@ class StepConfig:
     """Test-time augmentation."""
     class_weights: tuple[float, ...] = ()
     """Loss weight of each class; empty: all are 1."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of the paths of parameters whose gradients are not computed."""
     ema_decay: float = 0.0
     """Decay of the EMA of parameters; 0 keeps none."""
     gradient_accumulation: int = 1
@@ -63,6 +66,7 @@ def build_step_config(config: Config, total_steps: int, train: Split | None = No
         mixup=config.mixup,
         evaluation_transform=config.evaluation_transform,
         class_weights=() if train is None or config.class_weights == "equal" else compute_balanced_weights(train),
+        freeze=config.optimizer.freeze if isinstance(config.optimizer, GroupedOptimizer) else (),
         ema_decay=config.ema_decay,
         batch_statistics=choose_statistics(config),
         gradient_accumulation=config.gradient_accumulation,

@@ -56,6 +56,23 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(batches, alone):
     assert_same(accumulated.params, alone.params)
 
 
+def test_gradients_of_frozen_parameters_are_not_computed(batches):
+    def measure_step(freeze):
+        optimizer = Sgd(learning_rate=0.1, freeze=freeze)
+        transformation = optimizer.build(len(batches), model=MLP.model)
+        step_config = replace(MLP, model=Mlp(features=(512,), classes=10), freeze=freeze, transformation=transformation)
+        state = create_state(step_config, batches[0])
+        step = jax.jit(partial(train_step, step_config))
+        return step.lower(state, batches[0]).compile().cost_analysis()["flops"], step(state, batches[0])
+
+    (flops, trained), (fewer_flops, state) = measure_step(()), measure_step(("dense1",))
+    assert fewer_flops < 0.6 * flops  # the forward pass of dense1 is left, its weight gradient is not
+    assert_same(state.params["logits"], trained.params["logits"])
+    changes = jax.tree.map(lambda a, b: (a - b) / 0.1, trained.params, state.params)
+    rest = np.sqrt(summarize(MLP, trained.epoch_stats)["gradient_norm"] ** 2 - optax.tree.norm(changes) ** 2)
+    assert summarize(MLP, state.epoch_stats)["gradient_norm"] == pytest.approx(float(rest), rel=1e-4)
+
+
 def test_training_is_repeatable_to_the_bit(batches, alone):
     jax.tree.map(np.testing.assert_array_equal, fit(STEP_CONFIG, batches), alone)
 

@@ -67,7 +67,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         color = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", color.size, WHITE), color)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def find_fault(file: File) -> str | None:

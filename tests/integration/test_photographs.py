@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -29,11 +30,12 @@ from jaxclf.config import Config
 from jaxclf.datasets import Arrays, ImageFolder
 from jaxclf.errors import UserError
 from jaxclf.inference.export import PROGRAM, flatten_weights
-from jaxclf.models import Cnn, Mlp
-from jaxclf.optimizers import Adam
+from jaxclf.models import Cnn, Mlp, Normalize, ResNet
+from jaxclf.optimizers import Adam, AdamW
 from jaxclf.training.state import summarize
 from jaxclf.types import Batch
 
+RESNET = ResNet(depths=(1,), width=2, classes=2, stem="cifar")
 CROP = CenterCrop(8, resize=9)
 CONFIG_FILE = """
 from jaxclf.augment import CenterCrop, Flip, RandAugment, RandomResizedCrop
@@ -54,6 +56,14 @@ def get_config():
         evaluation_transform=CenterCrop(8, resize=9),
     )
 """
+
+
+class Undeclared(nn.Module):
+    """A network that does not declare its layers."""
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(2)(images.mean((1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +158,19 @@ def test_a_sheet_of_augmented_images_is_drawn(colour_run, tmp_path, capsys):
             {"evaluation_transform": CenterCrop(7), "model": Mlp((), 2)},
             r"Mlp is built .* augmented to \[8, 8, 3\]",
         ),
+        ({"model": RESNET.clone(batch_norm_group=3)}, "batch_norm_group=3 does not divide the 8 examples"),
+        (
+            {"model": RESNET.clone(normalize=Normalize((0.5,), (0.2,)))},
+            "images have 3 channels, but normalize has 1 mean",
+        ),
+        (
+            {"model": RESNET, "optimizer": AdamW(0.01, freeze=("stem", "block9"))},
+            "freeze='block9' matches no parameter; .* stem",
+        ),
+        ({"model": Undeclared(), "optimizer": AdamW(0.01, layer_decay=0.7)}, "layer_decay.* Undeclared declares none"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused_before_training(config, changes, message, tmp_path):
+def test_what_does_not_fit_is_refused_before_training(config, changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
         jaxclf.fit(replace(config, **changes), workdir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

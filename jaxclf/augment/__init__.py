@@ -7,7 +7,7 @@ from jaxclf.augment.cutout import Cutout
 from jaxclf.augment.erasing import RandomErasing
 from jaxclf.augment.evaluation import CenterCrop, TestTime, compute_input_shape, make_views, transform_images
 from jaxclf.augment.geometric import Flip, Rotate, Shift
-from jaxclf.augment.mixup import CutMix, Mixer, Mixup, MixupOrCutMix
+from jaxclf.augment.mixup import CutMix, LabeledImage, Mixer, Mixup, MixupOrCutMix, mix_batch
 from jaxclf.augment.policies import RandAugment, TrivialAugment
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "CutMix",
     "Cutout",
     "Flip",
+    "LabeledImage",
     "Mixer",
     "Mixup",
     "MixupOrCutMix",
@@ -33,5 +34,6 @@ __all__ = [
     "compute_input_shape",
     "compute_output_shape",
     "make_views",
+    "mix_batch",
     "transform_images",
 ]

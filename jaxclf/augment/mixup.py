@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int, Key, Shaped
+from jaxtyping import Bool, Float, Int, Key
 
-from jaxclf.augment.base import Images
+from jaxclf.augment.base import Image, Images
 from jaxclf.augment.erasing import mark_box
 from jaxclf.errors import require
 from jaxclf.types import Array, to_unit_range
 
-Probabilities = Float[Array, "b classes"]
+
+class LabeledImage(NamedTuple):
+    """An image and its label, or the images and labels of a batch."""
+
+    image: Image | Images
+    """[h, w, c]"""
+    label: Float[Array, "... classes"]
+    """Class probabilities [classes]."""
 
 
 @runtime_checkable
 class Mixer(Protocol):
     """The protocol of what mixes each example with another one."""
 
-    def mix(
-        self,
-        key: Key[jax.Array, ""],
-        positions: Int[Array, " b"],
-        images: Images,
-        labels: Probabilities,
-        partner_images: Images,
-        partner_labels: Probabilities,
-    ) -> tuple[Float[Array, "b h w c"], Probabilities]:
-        """Mix each example with its partner.
+    def mix(self, key: Key[jax.Array, ""], mine: LabeledImage, partner: LabeledImage) -> LabeledImage:
+        """Mix an example with its partner.
 
         Args:
-            key: The random key of the step.
-            positions: The position of each example in the whole batch. With the key it determines how it is mixed.
-            images: Images [b, h, w, c].
-            labels: Class probabilities [b, classes].
-            partner_images: Images of the partners [b, h, w, c].
-            partner_labels: Class probabilities of the partners [b, classes].
+            key: The random key of the example.
+            mine: The example.
+            partner: Another example.
 
         Returns:
-            Images in [0, 1] and class probabilities.
+            An image in [0, 1] and class probabilities.
         """
         ...
+
+
+def mix_batch(
+    mixer: Mixer, key: Key[jax.Array, ""], positions: Int[Array, " b"], mine: LabeledImage, partners: LabeledImage
+) -> LabeledImage:
+    """Mix each example of a batch with its partner.
+
+    Args:
+        mixer: Mixes a pair of examples.
+        key: The random key of the step.
+        positions: The position of each example in the whole batch. With the key it determines how it is mixed.
+        mine: The examples, images [b, h, w, c] and class probabilities [b, classes].
+        partners: The partner of each example.
+    """
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return jax.vmap(mixer.mix)(keys, mine, partners)
 
 
 @dataclass(frozen=True)
@@ -56,23 +68,12 @@ class Mixup:
     def __post_init__(self):
         require(self.alpha > 0, f"alpha={self.alpha}: expected more than 0")
 
-    def mix(
-        self,
-        key: Key[jax.Array, ""],
-        positions: Int[Array, " b"],
-        images: Images,
-        labels: Probabilities,
-        partner_images: Images,
-        partner_labels: Probabilities,
-    ) -> tuple[Float[Array, "b h w c"], Probabilities]:
-        """Mix each example with its partner: weighted means of images and labels."""
-        weights = jax.vmap(lambda key: draw_weight(key, self.alpha))(_fold_in(key, positions))
-
-        def interpolate(mine, partners):
-            weight = _expand(weights, mine)
-            return weight * mine + (1 - weight) * partners
-
-        return interpolate(to_unit_range(images), to_unit_range(partner_images)), interpolate(labels, partner_labels)
+    def mix(self, key: Key[jax.Array, ""], mine: LabeledImage, partner: LabeledImage) -> LabeledImage:
+        """Return weighted means of images and labels."""
+        weight = draw_weight(key, self.alpha)
+        images = to_unit_range(mine.image), to_unit_range(partner.image)
+        pairs = images, (mine.label, partner.label)
+        return LabeledImage(*(weight * a + (1 - weight) * b for a, b in pairs))
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,12 @@ class CutMix:
     def __post_init__(self):
         require(self.alpha > 0, f"alpha={self.alpha}: expected more than 0")
 
-    def mix(
-        self,
-        key: Key[jax.Array, ""],
-        positions: Int[Array, " b"],
-        images: Images,
-        labels: Probabilities,
-        partner_images: Images,
-        partner_labels: Probabilities,
-    ) -> tuple[Float[Array, "b h w c"], Probabilities]:
-        """Mix each example with its partner; labels have the weights of the areas, after clipping at the border."""
-        shape = images.shape[1:3]
-        pasted = jax.vmap(lambda key: self._draw_rectangle(key, shape))(_fold_in(key, positions))
-        mixed = jnp.where(pasted[..., None], to_unit_range(partner_images), to_unit_range(images))
-        weight = pasted.mean((1, 2))[:, None]
-        return mixed, (1 - weight) * labels + weight * partner_labels
+    def mix(self, key: Key[jax.Array, ""], mine: LabeledImage, partner: LabeledImage) -> LabeledImage:
+        """Return the image with a part of the other one; labels have the weights of the areas that are seen."""
+        pasted = self._draw_rectangle(key, mine.image.shape[:2])
+        mixed = jnp.where(pasted[..., None], to_unit_range(partner.image), to_unit_range(mine.image))
+        weight = pasted.mean()
+        return LabeledImage(mixed, (1 - weight) * mine.label + weight * partner.label)
 
     def _draw_rectangle(self, key: Key[jax.Array, ""], shape: tuple[int, ...]) -> Bool[Array, "h w"]:
         """Return which pixels are pasted: a rectangle in proportion to the image around a random pixel of it."""
@@ -125,31 +117,12 @@ class MixupOrCutMix:
         chance = self.cutmix_probability
         require(0 <= chance <= 1, f"cutmix_probability={chance}: expected 0 to 1")
 
-    def mix(
-        self,
-        key: Key[jax.Array, ""],
-        positions: Int[Array, " b"],
-        images: Images,
-        labels: Probabilities,
-        partner_images: Images,
-        partner_labels: Probabilities,
-    ) -> tuple[Float[Array, "b h w c"], Probabilities]:
-        """Mix each example with its partner by one of the two."""
+    def mix(self, key: Key[jax.Array, ""], mine: LabeledImage, partner: LabeledImage) -> LabeledImage:
+        """Return the result of one of the two."""
         chance_key, mix_key = jax.random.split(key)
-        cut = jax.vmap(lambda key: jax.random.bernoulli(key, self.cutmix_probability))(_fold_in(chance_key, positions))
-        examples = images, labels, partner_images, partner_labels
-        both = (mixer.mix(mix_key, positions, *examples) for mixer in (self.cutmix, self.mixup))
-        return jax.tree.map(lambda a, b: jnp.where(_expand(cut, a), a, b), *both)
-
-
-def _fold_in(key: Key[jax.Array, ""], positions: Int[Array, " b"]) -> Key[jax.Array, " b"]:
-    """Return the key of each example."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-
-
-def _expand(values: Shaped[Array, " b"], like: Array) -> Shaped[Array, "b ..."]:
-    """Return a value for each example with as many axes as an array of examples."""
-    return values.reshape(-1, *(1,) * (like.ndim - 1))
+        cut = jax.random.bernoulli(chance_key, self.cutmix_probability)
+        both = (mixer.mix(mix_key, mine, partner) for mixer in (self.cutmix, self.mixup))
+        return jax.tree.map(lambda a, b: jnp.where(cut, a, b), *both)
 
 
 def draw_weight(key: Key[jax.Array, ""], alpha: float) -> Float[Array, ""]:

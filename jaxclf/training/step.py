@@ -13,7 +13,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int, Key, PyTree
 
-from jaxclf.augment import CenterCrop, Mixer, TestTime, augment_batch, make_views, transform_images
+from jaxclf.augment import (
+    CenterCrop,
+    LabeledImage,
+    Mixer,
+    TestTime,
+    augment_batch,
+    make_views,
+    mix_batch,
+    transform_images,
+)
 from jaxclf.errors import require
 from jaxclf.metrics import Stats, mean
 from jaxclf.models.batch_norm import SUMS, update_statistics
@@ -124,7 +133,8 @@ def _mix(
         whole = jax.lax.all_gather(rows, axis, tiled=True) if axis else rows
         return whole[(positions + 1) % whole.shape[0]]
 
-    images, labels = mixup.mix(key, positions, batch.images, labels, get_next(batch.images), get_next(labels))
+    examples = LabeledImage(batch.images, labels)
+    images, labels = mix_batch(mixup, key, positions, examples, jax.tree.map(get_next, examples))
     return batch._replace(images=images, labels=labels)
 
 

@@ -1,4 +1,4 @@
-"""Augmentations: the same key gives the same image, of the same kind, wherever in a batch it is. Mixing likewise."""
+"""Augmentations: the same key gives the same image, of the same kind, wherever in a batch it is."""
 
 from functools import partial
 
@@ -6,18 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.stats import beta
 from jax.sharding import NamedSharding, PartitionSpec
-from support.components import AUGMENTATIONS, EVALUATION_TRANSFORMS, MIXERS
+from support.components import AUGMENTATIONS, EVALUATION_TRANSFORMS
 
 from jaxclf.augment import (
-    Augmentation,
     CenterCrop,
     ColorJitter,
     CutMix,
     Cutout,
     Flip,
-    Mixer,
     Mixup,
     MixupOrCutMix,
     RandAugment,
@@ -35,7 +32,6 @@ from jaxclf.augment.geometric import rotate
 from jaxclf.errors import UserError
 
 IMAGES = jnp.asarray(np.random.default_rng(0).integers(1, 256, (6, 9, 7, 3), np.uint8))
-LABELS = jax.nn.one_hot(jnp.arange(6) % 4, 4)
 KEY = jax.random.key(0)
 augment = jax.jit(augment_batch, static_argnums=0)
 
@@ -46,26 +42,8 @@ def varied(augmentation, image, n=500):
     return np.asarray(augment((augmentation,), KEY, jnp.arange(n), same))
 
 
-def mixed(mixer, rows=range(6), images=IMAGES, labels=LABELS):
-    """Rows mixed, each with the row after it."""
-    rows = jnp.array(rows)
-    partners = (rows + 1) % 6
-    return jax.jit(mixer.mix)(KEY, rows, images[rows], labels[rows], images[partners], labels[partners])
-
-
-def drawn_weights(mixer, n=4000):
-    """The weights of n examples: white images whose partners are black."""
-    white, black, labels = jnp.ones((n, 1, 1, 1)), jnp.zeros((n, 1, 1, 1)), jnp.ones((n, 1))
-    return np.asarray(jax.jit(mixer.mix)(KEY, jnp.arange(n), white, labels, black, labels)[0]).ravel()
-
-
 @pytest.fixture(params=AUGMENTATIONS, ids=repr)
 def augmentation(request):
-    return request.param
-
-
-@pytest.fixture(params=MIXERS, ids=repr)
-def mixer(request):
     return request.param
 
 
@@ -272,62 +250,6 @@ def test_color_jitter_of_nothing_changes_nothing():
     np.testing.assert_array_equal(augment((ColorJitter(),), KEY, jnp.arange(6), IMAGES), IMAGES)
 
 
-@pytest.mark.parametrize("mixer", [Mixup(), Mixup(alpha=8.0)], ids=repr)
-def test_mixup_is_linear_in_images_and_labels(mixer):
-    images, labels = mixed(mixer)
-    assert (images.dtype, labels.dtype) == (jnp.float32, jnp.float32)
-    weights = np.asarray(labels)[np.arange(6), np.arange(6) % 4]
-    assert ((weights >= 0) & (weights <= 1)).all()
-    both = np.asarray(IMAGES, np.float32) / 255
-    expected = [
-        w * mine + (1 - w) * partner for w, mine, partner in zip(weights, both, np.roll(both, -1, 0), strict=True)
-    ]
-    np.testing.assert_allclose(images, expected, atol=1e-6)
-    np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
-
-
-def test_mixing_takes_integers_and_floats_for_the_same_image(mixer):
-    in_floats = mixed(mixer, images=IMAGES.astype(jnp.float32) / 255)
-    np.testing.assert_allclose(mixed(mixer)[0], in_floats[0], atol=1e-6)
-
-
-def test_mixing_of_a_row_depends_on_its_position_and_partner_alone(mixer):
-    for whole, part in zip(mixed(mixer), mixed(mixer, rows=[4, 1]), strict=True):
-        np.testing.assert_allclose(part, whole[jnp.array([4, 1])], atol=1e-6)
-
-
-def test_mixing_is_the_same_on_many_devices(mixer):
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows = NamedSharding(mesh, PartitionSpec("data"))
-    arguments = jnp.arange(4), IMAGES[:4], LABELS[:4], IMAGES[1:5], LABELS[1:5]
-    spread = jax.jit(mixer.mix, in_shardings=(None, *[rows] * 5), out_shardings=rows)
-    for one, many in zip(mixer.mix(KEY, *arguments), spread(KEY, *arguments), strict=True):
-        np.testing.assert_allclose(one, many, atol=1e-6)
-    assert "all-" not in spread.lower(KEY, *arguments).compile().as_text()
-
-
-@pytest.mark.parametrize("alpha", [0.05, 0.2, 1.0, 8.0])
-def test_mixup_draws_its_weights_from_beta(alpha):
-    weights = drawn_weights(Mixup(alpha))
-    assert weights.min() >= 0 and weights.max() <= 1
-    edges = np.array([0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1])
-    shares = np.histogram(weights, edges)[0] / len(weights)
-    # Four standard deviations of a share of 4000 draws.
-    np.testing.assert_allclose(shares, np.diff(beta.cdf(edges, alpha, alpha)), atol=0.032)
-
-
-def test_mixup_with_extreme_alphas_keeps_one_of_two_or_means_both():
-    sides = drawn_weights(Mixup(1e-6))
-    assert set(sides) == {0, 1} and abs(sides.mean() - 0.5) < 0.04
-    np.testing.assert_allclose(drawn_weights(Mixup(1e6)), 0.5, atol=0.01)
-
-
-def test_a_mixer_is_no_augmentation_of_one_image(mixer):
-    assert isinstance(mixer, Mixer)
-    assert all(isinstance(augmentation, Augmentation) for augmentation in AUGMENTATIONS)
-    assert not isinstance(mixer, Augmentation)
-
-
 @pytest.mark.parametrize(
     ("component", "value"),
     [
@@ -371,25 +293,6 @@ def test_an_image_smaller_than_the_crop_is_refused(crop):
 def test_other_numbers_of_channels_are_refused(augmentation, channels):
     with pytest.raises(UserError, match=f"and these have {channels}"):
         jax.eval_shape(augmentation, KEY, jnp.zeros((8, 8, channels)))
-
-
-def test_cutmix_pastes_a_rectangle_and_weighs_labels_by_its_area():
-    n = 300
-    mine, partner = jnp.zeros((n, 9, 12, 1)), jnp.ones((n, 9, 12, 1))
-    labels = jax.nn.one_hot(jnp.zeros(n, int), 2), jax.nn.one_hot(jnp.ones(n, int), 2)
-    images, mixed_labels = jax.jit(CutMix().mix)(KEY, jnp.arange(n), mine, labels[0], partner, labels[1])
-    pasted = np.asarray(images) == 1
-    np.testing.assert_allclose(mixed_labels[:, 1], pasted.mean((1, 2, 3)), atol=1e-6)
-    np.testing.assert_array_equal(find_boxes(pasted).prod(1), pasted.sum((1, 2, 3)))
-    assert pasted.any(0).all() and len(np.unique(pasted.sum((1, 2, 3)))) > 20
-
-
-def test_mixup_or_cutmix_takes_each_for_its_share():
-    white, black, labels = jnp.ones((600, 8, 8, 1)), jnp.zeros((600, 8, 8, 1)), jnp.ones((600, 1))
-    mixer = MixupOrCutMix(cutmix_probability=0.3)
-    images = np.asarray(jax.jit(mixer.mix)(KEY, jnp.arange(600), white, labels, black, labels)[0])
-    mixup = (images == images[:, :1, :1]).all((1, 2, 3)) & (images[:, 0, 0, 0] > 0) & (images[:, 0, 0, 0] < 1)
-    assert abs(mixup.mean() - 0.7) < 0.08  # four standard deviations, and CutMix that pastes nothing
 
 
 @pytest.fixture(params=EVALUATION_TRANSFORMS, ids=repr)

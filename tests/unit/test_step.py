@@ -12,7 +12,7 @@ import optax
 import pytest
 from support.steps import BATCH, STEP_CONFIG, assert_same, fit, make_devices, read_batches
 
-from jaxclf.augment import Mixup
+from jaxclf.augment import LabeledImage, Mixup, mix_batch
 from jaxclf.errors import UserError
 from jaxclf.models import Mlp
 from jaxclf.optimizers import Sgd
@@ -201,8 +201,9 @@ def test_mixup_is_the_step_on_examples_mixed_by_hand(batches):
     batch = batches[0]
     labels = np.eye(10, dtype=np.float32)[batch.labels]
     key = jax.random.fold_in(make_key(0, "mixup"), 0)
-    following = (np.roll(batch.images, -1, 0), np.roll(labels, -1, 0))
-    images, labels = Mixup(2.0).mix(key, jnp.arange(BATCH), jnp.asarray(batch.images), labels, *following)
+    mine = LabeledImage(batch.images, labels)
+    following = jax.tree.map(lambda rows: np.roll(rows, -1, 0), mine)
+    images, labels = mix_batch(Mixup(2.0), key, jnp.arange(BATCH), mine, following)
     by_hand = fit(MLP, [Batch(np.asarray(images), np.asarray(labels), batch.mask)])
     assert_same(fit(replace(MLP, mixup=Mixup(2.0)), [batch]).params, by_hand.params, atol=1e-6)
 

@@ -1,0 +1,27 @@
+"""CIFAR-10 in PLACEHOLDER."""
+
+from jaxclf.augment import Flip, RandomCrop
+from jaxclf.config import Config
+from jaxclf.datasets import ImageFolder
+from jaxclf.models import Normalize, ResNet
+from jaxclf.optimizers import OneCycle, Sgd
+
+
+def get_config() -> Config:
+    return Config(
+        dataset=ImageFolder("data/cifar10", (32, 32)),
+        model=ResNet(
+            depths=(1, 1, 1, 1),
+            width=16,
+            stem="cifar",
+            classes=10,
+            batch_norm_group=32,
+            normalize=Normalize(mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)),
+        ),
+        optimizer=Sgd(
+            learning_rate=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule=OneCycle(peak_at=0.25)
+        ),
+        augment=(RandomCrop(32, padding=4), Flip()),
+        epochs=8,
+        batch_size=128,
+    )

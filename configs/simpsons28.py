@@ -1,0 +1,27 @@
+"""Ten characters of The Simpsons in images of 28 x 28 pixels: a small residual network with strong augmentation."""
+
+from jaxclf.augment import Flip, RandomCrop
+from jaxclf.config import Config
+from jaxclf.datasets import ImageFolder
+from jaxclf.models import Normalize, ResNet
+from jaxclf.optimizers import OneCycle, Sgd
+
+
+def get_config() -> Config:
+    return Config(
+        dataset=ImageFolder("data/simpsons28", (28, 28)),
+        model=ResNet(
+            depths=(1, 1, 1, 1),
+            width=16,
+            stem="cifar",
+            classes=10,
+            batch_norm_group=32,
+            normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+        ),
+        optimizer=Sgd(
+            learning_rate=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule=OneCycle(peak_at=0.25)
+        ),
+        augment=(RandomCrop(28, padding=3, mode="edge"), Flip()),
+        epochs=30,
+        batch_size=64,
+    )

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
-PHOTOGRAPHS = ["cifar10_resnet", "cifar10_vit", "simpsons28"]
+PHOTOGRAPHS = ["cifar10_resnet", "simpsons28"]
 # Of the others those of the Simpsons have the network of the cartoons.
 OTHERS = [path for path in CONFIGS if not path.stem.startswith(("simpsons", "cifar10", "imagefolder"))]
 

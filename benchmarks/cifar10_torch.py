@@ -3,8 +3,8 @@
     python benchmarks/cifar10_torch.py ROOT SEED [EPOCHS]
 
 ROOT has train/<class>/<image> and test/<class>/<image>. Batches are channels_last. Batch normalization is over groups
-of 32 examples, as in the config; in four groups the running statistics decay by what they decay there in a step.
-Prints the seconds of the steps and the test accuracy as JSON.
+of 32 examples, as in the config. The running statistics are updated once per group here and once per step there, and
+the momentum accounts for it. Prints the seconds of the steps and the test accuracy as JSON.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Ten characters of The Simpsons in images of 28 x 28 pixels: a residual network of 310,266 parameters, 30 epochs.
 
-91.60 ± 0.46 % test accuracy on 2,000 images, trained on 8,000 (n = 3 seeds); 8 minutes of training on two cores of an
-AMD EPYC. The folder has `train/<character>/<image>` and `test/<character>/<image>`.
+91.60 ± 0.46 % test accuracy on 2,000 images, trained on 8,000 (n = 3 seeds); 7 minutes of training on two cores of an
+AMD EPYC, from the speed of two epochs. The folder has `train/<character>/<image>` and `test/<character>/<image>`.
 
     python train.py configs/simpsons28.py --dataset.root data/simpsons28
 """

@@ -110,19 +110,23 @@ class TrainedModel:
             lambda variables, images: jax.nn.softmax(compute_logits(self.model, variables, images, transform))
         )
 
+    @cached_property
+    def _features(self):
+        transform = self.config.evaluation_transform
+
+        @partial(jax.jit, static_argnames="layer")
+        def compute(variables: Variables, images: Array, layer: str | None) -> Float[Array, "b c"]:
+            return compute_features(self.model, variables, transform_images(transform, images), layer)
+
+        return compute
+
     def predict(self, images: Any) -> Float[np.ndarray, "b classes"]:
         """Return the probabilities [b, classes] of images [b, h, w, c]: integers in 0..255 or floats in [0, 1]."""
         return self._apply_in_batches(self._probabilities, images, "prediction")
 
     def features(self, images: Any, layer: str | None = None) -> Float[np.ndarray, "b c"]:
         """Return the pooled features [b, c] of images [b, h, w, c], see `compute_features`."""
-        transform = self.config.evaluation_transform
-
-        @jax.jit
-        def compute(variables: Variables, images: Array) -> Float[Array, "b c"]:
-            return compute_features(self.model, variables, transform_images(transform, images), layer)
-
-        return self._apply_in_batches(compute, images, "computing features")
+        return self._apply_in_batches(partial(self._features, layer=layer), images, "computing features")
 
     def _apply_in_batches(self, function: Callable[[Variables, Array], Array], images: Any, what: str) -> np.ndarray:
         """Return what a function of variables and images gives for images [b, h, w, c]; errors say `what` was done."""

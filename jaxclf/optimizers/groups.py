@@ -112,12 +112,12 @@ def match_frozen(patterns: Sequence[str], paths: Sequence[str]) -> set[str]:
 
 def stop_frozen_gradients(patterns: Sequence[str], params: PyTree) -> PyTree:
     """Return parameters of which those that some patterns match are constants, so that no gradient is computed."""
-
-    def stop(path: Sequence[Any], leaf: Any) -> Any:
-        frozen = any(match_path(format_path(path), pattern) for pattern in patterns)
-        return jax.lax.stop_gradient(leaf) if frozen else leaf
-
-    return jax.tree_util.tree_map_with_path(stop, params)
+    if not patterns:
+        return params
+    frozen = match_frozen(patterns, [each.path for each in list_parameters(params)])
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.lax.stop_gradient(leaf) if format_path(path) in frozen else leaf, params
+    )
 
 
 def assign_layers(layer_groups: tuple[tuple[str, ...], ...], paths: Iterable[str]) -> dict[str, int]:

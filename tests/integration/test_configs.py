@@ -25,7 +25,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
 PHOTOGRAPHS = ["cifar10_resnet", "simpsons28"]
-# Of the others those of the Simpsons have the network of the cartoons.
+# simpsons_cnn and simpsons_overfit have the network of the configs for cartoons.
 OTHERS = [path for path in CONFIGS if not path.stem.startswith(("simpsons", "cifar10", "imagefolder"))]
 
 

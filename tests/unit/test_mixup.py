@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 mix = jax.jit(mix_batch, static_argnums=0)
 
 
-def mixed(mixer, rows=range(6), images=IMAGES, labels=LABELS):
+def mix_rows(mixer, rows=range(6), images=IMAGES, labels=LABELS):
     """Rows mixed, each with the row after it."""
     rows = jnp.array(rows)
     partners = (rows + 1) % 6
@@ -26,7 +26,7 @@ def mixed(mixer, rows=range(6), images=IMAGES, labels=LABELS):
     return mix(mixer, KEY, rows, mine, others)
 
 
-def drawn_weights(mixer, n=4000):
+def draw_weights(mixer, n=4000):
     """The weights of n examples: white images whose partners are black."""
     white, black, labels = jnp.ones((n, 1, 1, 1)), jnp.zeros((n, 1, 1, 1)), jnp.ones((n, 1))
     return np.asarray(
@@ -41,7 +41,7 @@ def mixer(request):
 
 @pytest.mark.parametrize("mixer", [Mixup(), Mixup(alpha=8.0)], ids=repr)
 def test_mixup_is_linear_in_images_and_labels(mixer):
-    images, labels = mixed(mixer)
+    images, labels = mix_rows(mixer)
     assert (images.dtype, labels.dtype) == (jnp.float32, jnp.float32)
     weights = np.asarray(labels)[np.arange(6), np.arange(6) % 4]
     assert ((weights >= 0) & (weights <= 1)).all()
@@ -54,12 +54,12 @@ def test_mixup_is_linear_in_images_and_labels(mixer):
 
 
 def test_mixing_takes_integers_and_floats_for_the_same_image(mixer):
-    in_floats = mixed(mixer, images=IMAGES.astype(jnp.float32) / 255)
-    np.testing.assert_allclose(mixed(mixer)[0], in_floats[0], atol=1e-6)
+    in_floats = mix_rows(mixer, images=IMAGES.astype(jnp.float32) / 255)
+    np.testing.assert_allclose(mix_rows(mixer)[0], in_floats[0], atol=1e-6)
 
 
 def test_mixing_of_a_row_depends_on_its_position_and_partner_alone(mixer):
-    for whole, part in zip(mixed(mixer), mixed(mixer, rows=[4, 1]), strict=True):
+    for whole, part in zip(mix_rows(mixer), mix_rows(mixer, rows=[4, 1]), strict=True):
         np.testing.assert_allclose(part, whole[jnp.array([4, 1])], atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_mixing_is_the_same_on_many_devices(mixer):
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 1.0, 8.0])
 def test_mixup_draws_its_weights_from_beta(alpha):
-    weights = drawn_weights(Mixup(alpha))
+    weights = draw_weights(Mixup(alpha))
     assert weights.min() >= 0 and weights.max() <= 1
     edges = np.array([0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1])
     shares = np.histogram(weights, edges)[0] / len(weights)
@@ -84,9 +84,9 @@ def test_mixup_draws_its_weights_from_beta(alpha):
 
 
 def test_mixup_with_extreme_alphas_keeps_one_of_two_or_means_both():
-    sides = drawn_weights(Mixup(1e-6))
+    sides = draw_weights(Mixup(1e-6))
     assert set(sides) == {0, 1} and abs(sides.mean() - 0.5) < 0.04
-    np.testing.assert_allclose(drawn_weights(Mixup(1e6)), 0.5, atol=0.01)
+    np.testing.assert_allclose(draw_weights(Mixup(1e6)), 0.5, atol=0.01)
 
 
 def test_a_mixer_is_no_augmentation_of_one_image(mixer):

@@ -30,10 +30,10 @@ def read_manifest(directory: Path) -> dict[str, Json]:
     try:
         text = (directory / MANIFEST).read_text(encoding="utf-8")
         content = json.loads(text)
-        del content[SEAL]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        sealed = content.pop(SEAL, None) is not None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{directory / MANIFEST} is damaged", [f"{MANIFEST}: {error}"]) from error
-    if _format_manifest(content) != text:
+    if not sealed or _format_manifest(content) != text:
         raise DamagedError(f"{directory / MANIFEST} is damaged", [f"{MANIFEST}: not as it was written"])
     return content
 

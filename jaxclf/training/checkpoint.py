@@ -240,7 +240,7 @@ class Checkpoints:
             except DamagedError as error:
                 items += [f"{path.name}/{item}" for item in error.items]
                 continue
-            if items:
+            if items and is_main_process():
                 print(f"skipping damaged checkpoints in {self.directory}:", *items, sep="\n  ", file=sys.stderr)
             return found
         if items:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from jaxclf.augment import compute_input_shape, compute_output_shape
 from jaxclf.config import Config
 from jaxclf.config_io import flatten, to_json
+from jaxclf.datasets import get_resizing, load_splits
 from jaxclf.errors import UserError, require
 from jaxclf.inference.explain import select_baseline
 from jaxclf.inference.images import Images, read_images
@@ -216,7 +217,7 @@ def fit(
         return load(directory.path, splits=splits)
     if splits is None:
         with main_process_first():
-            splits = config.dataset.load() if directory is None else directory.load_splits(config.dataset)
+            splits = load_splits(config.dataset) if directory is None else directory.load_splits(config.dataset)
     variables = init.variables if isinstance(init, TrainedModel) else init
     summary = check_model(config, splits)
     return train_run(config, splits, summary, began, directory, writers, callbacks, variables, devices)
@@ -327,6 +328,7 @@ def _finish(trainer: Trainer, summary: Summary, directory: RunDirectory | None, 
     run = Run(
         trainer.config, trainer.progress.steps_done, train.class_names, train.image_shape, variables,
         directory.path if directory else None, trainer.splits,
+        get_resizing(trainer.config.dataset),
     )  # fmt: skip
     if directory is None:
         vars(run).update(history=trainer.history, summary=result)  # cached properties that would read files

@@ -22,8 +22,8 @@ COUNTS = ("epochs", "batch_size", "gradient_accumulation", "steps_per_execution"
 class Config:
     """A training run: its results depend on nothing else but the versions of libraries and the hardware."""
 
-    dataset: Dataset
-    """Images and labels."""
+    dataset: Dataset | None
+    """Images and labels; None: they are given otherwise, or there are none, as for pretrained weights."""
     model: nn.Module
     """Linen module."""
     optimizer: Optimizer
@@ -90,7 +90,7 @@ class Config:
 
     def _check_families(self) -> None:
         families: dict[str, tuple[type, tuple]] = {
-            "dataset": (Dataset, (self.dataset,)),
+            "dataset": (Dataset, () if self.dataset is None else (self.dataset,)),
             "model": (nn.Module, (self.model,)),
             "optimizer": (Optimizer, (self.optimizer,)),
             "loss": (Loss, (self.loss,)),

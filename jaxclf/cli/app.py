@@ -38,6 +38,8 @@ COMMANDS = {
     "benchmark": "train configs x settings x seeds and tabulate the results",
     "data": "show the shapes, classes and images of a config's dataset",
     "report": "write the page of a run, or compare runs on one page",
+    "import": "import the weights of a published network as a bundle",
+    "probe": "classify a folder by features of pretrained weights",
     "models": "list the published networks, with parameters and FLOPs",
 }
 OPTIONS = {
@@ -49,8 +51,11 @@ OPTIONS = {
     "benchmark": options.BenchmarkOptions,
     "data": options.DataOptions,
     "report": options.ReportOptions,
+    "import": options.ImportOptions,
+    "probe": options.ProbeOptions,
     "models": options.ModelsOptions,
 }
+MODULES = {"import": "import_weights"}  # commands whose modules have other names
 FLAGS = {"fields": "set", "imports": "import"}  # fields of options whose flags have other names
 INTERRUPTED = {  # what Ctrl-C is answered with
     "train": "interrupted; the same command resumes from the last checkpoint",
@@ -131,7 +136,7 @@ def run_command(name: str, arguments: list[str]) -> int:
             from jaxclf.training.distributed import require_single_process
 
             require_single_process(f"jaxclf {name}")
-        return import_module(f"jaxclf.cli.{name}").run(parsed)
+        return import_module(f"jaxclf.cli.{MODULES.get(name, name)}").run(parsed)
     except (RuntimeError, AssertionError):
         require_platform()
         raise
@@ -164,7 +169,7 @@ def parse_options(name: str, arguments: list[str]) -> Any:
         return import_module("jaxclf.cli.train_options").parse_train(arguments)
     cls = OPTIONS[name]
     dataset: tuple[str, ...] = ()
-    if name in ("eval", "explain", "data", "report"):
+    if name in ("eval", "explain", "data", "report", "probe"):
         arguments, dataset = take_dataset_options(arguments)
     if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
         module = import_module("jaxclf.cli.explain_options")

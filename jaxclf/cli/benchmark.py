@@ -21,6 +21,7 @@ from jaxclf.benchmark.results import (
 )
 from jaxclf.cli.benchmark_variants import Variant, build_variants, check_name, check_validation
 from jaxclf.cli.options import BenchmarkOptions
+from jaxclf.datasets import load_splits
 from jaxclf.errors import require
 from jaxclf.io.files import atomic_write, write_text
 from jaxclf.io.lock import lock_directory
@@ -120,7 +121,7 @@ def _write_tables(out: Path, tables: Sequence[Table]) -> None:
 
 def _write_range_test(directory: Path, variant: Variant, low: float, high: float) -> None:
     """Run a learning-rate range test, write its curve and print the suggested learning rates."""
-    curve = run_range_test(variant.config, variant.config.dataset.load(), Devices.all(), low, high)
+    curve = run_range_test(variant.config, load_splits(variant.config.dataset), Devices.all(), low, high)
     suggestion = suggest_rates(curve)
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_write(directory / "lr_range.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:

@@ -13,6 +13,7 @@ from jaxclf.benchmark.grid import Setting, expand_grid, parse_fields, sample_set
 from jaxclf.cli.train_options import TrainOptions, parse_train, suggest_flag
 from jaxclf.config import Config
 from jaxclf.config_io import flatten, to_json
+from jaxclf.datasets import load_splits
 from jaxclf.errors import UserError, require
 
 
@@ -106,7 +107,7 @@ def _format_for_filename(value: object) -> str:
 def check_validation(variants: dict[str, Variant]) -> None:
     """Raise UserError if a dataset has no validation split, which a search needs."""
     for dataset, variant in {variant.config.dataset: variant for variant in variants.values()}.items():
-        if dataset.load().validation is None:
+        if load_splits(dataset).validation is None:
             has_field = "dataset.validation" in flatten(to_json(variant.config))
             hint = "add --set dataset.validation=5000" if has_field else "add a validation split to its dataset"
             raise UserError(f"a search chooses by validation, and {variant.name} has no validation split; {hint}")

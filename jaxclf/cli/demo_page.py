@@ -44,7 +44,7 @@ class Handlers:
     def _predict(self, image: str | None, method: str, target: int | None, center: bool) -> tuple[Any, ...]:
         if image is None:
             return "", None, None, gr.skip(), None
-        preprocessor = Preprocessor(self.run.image_shape, center=center)
+        preprocessor = Preprocessor(self.run.image_shape, center=center, resizing=self.run.resizing)
         try:
             found = predict_image(self.run, preprocessor, Path(image), self.methods[method], target)
         except UserError as error:

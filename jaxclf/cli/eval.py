@@ -37,7 +37,8 @@ MAX_PRINTED = 20  # classes of a confusion matrix that fits into a terminal
 def run(options: EvalOptions) -> int:
     """Load a run, evaluate a split, print and write the results; return the exit code."""
     run, output = load_run_with_data(options)
-    values, evaluated = evaluate_run(run, options.split, options.weights, options.batch_size, options.tta)
+    require(options.top >= 1, f"top={options.top}: expected at least 1")
+    values, evaluated = evaluate_run(run, options.split, options.weights, options.batch_size, options.tta, options.top)
     split, predictions = evaluated.split, evaluated.predictions
     _print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     _write_evaluation(output / "evaluation.json", run, options, split, values)
@@ -58,6 +59,7 @@ def evaluate_run(
     weights: Literal["ema", "raw"],
     batch_size: int | None = None,
     tta: TestTime | None = None,
+    top: int = 5,
 ) -> tuple[dict[str, Any], EvaluatedSplit]:
     """Evaluate a split, and the validation images.
 
@@ -67,6 +69,7 @@ def evaluate_run(
         weights: Which of its parameters the run was loaded with.
         batch_size: Images per batch, at most; by default the config's.
         tta: Test-time augmentation, over which logits are averaged.
+        top: Number of most probable classes for the accuracy besides that of the first.
 
     Returns:
         The loss and metrics of the split by name, and what a report of it needs.
@@ -75,7 +78,7 @@ def evaluate_run(
         UserError: If the run has no such split.
     """
     split, validation = run.splits[name], run.splits.validation
-    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(), Confusion()), tta=tta)
+    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(top), Confusion()), tta=tta)
     devices = Devices.all()
     size = run.eval_batch_size if batch_size is None else batch_size
     require(size >= 1, f"batch_size={size}: expected at least 1")
@@ -99,6 +102,8 @@ def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[s
     few = len(classes) <= MAX_PRINTED
     rows = []
     for label, (name, accuracy) in enumerate(zip(classes, values["per_class_accuracy"], strict=True)):
+        if not few and not matrix[label].any():
+            continue  # a network of many classes may be evaluated on images of some of them
         counts = [Text(str(n), "bold") if label == i else str(n or ".") for i, n in enumerate(matrix[label])]
         rows.append([name, *(counts if few else ()), f"{matrix[label].sum():,}", format_percent(accuracy)])
     print_rows(["true \\ predicted", *(classes if few else ()), "images", "accuracy"], rows)

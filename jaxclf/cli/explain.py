@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 
 from jaxclf import saliency
 from jaxclf.cli.explain_options import ExplainMethodOptions
-from jaxclf.cli.load_run import load_run_with_data
+from jaxclf.cli.load_run import load_run, load_run_with_data, prepare_output
+from jaxclf.cli.predict import find_named_images
 from jaxclf.config_io import to_json
+from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import UserError, require
 from jaxclf.inference.explain import (
     MAX_MAPS,
@@ -23,10 +26,18 @@ from jaxclf.inference.explain import (
     explain_split,
     find_error,
 )
+from jaxclf.inference.images import read_split
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import write_json
 from jaxclf.io.formatting import format_number
-from jaxclf.reporting.figures import plot_explanation_grid, plot_explanation_strip, plot_gradient_study, save
+from jaxclf.io.progress import track_progress
+from jaxclf.reporting.figures import (
+    plot_explanation_grid,
+    plot_explanation_strip,
+    plot_gradient_study,
+    plot_photograph,
+    save,
+)
 from jaxclf.reporting.tables import Table, print_table
 from jaxclf.saliency.names import METHODS, check_name
 from jaxclf.training.devices import Devices
@@ -39,18 +50,30 @@ MAX_CLASSES = 20  # of the gradient study
 def run(options: ExplainMethodOptions) -> int:
     """Load the run, explain its predictions and write the results; return the exit code."""
     names = select_names(options)
-    run, output = load_run_with_data(options)
+    files: list[str] = find_named_images(options.images).files if options.images else []
+    run, output = (load_run(options), prepare_output(options, "images")) if files else load_run_with_data(options)
     methods = build_methods(options, names, run)
-    split = run.splits[options.split]
-    indices = select_images(split, options.limit)
+    split = read_split(run, files) if files else run.splits[options.split]
+    indices = select_images(split, 0 if files else options.limit)
     explainer = Explainer(run, methods, Devices.all(), options.measures)
     explanation = explain_split(explainer, split, indices, output / "explanations.npz")
     report = {name: _summarize_results(results) for name, results in explanation.results.items()}
     _print_report(report)
-    _write_report(output / "explanations.json", run, options, len(indices), methods, report)
+    about = {"files": list(map(to_printable, files))} if files else {"split": options.split}
+    _write_report(
+        output / "explanations.json",
+        run,
+        about | {"weights": options.weights, "examples": len(indices)},
+        methods,
+        report,
+    )
     for written in ("explanations.npz", "explanations.json"):
         print(f"wrote {output / written}")
-    for figure in _write_figures(output, run, split, indices[:MAX_MAPS], explanation):
+    if files:
+        written = _write_photographs(output, run, split, files, options.all_classes)
+    else:
+        written = _write_figures(output, run, split, indices[:MAX_MAPS], explanation)
+    for figure in written:
         print(f"wrote {figure}")
     return 0
 
@@ -142,20 +165,38 @@ def _format_mean(measure: dict[str, Any]) -> str:
 def _write_report(
     path: Path,
     run: TrainedModel,
-    options: ExplainMethodOptions,
-    examples: int,
+    about: dict[str, Any],
     methods: dict[str, saliency.Method],
     report: dict[str, Any],
 ) -> None:
     """Write `explanations.json`."""
     explanations = {
         "step": run.step,
-        "split": options.split,
-        "weights": options.weights,
-        "examples": examples,
+        **about,
         "methods": {name: {"method": to_json(methods[name]), **summary} for name, summary in report.items()},
     }
     write_json(path, explanations)
+
+
+def _write_photographs(
+    directory: Path, run: TrainedModel, split: Split, files: Sequence[str], every_class: bool
+) -> list[Path]:
+    """Draw each image with its predicted classes and all its maps, from explanations.npz; return the files."""
+    with np.load(directory / "explanations.npz") as arrays:
+        maps = {name: arrays[f"{name}.values"] for name in METHODS if f"{name}.values" in arrays}
+    if every_class:
+        maps = {name: values[np.arange(len(files)), split.labels] for name, values in maps.items()}
+    names, written = Counter(), []
+    for i, file in enumerate(track_progress(files, len(files), "drawing")):
+        image = split.images[i : i + 1]
+        figure = plot_photograph(
+            run.transform(image)[0], run.predict(image)[0], {name: of[i] for name, of in maps.items()}, run.class_names
+        )
+        stem = Path(file).stem
+        names[stem] += 1
+        path = directory / f"{stem}{f'-{names[stem]}' if names[stem] > 1 else ''}.png"
+        written.append(save(figure, path))
+    return written
 
 
 def _write_figures(

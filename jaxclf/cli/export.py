@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from jaxclf.cli.load_run import load_run
+from jaxclf.cli.load_run import choose_output, load_run
 from jaxclf.cli.options import ExportOptions
 from jaxclf.config_io import to_json
 from jaxclf.inference.export import (
@@ -20,12 +20,12 @@ from jaxclf.inference.export import (
     describe_program,
     flatten_weights,
     lower,
-    to_safetensors,
     write,
 )
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import format_json
 from jaxclf.models.summary import count_parameters
+from jaxclf.pretrained.writer import to_safetensors
 from jaxclf.reporting.model_card import (
     collect_results,
     describe_preprocessing,
@@ -37,7 +37,7 @@ from jaxclf.runs.environment import get_versions
 
 def run(options: ExportOptions) -> int:
     """Load the run, export its network and print the sizes of the files; return the exit code."""
-    output = options.output or options.run / "export"
+    output = choose_output(options, options.output, "export")
     check_output(output)
     run = load_run(options)
     files = build_files(run, options.weights if run.config.ema_decay else "raw")
@@ -67,7 +67,7 @@ def build_files(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[str, 
         CONFIG: format_json(config).encode(),
         METADATA: format_json(metadata).encode(),
         CARD: format_model_card(metadata, config).encode(),
-        PREPARE: format_preparation(run.image_shape).encode(),
+        PREPARE: format_preparation(run.image_shape, run.resizing).encode(),
     }
     return files | {DIGESTS: compute_digests(files)}
 
@@ -81,7 +81,7 @@ def _describe_model(run: TrainedModel, weights: Literal["ema", "raw"]) -> dict[s
         "parameters": count_parameters(run.variables),
         "image_shape": run.image_shape,
         "image_range": [0, 1],
-        "preprocessing": describe_preprocessing(run.image_shape),
+        "preprocessing": describe_preprocessing(run.image_shape, run.resizing),
         "class_names": run.class_names,
         "versions": get_versions(),
         "results": collect_results(run, weights),

@@ -11,15 +11,18 @@ from typing import Any
 from jaxclf.cli.app import parse
 from jaxclf.cli.options import DataRunOptions, RunOptions
 from jaxclf.cli.train_options import find_similar
+from jaxclf.datasets import ImageFolder, load_splits
 from jaxclf.errors import require
+from jaxclf.inference.import_weights import locate_run
+from jaxclf.inference.labels import relabel_splits
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.training.devices import keep_compiled
 
 
 def load_run(options: RunOptions) -> TrainedModel:
-    """Set up the compilation cache and load the run and checkpoint of the options."""
+    """Set up the compilation cache and load the run of the options, or the weights that a package has."""
     keep_compiled(options.compilation_cache)
-    return TrainedModel.load(options.run, options.checkpoint, options.weights, options.imports)
+    return TrainedModel.load(locate_run(options.run), options.checkpoint, options.weights, options.imports)
 
 
 def override_dataset(dataset: Any, arguments: Sequence[str]) -> Any:
@@ -35,15 +38,43 @@ def override_dataset(dataset: Any, arguments: Sequence[str]) -> Any:
     return parse(cls, list(arguments), prog="jaxclf", default=cls(), suggest=suggest).dataset
 
 
+def choose_output(options: RunOptions, output: Path | None, folder: str = "") -> Path:
+    """Return the directory to write to: the one that is given, or a folder in the run."""
+    if output is not None:
+        return output
+    require(
+        locate_run(options.run) == options.run,
+        f"{options.run} is a package of weights, in which nothing is written; name a directory with --output",
+    )
+    return options.run / folder
+
+
+def prepare_output(options: DataRunOptions, folder: str = "") -> Path:
+    """Create the directory to write to; raise UserError if it cannot be written to."""
+    output = choose_output(options, options.output, folder)
+    output.mkdir(parents=True, exist_ok=True)
+    require(os.access(output, os.W_OK), f"{output} cannot be written to; name another directory with --output")
+    return output
+
+
+def make_default_folder(run: TrainedModel) -> ImageFolder:
+    """Return the dataset of a bundle, which has none: a folder of images that are prepared as its weights expect."""
+    height, width, _ = run.image_shape
+    return ImageFolder("", (height, width), train_fraction=1.0, resizing=run.resizing)
+
+
 def load_run_with_data(options: DataRunOptions) -> tuple[TrainedModel, Path]:
     """Load the run of the options with the dataset they change; return it and the directory to write to.
 
     The remarks on its data are printed.
     """
-    run, output = load_run(options), options.output or options.run
-    output.mkdir(parents=True, exist_ok=True)
-    require(os.access(output, os.W_OK), f"{output} cannot be written to; name another directory with --output")
-    run = replace(run, config=replace(run.config, dataset=override_dataset(run.config.dataset, options.dataset)))
+    run, output = load_run(options), prepare_output(options)
+    if run.config.dataset is None:
+        dataset = override_dataset(make_default_folder(run), options.dataset) if options.dataset else None
+        run = replace(run, given_splits=relabel_splits(load_splits(dataset), run.class_names))
+    else:
+        dataset = override_dataset(run.config.dataset, options.dataset)
+        run = replace(run, config=replace(run.config, dataset=dataset))
     for remark in run.splits.remarks:
         print(remark)
     return run, output

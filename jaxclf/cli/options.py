@@ -60,6 +60,8 @@ class EvalOptions(DataRunOptions):
     """Split to evaluate."""
     tta: Literal["flip", "shifts"] | None = None
     """Test-time augmentation: mean of the logits over each image and its mirror image; shifts: also by one pixel."""
+    top: int = 5
+    """Also measure how often the label is among this many most probable classes."""
     batch_size: int | None = None
     """Images per batch, which does not change the result; without it, the config's eval_batch_size."""
 
@@ -68,10 +70,12 @@ class EvalOptions(DataRunOptions):
 class ExplainOptions(DataRunOptions):
     """Compute saliency maps of a run's predictions. Writes explanations.npz, explanations.json and figures.
 
-    The fields of a method are options too: `--methods lrp --help` lists those of lrp. So are those of the dataset:
-    `--dataset.root DIR`, behind the run, explains images elsewhere.
+    Without images, those of a split are explained. The fields of a method are options too: `--methods lrp --help` lists
+    those of lrp. So are those of the dataset: `--dataset.root DIR`, behind the run, explains images elsewhere.
     """
 
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGES …]")] = ()
+    """Image files, folders or quoted patterns to explain, instead of images of a split."""
     methods: tuple[str, ...] = ()
     """Names of saliency methods, or all; without any, a few fast methods that suit the network."""
     split: SplitName = "test"
@@ -204,6 +208,50 @@ class BenchmarkOptions:
     def is_search(self) -> bool:
         """Whether a setting is chosen by validation, so that test results stay hidden until then."""
         return self.choose or self.sample is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Import the weights of a published network as a bundle, which the other commands take like a run.
+
+    Nothing in the file is executed. Every tensor has to be used and every variable filled. Writes certificate.json.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A .safetensors file or its index, or a .pth file of PyTorch."""
+    model: Annotated[str, tyro.conf.arg(metavar="NETWORK")]
+    """The network of the weights, such as resnet50, vit-s16, convnext-t or efficientnet-lite0."""
+    workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """A new or empty directory for the bundle."""
+    class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A text file with the name of each class in a line; without it, those of ImageNet for 1,000 classes."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """Classify the images of a folder by features of pretrained weights: linear probes and nearest neighbors.
+
+    Features are computed once and kept in the user's cache. Everything is chosen by cross-validation within the
+    training images. Writes summary.json, predictions.csv and learning_curve.png.
+    """
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """Directory with a folder for each class, or with folders such as train and val that have them."""
+    bundle: Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]
+    """Directory of a bundle or of a run, or the name of a package of weights, such as lite0."""
+    workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """A new or empty directory for the results."""
+    folds: int = 5
+    """Folds of cross-validation."""
+    seeds: int = 5
+    """Draws of the folds, and of the subsets of the learning curve."""
+    dataset: DatasetArguments = ()
+    """Options such as --dataset.min-images, which are parsed when the bundle is loaded."""
+    compilation_cache: CompilationCache = None
+    debug: Flag = False
+    """Show the traceback of a user error."""
 
 
 @dataclass(frozen=True)

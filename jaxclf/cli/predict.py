@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jaxclf import saliency
-from jaxclf.cli.load_run import load_run
+from jaxclf.cli.load_run import choose_output, load_run
 from jaxclf.cli.options import PredictOptions
 from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import UserError, require
@@ -34,20 +34,22 @@ SOME_FAILED = 4  # exit code if some images could not be predicted; the others w
 def run(options: PredictOptions) -> int:
     """Run `jaxclf predict`; return the exit code."""
     require(options.explain is not None or options.output is None, "--output is for drawings; add --explain METHOD")
+    draw = None
     if options.explain is not None:
         check_name(options.explain)
-    found = _find_images(options.paths)
+        draw = OverlayWriter(choose_output(options, options.output, "predictions"), options.explain)
+    found = find_named_images(options.paths)
     run = load_run(options)
     classes = len(run.class_names)
     require(1 <= options.top <= classes, f"top={options.top}: expected 1 to {classes}, the number of classes")
-    preprocess = Preprocessor(run.image_shape, options.invert, options.center)
+    preprocess = Preprocessor(run.image_shape, options.invert, options.center, run.resizing)
     method = None if options.explain is None else _make_method(options.explain, run)
     predictions = predict_files(run, found.files, preprocess, method)
-    unread = _write_predictions(predictions, len(found.files), run, options)
+    unread = _write_predictions(predictions, len(found.files), run, options, draw)
     return SOME_FAILED if found.missing or unread else 0
 
 
-def _find_images(arguments: Sequence[str]) -> FoundImages:
+def find_named_images(arguments: Sequence[str]) -> FoundImages:
     """Return the images that arguments name; print what was not found, and raise UserError if nothing was."""
     found = find_images(arguments)
     if not found.files:
@@ -70,11 +72,14 @@ def _make_method(name: str, run: TrainedModel) -> saliency.Method:
 
 
 def _write_predictions(
-    predictions: Iterator[Prediction | UnreadableImage], total: int, run: TrainedModel, options: PredictOptions
+    predictions: Iterator[Prediction | UnreadableImage],
+    total: int,
+    run: TrainedModel,
+    options: PredictOptions,
+    draw: OverlayWriter | None,
 ) -> int:
     """Write a row for each prediction as it comes; return the number of images that could not be read."""
     write = _open_writer(options)
-    draw = OverlayWriter(options.output or options.run / "predictions", options.explain) if options.explain else None
     unread, inverted = 0, 0
     # No progress bar if the rows go to the terminal too.
     for one in predictions if sys.stdout.isatty() else track_progress(predictions, total, "predicting images"):

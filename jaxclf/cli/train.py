@@ -15,6 +15,7 @@ from jaxclf.cli.train_options import TrainOptions
 from jaxclf.cli.writers import build_writers
 from jaxclf.config import Config
 from jaxclf.config_io import to_json
+from jaxclf.datasets import load_splits
 from jaxclf.io.files import read_json
 from jaxclf.models.summary import Summary
 from jaxclf.optimizers.groups import summarize_groups
@@ -47,7 +48,7 @@ def run(options: TrainOptions) -> int:
         print_result(read_json(directory.summary))
         return 0
     with main_process_first():
-        splits = config.dataset.load() if options.dry_run else directory.load_splits(config.dataset)
+        splits = load_splits(config.dataset) if options.dry_run else directory.load_splits(config.dataset)
     _print_classes(splits)
     summary = check_model(config, splits)
     Console(file=sys.stdout, soft_wrap=True).print(summary.to_table())

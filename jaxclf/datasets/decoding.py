@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxclf.datasets.pillow import FORMATS, collect_warnings
+from jaxclf.datasets.resizing import Resizing
 from jaxclf.errors import UserError
 
 PIXEL_LIMIT = 80_000_000  # of one file; checked before its pixels are decoded
@@ -22,20 +23,24 @@ WHITE = (255, 255, 255, 255)
 File = Path | io.BytesIO
 
 
-def read_image(file: File, image_size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(
+    file: File,
+    image_size: tuple[int, int],
+    resizing: Resizing = Resizing(),
+) -> UInt8[np.ndarray, "h w 3"]:
     """Read the first frame of an image file, upright by its EXIF orientation, in RGB.
 
     Transparent pixels become white, and 16-bit grayscale is scaled to 8 bits.
 
     Args:
         file: The file.
-        image_size: Height and width to resize to (bilinear).
+        image_size: Height and width to resize to.
+        resizing: How it is resized.
 
     Raises:
         OSError, ValueError and others: If the file is damaged.
     """
-    height, width = image_size
-    return np.asarray(open_image(file, 2 * max(image_size)).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(resizing(open_image(file, 2 * max(image_size)), image_size))
 
 
 def open_image(file: File, side: int) -> Image.Image:
@@ -115,10 +120,11 @@ class ImageFiles:
         paths: The files.
         image_size: Height and width to resize to.
         keep: Keep decoded images in memory.
+        resizing: How they are resized.
     """
 
-    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], keep: bool):
-        self.paths = tuple(paths)
+    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], keep: bool, resizing: Resizing = Resizing()):
+        self.paths, self.resizing = tuple(paths), resizing
         self.shape = (len(self.paths), *image_size, 3)
         try:
             self._kept = np.empty(self.shape, np.uint8) if keep else None
@@ -140,14 +146,14 @@ class ImageFiles:
 
     def _decode(self, indices: np.ndarray) -> np.ndarray:
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
-        read = partial(_read_again, image_size=self.shape[1:3])
+        read = partial(_read_again, image_size=self.shape[1:3], resizing=self.resizing)
         for i, image in enumerate(get_decoders().map(read, map(self.paths.__getitem__, indices))):
             images[i] = image
         return images
 
 
-def _read_again(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+def _read_again(path: Path, image_size: tuple[int, int], resizing: Resizing) -> np.ndarray:
     try:
-        return read_image(path, image_size)
+        return read_image(path, image_size, resizing)
     except Exception as error:
         raise UserError(f"{path} was readable before and is not now: {error}") from error

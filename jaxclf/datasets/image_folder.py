@@ -15,6 +15,7 @@ from jaxclf.datasets.decoding import ImageFiles
 from jaxclf.datasets.folders import get_relative_path, list_subfolders, to_printable
 from jaxclf.datasets.layout import SPLIT_NAMES, ListedFile, find_layout
 from jaxclf.datasets.recorded import restore_splits
+from jaxclf.datasets.resizing import Resizing
 from jaxclf.datasets.scan import describe_warnings, scan_files
 from jaxclf.datasets.split_table import read_split_table
 from jaxclf.datasets.splitting import describe_duplicates, describe_splits, draw_splits, keep_splits, select_subset
@@ -52,6 +53,8 @@ class ImageFolder:
     """Memory limit in MiB: if all decoded images fit, they stay in memory; otherwise every epoch decodes them."""
     unreadable: Literal["error", "skip"] = "error"
     """For files that cannot be decoded: raise an error that lists them, or skip them."""
+    resizing: Resizing = Resizing()
+    """How images are resized."""
     page: str = ""
     """Web page where the images can be downloaded, for the error message if they are missing."""
 
@@ -186,7 +189,7 @@ class ImageFolder:
 
         def build(paths: list[Path]) -> Split:
             classes = np.array([labels[files[path].label] for path in paths], np.int32)
-            return Split(ImageFiles(paths, self.image_size, keep), classes, names)
+            return Split(ImageFiles(paths, self.image_size, keep, self.resizing), classes, names)
 
         validation, test = (build(chosen[split]) if chosen[split] else None for split in ("validation", "test"))
         records = tuple(files[path] for paths in chosen.values() for path in paths)

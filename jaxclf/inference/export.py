@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
-from safetensors.numpy import save
 
 from jaxclf.augment import CenterCrop
 from jaxclf.errors import UserError, require
@@ -101,11 +100,6 @@ def omit_locations() -> Iterator[None]:
         yield
     finally:
         jax.config.update(LOCATIONS, limit)
-
-
-def to_safetensors(weights: Mapping[str, np.ndarray]) -> bytes:
-    """Return the weights as the content of a safetensors file."""
-    return save(dict(weights))
 
 
 def compute_digests(files: Mapping[str, bytes]) -> bytes:

@@ -13,7 +13,7 @@ from PIL import Image
 from jaxclf.errors import UserError
 from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.types import Array
+from jaxclf.types import Array, Split
 
 Source = str | Path | Image.Image
 Images = Array | Source | Sequence[Source]
@@ -32,7 +32,7 @@ def read_images(model: TrainedModel, images: Images) -> Num[np.ndarray, "n h w c
     if isinstance(images, Array):
         return np.asarray(images)
     sources = [images] if isinstance(images, Source) else list(images)
-    prepare = Preprocessor(model.image_shape)
+    prepare = Preprocessor(model.image_shape, resizing=model.resizing)
     arrays = []
     for source in sources:
         prepared = prepare.try_read(_encode(source) if isinstance(source, Image.Image) else Path(source))
@@ -40,6 +40,12 @@ def read_images(model: TrainedModel, images: Images) -> Num[np.ndarray, "n h w c
             raise UserError(f"{source}: {prepared}")
         arrays.append(prepared.image)
     return np.stack(arrays) if arrays else np.zeros((0, *model.image_shape), np.uint8)
+
+
+def read_split(model: TrainedModel, files: Sequence[str]) -> Split:
+    """Return image files as a split. Their labels are unknown: they get those that the model predicts."""
+    images = read_images(model, files)
+    return Split(images, model.predict(images).argmax(axis=1), model.class_names)
 
 
 def _encode(image: Image.Image) -> io.BytesIO:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Num, Shaped, UInt8
 from PIL import Image
 
 from jaxclf.datasets.decoding import File, describe_fault, open_image, read_image
+from jaxclf.datasets.resizing import Resizing
 from jaxclf.errors import require
 
 Invert = Literal["auto", "yes", "no"]
@@ -37,6 +38,7 @@ class Preprocessor:
         image_shape: Height, width and channels: 3 for RGB, 1 for grayscale.
         invert: For grayscale: invert all images, none, or those that are dark on light, which no image of MNIST is.
         center: For grayscale: scale and center what is written, as in MNIST.
+        resizing: How images are resized.
 
     Raises:
         UserError: If the options do not fit the number of channels.
@@ -45,6 +47,7 @@ class Preprocessor:
     image_shape: tuple[int, int, int]
     invert: Invert = "auto"
     center: bool = False
+    resizing: Resizing = Resizing()
 
     def __post_init__(self):
         channels = self.image_shape[2]
@@ -59,9 +62,13 @@ class Preprocessor:
             OSError, ValueError and others: If the file is damaged.
         """
         height, width, channels = self.image_shape
-        if channels == 3:
-            return PreprocessedImage(read_image(file, (height, width)), inverted=False)
-        image = _to_gray(self._open_scan(file) if self.center else Image.fromarray(read_image(file, (height, width))))
+        if self.center:
+            image = _to_gray(self._open_scan(file))
+        else:
+            resized = read_image(file, (height, width), self.resizing)
+            if channels == 3:
+                return PreprocessedImage(resized, inverted=False)
+            image = _to_gray(Image.fromarray(resized))
         inverted = self.invert == "yes" or (self.invert == "auto" and is_dark_on_light(image))
         if inverted:
             image = 255 - image

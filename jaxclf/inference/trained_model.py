@@ -16,6 +16,8 @@ from jaxtyping import Float, PyTree
 from jaxclf.augment import compute_input_shape, transform_images
 from jaxclf.config import Config
 from jaxclf.config_io import from_json, import_modules
+from jaxclf.datasets import get_resizing, load_splits
+from jaxclf.datasets.resizing import Resizing
 from jaxclf.errors import UserError
 from jaxclf.io.files import read_json
 from jaxclf.models.features import compute_features
@@ -49,6 +51,8 @@ class TrainedModel:
     """The run directory; None if the run has none."""
     given_splits: Splits | None = None
     """The data, where it was given and is not loaded by the dataset of the config."""
+    resizing: Resizing = Resizing()
+    """How image files are resized, as in training."""
 
     @property
     def model(self) -> nn.Module:
@@ -77,7 +81,7 @@ class TrainedModel:
         splits = self.given_splits
         if splits is None:
             dataset = self.config.dataset
-            splits = dataset.load() if self.path is None else self.directory.load_recorded_splits(dataset)
+            splits = load_splits(dataset) if self.path is None else self.directory.load_recorded_splits(dataset)
         if splits.train.class_names != self.class_names or splits.train.image_shape != self.image_shape:
 
             def describe(source: TrainedModel | Split) -> str:
@@ -176,14 +180,15 @@ class TrainedModel:
         try:
             saved = checkpoints.find(checkpoint)
             image_shape = tuple(saved.notes["image_shape"])
-            state = restore_state(checkpoints, saved, _build_abstract_state(config, image_shape))
+            state = restore_state(checkpoints, saved, build_abstract_state(config, image_shape))
         finally:
             checkpoints.close()
         variables, class_names = get_variables(state, weights), tuple(saved.notes["class_names"])
-        return cls(config, saved.step, class_names, image_shape, variables, Path(path), splits)
+        resizing = from_json(saved.notes["resizing"]) if config.dataset is None else get_resizing(config.dataset)
+        return cls(config, saved.step, class_names, image_shape, variables, Path(path), splits, resizing)
 
 
-def _build_abstract_state(config: Config, image_shape: tuple[int, ...]) -> PyTree:
+def build_abstract_state(config: Config, image_shape: tuple[int, ...]) -> PyTree:
     """Return the shapes, dtypes and shardings of the training state."""
     images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
     batch = Batch(images, jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((1,), np.bool_))

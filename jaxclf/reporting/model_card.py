@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxclf.config_io import flatten
+from jaxclf.datasets import Resizing
 from jaxclf.inference.preprocess import PAPER
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import read_json
@@ -60,6 +61,7 @@ def format_model_card(metadata: Mapping[str, Any], config: Mapping[str, Any]) ->
         {"field": name, "value": json.dumps(value, ensure_ascii=False)} for name, value in flatten(config).items()
     ]
     values = dict(metadata) | {
+        "is_bundle": config["dataset"] is None,
         "network": config["model"]["class"].rpartition(".")[2],
         "names": json.dumps(metadata["class_names"], ensure_ascii=False),
         "average": " (exponential moving average)" if metadata["weights"] == "ema" else "",
@@ -70,14 +72,15 @@ def format_model_card(metadata: Mapping[str, Any], config: Mapping[str, Any]) ->
     return render("model_card.md", values | tables).decode()
 
 
-def describe_preprocessing(image_shape: Sequence[int]) -> dict[str, Any]:
+def describe_preprocessing(image_shape: Sequence[int], resizing: Resizing) -> dict[str, Any]:
     """Return how image files become images of the network, for metadata.json."""
     height, width, channels = image_shape
     return {
         "size": [height, width],
+        "aspect_ratio": "cropped from the center" if resizing.crop_to_aspect_ratio else "not kept",
         "channels": "RGB" if channels == 3 else "grayscale" if channels == 1 else channels,
         "range": [0, 1],
-        "interpolation": "bilinear (Pillow, with antialiasing)",
+        "interpolation": f"{resizing.interpolation} (Pillow, with antialiasing)",
         "jpeg": f"decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 with sides of at least {2 * max(height, width)}",
         "orientation": "upright by EXIF",
         "transparent": "white",
@@ -86,9 +89,10 @@ def describe_preprocessing(image_shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def format_preparation(image_shape: Sequence[int]) -> str:
+def format_preparation(image_shape: Sequence[int], resizing: Resizing) -> str:
     """Format the Python file that prepares image files for a network, without jaxclf."""
-    return render("prepare.py.txt", {"image_shape": image_shape, "paper": PAPER}).decode()
+    values = {"image_shape": image_shape, "resizing": resizing, "paper": PAPER}
+    return render("prepare.py.txt", values).decode()
 
 
 def _tabulate_results(results: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, str]:

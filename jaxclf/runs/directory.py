@@ -84,11 +84,11 @@ class RunDirectory:
         """Whether a checkpoint has been saved."""
         return any(self.checkpoints.glob("[0-9]*"))
 
-    def load_splits(self, dataset: Dataset) -> Splits:
+    def load_splits(self, dataset: Dataset | None) -> Splits:
         """Load the data to train on: where a run resumes, the files it began with in the splits they had."""
         return load_splits(dataset, read_records(self.splits) if self.has_checkpoints else (), exact=True)
 
-    def load_recorded_splits(self, dataset: Dataset) -> Splits:
+    def load_recorded_splits(self, dataset: Dataset | None) -> Splits:
         """Load the data of a trained run; files it has recorded keep the splits they had."""
         environment = read_json(self.environment) if self.environment.exists() else {}
         return load_splits(dataset, read_records(self.splits), started_in=environment.get("directory", ""))

@@ -22,7 +22,7 @@ from jaxclf.augment import (
     Shift,
     TrivialAugment,
 )
-from jaxclf.datasets import Arrays, Cartoons, Cifar10, Cifar100, Idx, ImageFolder, Mnist, Tfds
+from jaxclf.datasets import Arrays, Cartoons, Cifar10, Cifar100, Idx, ImageFolder, Mnist, Resizing, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import (
@@ -146,6 +146,7 @@ def inner(method):
 
 FOLDER = Path(os.environ["XDG_CACHE_HOME"]) / f"datasets_{os.getpid()}" / "folder"  # of this worker alone
 RANDOM = np.random.default_rng(1)
+RESIZINGS = [Resizing(), Resizing(crop_to_aspect_ratio=True), Resizing(interpolation="bicubic")]
 DATASETS = [
     Arrays(RANDOM.integers(0, 256, (50, 3, 4), np.uint8), RANDOM.integers(0, 3, 50), validation=0.2, test=0.1),
     Mnist(),

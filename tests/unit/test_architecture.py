@@ -20,6 +20,7 @@ from support.components import (
     MODELS,
     NORMALIZATIONS,
     OPTIMIZERS,
+    RESIZINGS,
     SCHEDULES,
     inner,
 )
@@ -85,7 +86,7 @@ def test_files_import_only_from_their_own_and_earlier_groups():
         ("tensorboardX", "training"),
         ("matplotlib", "reporting"),
         ("ray", "benchmark"),
-        ("safetensors", "inference"),
+        ("safetensors", "pretrained"),
         ("jinja2", "reporting"),
         ("gradio", "cli"),
     ],
@@ -123,7 +124,7 @@ def test_public_functions_document_their_arguments():
     ("family", "tested"),
     [
         ("augment", AUGMENTATIONS + MIXERS + EVALUATION_TRANSFORMS),
-        ("datasets", DATASETS),
+        ("datasets", DATASETS + RESIZINGS),
         ("losses", LOSSES),
         ("metrics", METRICS),
         ("models", MODELS + NORMALIZATIONS + INITIALIZERS),

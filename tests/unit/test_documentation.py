@@ -21,7 +21,11 @@ NAMES = {
     "fields": "set",
     "fast_convolutions": "no-fast-convolutions",
 }  # of options, where not the field's
-WITHOUT_OPTION = {"run", "runs", "paths", "config", "configs", "name", "processes"} | {"metrics", "augment", "mixup"}
+WITHOUT_OPTION = {"run", "runs", "paths", "images", "source", "folder", "config", "configs", "name", "processes"} | {
+    "metrics",
+    "augment",
+    "mixup",
+}
 
 
 def read_text(page):

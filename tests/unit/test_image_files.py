@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from support.components import RESIZINGS
 from support.pictures import png, write
 
 from jaxclf.datasets import ImageFolder, pillow
 from jaxclf.datasets import decoding as pictures
 from jaxclf.datasets.decoding import find_fault, read_image
 from jaxclf.datasets.folders import find_files, list_subfolders
+from jaxclf.datasets.resizing import Resizing, compute_crop
 from jaxclf.datasets.scan import Verdict, scan_files
 from jaxclf.errors import UserError
 from jaxclf.io.files import get_cache_directory
@@ -276,3 +278,33 @@ def test_what_is_not_there_names_page_layout_and_place(tmp_path, damaged):
     with pytest.raises(UserError, match=r"no class in .* has 100 readable images") as error:
         ImageFolder(str(damaged), min_images=100, unreadable="skip").load()
     assert len(error.value.items) == len(BAD)
+
+
+@pytest.mark.parametrize("target", [(224, 224), (260, 260), (30, 20), (7, 64)])
+def test_crops_lie_within_the_image_and_have_the_aspect_ratio(target):
+    """Rounding gave a box that began before the first pixel: 500 x 333 pixels for 224 x 224, for example."""
+    for width in range(1, 700, 7):
+        for height in range(1, 700, 11):
+            left, top, right, bottom = compute_crop((width, height), target)
+            assert 0 <= left < right <= width
+            assert 0 <= top < bottom <= height
+            assert (right - left) * target[1] == pytest.approx((bottom - top) * target[0])
+            assert left == pytest.approx(width - right, abs=1e-9)
+            assert top == pytest.approx(height - bottom, abs=1e-9)
+            assert right - left == width or bottom - top == height
+
+
+@pytest.mark.parametrize("resizing", RESIZINGS, ids=repr)
+def test_images_have_the_size_and_keep_one_color(resizing):
+    resized = resizing(Image.new("RGB", (50, 21), RED), (30, 20))
+    assert resized.size == (20, 30)
+    assert (np.asarray(resized) == RED).all()
+
+
+def test_a_crop_is_the_middle_of_the_image(tmp_path):
+    image = Image.new("RGB", (90, 30), "lime")
+    image.paste("red", (30, 0, 60, 30))
+    image.save(tmp_path / "x.png")
+    pixels = read_image(tmp_path / "x.png", (10, 10), Resizing(crop_to_aspect_ratio=True))
+    assert (pixels[:, 1:-1] == (255, 0, 0)).all()  # the outer columns are antialiased with their neighbors
+    assert (read_image(tmp_path / "x.png", (10, 10))[:, 0] == (0, 255, 0)).all()

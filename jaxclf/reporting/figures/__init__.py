@@ -4,6 +4,7 @@ from jaxclf.reporting.figures.axes import RIGHT, WRONG, save, to_pixels
 from jaxclf.reporting.figures.confusion import plot_confusion_matrix
 from jaxclf.reporting.figures.curves import (
     plot_curve_and_mistake,
+    plot_learning_curve,
     plot_learning_rate_curve,
     plot_reliability,
     plot_series,
@@ -21,6 +22,7 @@ from jaxclf.reporting.figures.examples import (
 from jaxclf.reporting.figures.maps import plot_explanation_grid, plot_explanation_strip, plot_gradient_study
 from jaxclf.reporting.figures.network import plot_image_flow, plot_weights
 from jaxclf.reporting.figures.overlay import overlay_map
+from jaxclf.reporting.figures.photograph import plot_photograph
 
 __all__ = [
     "RIGHT",
@@ -35,8 +37,10 @@ __all__ = [
     "plot_gradient_study",
     "plot_image_flow",
     "plot_image_grid",
+    "plot_learning_curve",
     "plot_learning_rate_curve",
     "plot_one_hot",
+    "plot_photograph",
     "plot_prediction_grid",
     "plot_reliability",
     "plot_seen_and_unseen",

@@ -165,6 +165,32 @@ def plot_learning_rate_curve(
     return figure
 
 
+def plot_learning_curve(accuracies: Mapping[int, np.ndarray], title: str) -> Figure:
+    """Plot the accuracy against the number of training images a class.
+
+    Args:
+        accuracies: The accuracy of each seed by the number of images. The band is from the lowest to the highest.
+        title: Title of the figure.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    sizes, rows = list(accuracies), list(accuracies.values())
+    axis.fill_between(sizes, [min(row) for row in rows], [max(row) for row in rows], color=BLUE, alpha=0.2, linewidth=0)
+    axis.plot(sizes, [np.mean(row) for row in rows], "o-", color=BLUE)
+    axis.set(xscale="log", xlabel="training images a class", ylabel="test accuracy", xticks=sizes, xticklabels=sizes)
+    axis.minorticks_off()
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.grid(axis="y", color="0.9")
+    axis.set_title(title, parse_math=False)
+    return figure
+
+
 def plot_reliability(reliability: Reliability) -> Figure:
     """Plot a reliability diagram: accuracy against confidence, with the gap between them hatched.
 

@@ -176,7 +176,11 @@ def summarize_data(splits: Splits) -> dict[str, Any]:
         "image_shape": splits.train.image_shape,
         "sizes": {name: len(split) for name, split in present.items()},
         "largest": {name: max(of_split) for name, of_split in counts.items()},
-        "classes": [(name, {split: of_split[i] for split, of_split in counts.items()}) for i, name in enumerate(names)],
+        "classes": [
+            (name, {split: of_split[i] for split, of_split in counts.items()})
+            for i, name in enumerate(names)
+            if any(of_split[i] for of_split in counts.values())  # pretrained weights may have many others
+        ],
         "remarks": splits.remarks,
         "skipped": splits.skipped[:MAX_SKIPPED],
         "skipped_count": len(splits.skipped),

@@ -79,18 +79,19 @@ def _describe_run(
     run: TrainedModel, summary: Mapping[str, Any], rows: Rows, evaluated: EvaluatedSplit
 ) -> dict[str, Any]:
     """Return the config, the data and the course of training."""
-    config = to_json(run.config)
+    config, is_bundle = to_json(run.config), run.config.dataset is None
     environment = read_json(run.directory.environment) if run.directory.environment.exists() else {}
     facts = {name: value for name, value in summary.items() if not isinstance(value, dict)}
     tables = {"Config": flatten(config), "Training": facts, "Environment": flatten(environment)}
     return {
         "title": run.directory.path.resolve().name,
-        "sections": SECTIONS.items(),
+        "sections": [(id, heading) for id, heading in SECTIONS.items() if id != "curves" or not is_bundle],
+        "is_bundle": is_bundle,
         "pixelated": max(run.image_shape[:2]) <= SMALL,
         "run": run,
         "summary": summary,
         "model": config["model"]["class"].rpartition(".")[2],
-        "dataset": config["dataset"]["class"].rpartition(".")[2],
+        "dataset": "Images" if is_bundle else config["dataset"]["class"].rpartition(".")[2],
         "weights": WEIGHTS[evaluated.weights] if run.config.ema_decay else "",
         "data": summarize_data(evaluated.splits),
         "charts": draw_training_charts(rows),
@@ -118,6 +119,8 @@ def _describe_results(run: TrainedModel, summary: Mapping[str, Any], evaluated: 
     if scaled:
         diagrams |= {f"after scaling, T = {format_number(scaled.temperature)}": scaled.calibration}
     classes = measure_classes(matrix, names)
+    if run.config.dataset is None:  # the images may be of a few of its classes
+        classes = [row for row in classes if row.support or row.precision.n]
     return {
         "name": evaluated.name,
         "class_names": list(names),

@@ -1,0 +1,1 @@
+"""Pretrained weights of other libraries for the networks of jaxclf."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,13 +22,13 @@ from jaxclf.io.files import read_json
 from jaxclf.models.features import compute_features
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.checkpoint import Checkpoints
-from jaxclf.training.devices import Devices
+from jaxclf.training.devices import Devices, FastFunction
 from jaxclf.training.evaluation import get_eval_batch_size
 from jaxclf.training.state import create_state, get_variables, restore_state
 from jaxclf.training.step import compute_logits
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory
-from jaxclf.types import Array, Batch, Split, Splits, Variables
+from jaxclf.types import Batch, Split, Splits, Variables
 
 Model = TypeVar("Model", bound="TrainedModel")
 
@@ -108,21 +107,16 @@ class TrainedModel:
         return np.asarray(transform_images(self.config.evaluation_transform, np.asarray(images)))
 
     @cached_property
-    def _probabilities(self):
+    def _probabilities(self) -> FastFunction:
         transform = self.config.evaluation_transform
-        return jax.jit(
+        return FastFunction(
             lambda variables, images: jax.nn.softmax(compute_logits(self.model, variables, images, transform))
         )
 
     @cached_property
-    def _features(self):
-        transform = self.config.evaluation_transform
-
-        @partial(jax.jit, static_argnames="layer")
-        def compute(variables: Variables, images: Array, layer: str | None) -> Float[Array, "b c"]:
-            return compute_features(self.model, variables, transform_images(transform, images), layer)
-
-        return compute
+    def _features(self) -> dict[str | None, FastFunction]:
+        """The functions that compute the features of layers, by layer."""
+        return {}
 
     def predict(self, images: Any) -> Float[np.ndarray, "b classes"]:
         """Return the probabilities [b, classes] of images [b, h, w, c]: integers in 0..255 or floats in [0, 1]."""
@@ -130,16 +124,25 @@ class TrainedModel:
 
     def features(self, images: Any, layer: str | None = None) -> Float[np.ndarray, "b c"]:
         """Return the pooled features [b, c] of images [b, h, w, c], see `compute_features`."""
-        return self._apply_in_batches(partial(self._features, layer=layer), images, "computing features")
+        if layer not in self._features:
+            transform = self.config.evaluation_transform
+            self._features[layer] = FastFunction(
+                lambda variables, images: compute_features(
+                    self.model, variables, transform_images(transform, images), layer
+                )
+            )
+        return self._apply_in_batches(self._features[layer], images, "computing features")
 
-    def _apply_in_batches(self, function: Callable[[Variables, Array], Array], images: Any, what: str) -> np.ndarray:
+    def _apply_in_batches(self, function: FastFunction, images: Any, what: str) -> np.ndarray:
         """Return what a function of variables and images gives for images [b, h, w, c]; errors say `what` was done."""
         images, size = np.asarray(images), self.eval_batch_size
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UserError(f"images of shape {list(images.shape)}: expected [b, {expected}]")
         if len(images) == 0:
-            one = jax.eval_shape(function, self.variables, jax.ShapeDtypeStruct((1, *self.image_shape), images.dtype))
+            one = jax.eval_shape(
+                function.function, self.variables, jax.ShapeDtypeStruct((1, *self.image_shape), images.dtype)
+            )
             return np.zeros((0, *one.shape[1:]), one.dtype)
         with explain_out_of_memory(what, f"lower eval_batch_size of the config; it is {size} now"):
             parts = [function(self.variables, images[i : i + size]) for i in range(0, len(images), size)]

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from jaxclf.models.taps import apply_with_taps
 from jaxclf.types import Array, Variables
+from jaxclf.xla.convolutions import rewrite_convolutions
 
 
 class Answers(NamedTuple):
@@ -60,7 +61,7 @@ def _differentiate(
         logits, outputs = apply_with_taps(model, variables, pixels, lambda module: "/".join(module.path) in stages)
         return jnp.take_along_axis(logits, targets[:, None], axis=1).sum(), (logits, outputs)
 
-    return jax.value_and_grad(score, has_aux=True)(images)
+    return rewrite_convolutions(jax.value_and_grad(score, has_aux=True))(images)
 
 
 def measure_differences(found: Answers, expected: Answers) -> dict[str, Any]:

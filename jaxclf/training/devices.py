@@ -151,19 +151,11 @@ class Devices:
             A function of variables, earlier sums and this process's rows of a batch; it returns the new sums and the
             logits of the whole batch, in every process.
         """
-        compiled = {}  # by batch shape: a small split has smaller batches
-
-        def step(*arguments):
-            shape = arguments[-1].images.shape
-            if shape not in compiled:
-                compiled[shape] = compile_fast(
-                    partial(eval_step, step_config),
-                    arguments,
-                    in_shardings=(self.replicated, self.replicated, self.sharded),
-                    out_shardings=self.replicated,
-                )
-            return compiled[shape](*arguments)
-
+        step = FastFunction(  # a small split has smaller batches
+            partial(eval_step, step_config),
+            in_shardings=(self.replicated, self.replicated, self.sharded),
+            out_shardings=self.replicated,
+        )
         return self._wait_on_cpu(
             lambda variables, stats, batch: step(variables, stats, self.assemble(batch, self.sharded))
         )
@@ -209,6 +201,22 @@ def keep_compiled(directory: Path | None) -> None:
         # Small programs too: a hundred of them take as long to compile as the step.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+class FastFunction:
+    """A function that is compiled, with `compile_fast`, for each shape and type of its last argument it meets."""
+
+    def __init__(self, function: Callable, **options: Any):
+        """Take a function, and options of `jax.jit`."""
+        self.function, self.options = function, options
+        self._compiled: dict[Any, Callable] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function, which is compiled first if the last argument has a new shape."""
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(arguments[-1]))
+        if shapes not in self._compiled:
+            self._compiled[shapes] = compile_fast(self.function, arguments, **self.options)
+        return self._compiled[shapes](*arguments)
 
 
 def compile_fast(function: Callable, arguments: tuple[Any, ...], **options: Any) -> Callable:

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from jaxclf.augment import CenterCrop
 from jaxclf.cli.options import ImportOptions
-from jaxclf.inference.bundle import CERTIFICATE, check_free, write_bundle
-from jaxclf.inference.import_weights import import_file
+from jaxclf.cli.predict import find_named_images
+from jaxclf.datasets import Resizing
+from jaxclf.datasets.decoding import read_image
+from jaxclf.errors import UserError
+from jaxclf.inference.bundle import CERTIFICATE, Bundle, check_free, write_bundle
+from jaxclf.inference.certificate import TYPES, compare_with_library, compare_with_reference
+from jaxclf.inference.import_weights import build_bundle, read_package
 from jaxclf.models.summary import count_parameters
+from jaxclf.pretrained.packages import PACKAGES
+from jaxclf.pretrained.readers import read_weights
 
 
 def run(options: ImportOptions) -> int:
     """Run `jaxclf import`; return the exit code."""
     check_free(options.workdir)
     names = None if options.class_names is None else options.class_names.read_text(encoding="utf-8").splitlines()
-    bundle = import_file(options.source, options.model, names)
+    package = None if options.source.exists() else PACKAGES.get(str(options.source))
+    model = options.model or (package and package.network)
+    if model is None:
+        raise UserError("name the network of the weights with --model, such as resnet50")
+    if package is None:
+        weights, source = read_weights(options.source), {"file": options.source.name}
+    else:
+        weights, source = read_package(str(options.source))
+    bundle = build_bundle(weights, source, model, names)
+    if options.compare:
+        comparison = compare_with_library(bundle, weights.arrays, _read_images(options.compare, bundle))
+    else:
+        comparison = compare_with_reference(bundle)
+    bundle = replace(bundle, certificate={**bundle.certificate, "comparison": comparison})
     write_bundle(options.workdir, bundle)
     _print_certificate(bundle.certificate)
     parameters = count_parameters(bundle.variables["params"])
@@ -24,9 +49,17 @@ def run(options: ImportOptions) -> int:
     return 0
 
 
+def _read_images(arguments: Sequence[str], bundle: Bundle) -> np.ndarray:
+    """Return image files as the network of a bundle sees them, integers [n, side, side, 3]."""
+    resizing = Resizing(crop_to_aspect_ratio=True, interpolation=bundle.interpolation)
+    size = (bundle.resize, bundle.resize)
+    images = np.stack([read_image(Path(file), size, resizing) for file in find_named_images(arguments).files])
+    return np.asarray(CenterCrop(bundle.side)(images))
+
+
 def _print_certificate(certificate: Mapping[str, Any]) -> None:
-    """Print what was read, and how much of it was used."""
-    source, ignored = certificate["source"], certificate["tensors_ignored"]
+    """Print what was read, how much of it was used, and how far the network is from its source."""
+    source, ignored, comparison = certificate["source"], certificate["tensors_ignored"], certificate["comparison"]
     print(f"{source['file']}: SHA-256 {source['sha256']}")
     print(
         f"{certificate['network']} by the names of {certificate['layout']}: {certificate['tensors_used']:,} tensors "
@@ -34,3 +67,13 @@ def _print_certificate(certificate: Mapping[str, Any]) -> None:
     )
     for line in certificate["adapted"]:
         print(line)
+    if comparison is None:
+        print("not compared with its source: name images with --compare, where PyTorch is installed")
+        return
+    print(f"compared with {comparison['with']} on {comparison['images']:,} images, relative to the largest value:")
+    for dtype in TYPES:
+        found = comparison[dtype]
+        print(
+            f"  {dtype}: logits {found['logits']:.1e}, gradients by the pixels {found['gradients']:.1e}, most probable "
+            f"class equal for {found['top1_equal']:,} of {comparison['images']:,}"
+        )

@@ -218,13 +218,15 @@ class ImportOptions:
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A .safetensors file or its index, or a .pth file of PyTorch."""
-    model: Annotated[str, tyro.conf.arg(metavar="NETWORK")]
-    """The network of the weights, such as resnet50, vit-s16, convnext-t or efficientnet-lite0."""
+    """A .safetensors file or its index, a .pth file of PyTorch, or the name of a package of weights, such as lite0."""
     workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """A new or empty directory for the bundle."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NETWORK")] = None
+    """The network of the weights, such as resnet50, vit-s16 or convnext-t; that of a package is known."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A text file with the name of each class in a line; without it, those of ImageNet for 1,000 classes."""
+    compare: Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGES …")] = ()
+    """Images to compare the network with PyTorch on, which has to be installed with the library of the weights."""
     debug: Flag = False
     """Show the traceback of a user error."""
 

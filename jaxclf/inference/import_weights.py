@@ -15,31 +15,31 @@ from jaxclf.pretrained.classes import read_imagenet_classes
 from jaxclf.pretrained.convert import convert_weights
 from jaxclf.pretrained.networks import Network, find_network
 from jaxclf.pretrained.packages import PACKAGES, find_weights
-from jaxclf.pretrained.readers import read_weights
+from jaxclf.pretrained.readers import WeightFile, read_weights
 
 HEADS = ("fc", "head", "head.fc", "classifier", "classifier.2", "_fc")  # last layers by their names in other libraries
 
 
-def import_file(
-    path: Path, network_name: str, class_names: Sequence[str] | None = None, about: Mapping[str, Any] | None = None
+def build_bundle(
+    weights: WeightFile, source: Mapping[str, Any], network_name: str, class_names: Sequence[str] | None = None
 ) -> Bundle:
-    """Import a weight file as a bundle. Nothing in the file is executed.
+    """Build a bundle from the content of a weight file.
 
     Args:
-        path: A .safetensors file or its index, or a .pth file of PyTorch.
+        weights: What was read.
+        source: What is known of the file besides its digest, such as its name and license, for the certificate.
         network_name: The network it belongs to, one of `NETWORKS`, such as "resnet50".
         class_names: A name for each logit; by default those of ImageNet if there are 1,000, otherwise numbers.
-        about: What else is known of the source, such as its license, for the certificate.
 
     Raises:
-        UserError: If the file is damaged, or its tensors are not those of the network.
+        UserError: If the tensors are not those of the network.
     """
-    network, weights = find_network(network_name), read_weights(path)
+    network = find_network(network_name)
     classes = _count_classes(weights.arrays)
     model = network.make_model(classes)
     converted = convert_weights(model, (network.side, network.side, 3), weights.arrays)
     certificate = {
-        "source": {"file": path.name, "sha256": weights.sha256, **(about or {})},
+        "source": {**source, "sha256": weights.sha256},
         "network": network_name,
         "layout": converted.layout,
         "tensors_used": len(converted.used),
@@ -66,16 +66,25 @@ def locate_run(path: Path) -> Path:
     package = PACKAGES[name]
     bundle_path = get_cache_directory() / "weights" / f"{name}-{package.sha256[:16]}"
     if not bundle_path.exists():
-        about = {"package": package.distribution, "license": package.license}
-        bundle = import_file(find_weights(name), package.network, about=about)
-        found = bundle.certificate["source"]["sha256"]
-        require(
-            found == package.sha256,
-            f"the weights of {package.distribution} have SHA-256 {found}, expected {package.sha256}; to use them all "
-            f"the same, name the file: jaxclf import FILE --model {package.network} --workdir DIR",
-        )
-        write_bundle(bundle_path, bundle)
+        weights, source = read_package(name)
+        write_bundle(bundle_path, build_bundle(weights, source, package.network))
     return bundle_path
+
+
+def read_package(name: str) -> tuple[WeightFile, dict[str, Any]]:
+    """Return the weights of an installed package, and what is known of them.
+
+    Raises:
+        UserError: If the package is not installed, or has other weights than those that are known.
+    """
+    package, file = PACKAGES[name], find_weights(name)
+    weights = read_weights(file)
+    require(
+        weights.sha256 == package.sha256,
+        f"the weights of {package.distribution} have SHA-256 {weights.sha256}, expected {package.sha256}; to use them "
+        f"all the same, name the file: jaxclf import {file} --model {package.network} --workdir DIR",
+    )
+    return weights, {"file": file.name, "package": package.distribution, "license": package.license}
 
 
 def _count_classes(arrays: Mapping[str, np.ndarray]) -> int:

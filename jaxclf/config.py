@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import flax.linen as nn
 
@@ -15,6 +15,10 @@ from jaxclf.metrics import Accuracy, Metric
 from jaxclf.optimizers import Optimizer
 from jaxclf.types import Remainder
 
+if TYPE_CHECKING:
+    OptionalDataset: TypeAlias = Dataset | None
+else:
+    OptionalDataset = object  # the command line narrows this to the class of the value, and would not narrow a union
 COUNTS = ("epochs", "batch_size", "gradient_accumulation", "steps_per_execution", "eval_batch_size", "log_every")
 
 
@@ -22,7 +26,7 @@ COUNTS = ("epochs", "batch_size", "gradient_accumulation", "steps_per_execution"
 class Config:
     """A training run: its results depend on nothing else but the versions of libraries and the hardware."""
 
-    dataset: Dataset | None
+    dataset: OptionalDataset
     """Images and labels; None: they are given otherwise, or there are none, as for pretrained weights."""
     model: nn.Module
     """Linen module."""

@@ -5,6 +5,7 @@ import json
 import pytest
 from support.cli import train
 
+from jaxclf.cli.app import parse_options
 from jaxclf.cli.benchmark_variants import build_variants
 from jaxclf.cli.train_options import get_initials
 from jaxclf.errors import UserError
@@ -104,3 +105,12 @@ def test_print_config_is_json(capsys):
 
 def test_initials():
     assert get_initials("optimizer.learning_rate") == "lr"
+
+
+def test_the_fields_of_nested_components_are_options():
+    options = parse_options(
+        "train", ["mnist_linear", "--dataset.validation", "100", "--optimizer.learning-rate", "0.5"]
+    )
+    assert options.config.dataset.validation == 100
+    options = parse_options("train", ["simpsons28", "--dataset.resizing.interpolation", "bicubic"])
+    assert options.config.dataset.resizing.interpolation == "bicubic"

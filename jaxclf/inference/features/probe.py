@@ -50,7 +50,8 @@ def fit_probes(
         features: Features [n, c].
         labels: Labels [n] from 0.
         classes: Number of classes.
-        penalties: Penalty of each probe; 1 / (C n) for the C of scikit-learn and n examples.
+        penalties: Penalty of each probe; for the C of scikit-learn and n examples 1 / (C n), or 2 / (C n) for two
+            classes, where scikit-learn has one vector of weights and this function two.
         used: The examples of each probe.
 
     Returns:

@@ -16,6 +16,7 @@ from jaxclf.datasets import load_splits
 from jaxclf.errors import require
 from jaxclf.inference.bundle import check_free
 from jaxclf.inference.features.cache import compute_split_features
+from jaxclf.inference.features.folds import draw_folds
 from jaxclf.inference.features.selection import PENALTIES, Labeled, scale_features
 from jaxclf.inference.features.study import Study, study_features
 from jaxclf.inference.import_weights import locate_run
@@ -37,6 +38,7 @@ def run(options: ProbeOptions) -> int:
     keep_compiled(options.compilation_cache)
     network = TrainedModel.load(locate_run(options.bundle))
     splits = _load_splits(options, network)
+    draw_folds(splits.train.labels, options.folds, 0)  # too few images are an error before the features are computed
     features = compute_split_features(network, splits)
     computed = time.perf_counter()
     names = splits.train.class_names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -11,7 +11,6 @@ from scipy.special import log_softmax
 from jaxclf.inference.features.folds import draw_folds
 from jaxclf.inference.features.probe import Probes, fit_probes
 
-Features: TypeAlias = Float[np.ndarray, "n c"]
 PENALTIES = np.logspace(-7, 0, 15, dtype=np.float32)
 """Penalties that are tried, for features with a mean squared distance of 1 from their mean."""
 
@@ -24,7 +23,9 @@ class Labeled(NamedTuple):
     classes: int
 
 
-def scale_features(train: Features, test: Features) -> tuple[Features, Features]:
+def scale_features(
+    train: Float[np.ndarray, "n c"], test: Float[np.ndarray, "m c"]
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "m c"]]:
     """Return features with a mean squared distance of 1 from their mean, and others scaled by the same factor."""
     factor = np.float32((float(train.var(axis=0, dtype=np.float64).sum()) or 1.0) ** -0.5)
     return train * factor, test * factor

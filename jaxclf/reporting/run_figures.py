@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRID = 9  # images of a grid
+MAX_CONVOLUTIONS = 24  # of a network whose feature maps fit into one figure
 NAMES = (
     "predictions",
     "mistakes",
@@ -60,7 +61,7 @@ def write_figures(
         The written files.
     """
     figures = dict(_plot_predictions(split, predictions))
-    if name != "train":
+    if name != "train" and run.config.dataset is not None:  # pretrained weights have seen none of the images
         figures["seen_and_unseen"] = _plot_seen_and_unseen(run, split, predictions)
     figures |= dict(_plot_training(run, split, predictions))
     figures |= dict(_plot_network(run, split))
@@ -115,8 +116,9 @@ def _plot_network(run: TrainedModel, split: Split) -> Iterator[tuple[str, Figure
     weights = get_pixel_weights(run.variables, run.input_shape)
     if weights is not None:
         yield "weights", plot_weights(weights, run.class_names)
-    images = run.transform(split.images[:1])
-    maps = compute_feature_maps(run.model, run.variables, images)
-    if maps:
+    filters = get_filters(run.variables)
+    if 0 < len(filters) <= MAX_CONVOLUTIONS:
+        images = run.transform(split.images[:1])
+        maps = compute_feature_maps(run.model, run.variables, images)
         of_first = {name: values[0] for name, values in maps.items()}
-        yield "flow", plot_image_flow(images[0], get_filters(run.variables), of_first)
+        yield "flow", plot_image_flow(images[0], filters, of_first)

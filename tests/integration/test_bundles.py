@@ -123,6 +123,7 @@ def test_a_folder_is_evaluated_by_the_names_of_its_classes(bundle, photographs, 
     evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert (evaluation["accuracy"], evaluation["top_2_accuracy"]) == (1, 1)
     assert evaluation["per_class_accuracy"] == {"red things": 1, "green": None, "blue": 1}
+    assert not (tmp_path / "out/seen_and_unseen.png").exists()
     page = (tmp_path / "out/report.html").read_text()
     assert "ResNet with pretrained weights" in page
     assert 'id="curves"' not in page

@@ -12,7 +12,6 @@ import numpy as np
 from jaxclf.augment import CenterCrop
 from jaxclf.cli.options import ImportOptions
 from jaxclf.cli.predict import find_named_images
-from jaxclf.datasets import Resizing
 from jaxclf.datasets.decoding import read_image
 from jaxclf.errors import UserError
 from jaxclf.inference.bundle import CERTIFICATE, Bundle, check_free, write_bundle
@@ -51,9 +50,8 @@ def run(options: ImportOptions) -> int:
 
 def _read_images(arguments: Sequence[str], bundle: Bundle) -> np.ndarray:
     """Return image files as the network of a bundle sees them, integers [n, side, side, 3]."""
-    resizing = Resizing(crop_to_aspect_ratio=True, interpolation=bundle.interpolation)
     size = (bundle.resize, bundle.resize)
-    images = np.stack([read_image(Path(file), size, resizing) for file in find_named_images(arguments).files])
+    images = np.stack([read_image(Path(file), size, bundle.resizing) for file in find_named_images(arguments).files])
     return np.asarray(CenterCrop(bundle.side)(images))
 
 

@@ -47,6 +47,11 @@ class Bundle:
     """Where the weights come from, and how they were checked, as JSON data."""
 
     @property
+    def resizing(self) -> Resizing:
+        """How image files are resized before the crop."""
+        return Resizing(crop_to_aspect_ratio=True, interpolation=self.interpolation)
+
+    @property
     def config(self) -> Config:
         """The config of a run with these weights. It has no dataset, and is never trained."""
         crop = CenterCrop(self.side) if self.resize > self.side else None
@@ -91,7 +96,7 @@ def _save_checkpoint(directory: Path, bundle: Bundle) -> None:
     notes = {
         "image_shape": list(shape),
         "class_names": list(bundle.class_names),
-        "resizing": to_json(Resizing(crop_to_aspect_ratio=True, interpolation=bundle.interpolation)),
+        "resizing": to_json(bundle.resizing),
     }
     checkpoints = Checkpoints(directory, writing=True)
     try:

@@ -78,9 +78,11 @@ def convert_weights(
     Raises:
         UserError: If a tensor is left over, a variable has no tensor, or shapes or types do not fit.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
-    shapes = jax.eval_shape(lambda: initialize_model(model, jax.random.key(seed), jnp.zeros(images.shape, np.uint8))[1])
-    targets = flatten_dict(shapes, sep="/")
+
+    def initialize() -> Variables:
+        return initialize_model(model, jax.random.key(seed), jnp.zeros((1, *image_shape), np.uint8))[1]
+
+    targets = flatten_dict(jax.eval_shape(initialize), sep="/")
     layout, table = _choose_table(model, targets, arrays)
     new = {path for path in targets if head == "new" and path.startswith(HEAD)}
     require(head == "keep" or bool(new), f'{type(model).__name__} has no last layer "logits" to replace')
@@ -93,9 +95,7 @@ def convert_weights(
         flat[path], remark = adapt_array(path, row.convert(arrays[row.source]), targets[path], model)
         adapted += [remark] if remark else []
     if new:
-        initial = flatten_dict(
-            initialize_model(model, jax.random.key(seed), jnp.zeros(images.shape, np.uint8))[1], sep="/"
-        )
+        initial = flatten_dict(initialize(), sep="/")
         flat |= {path: np.asarray(initial[path]) for path in new}
     used = tuple(sorted({row.source for row in rows.values()}))
     return Conversion(unflatten_dict(flat, sep="/"), layout, used, tuple(sorted(ignored)), tuple(adapted))

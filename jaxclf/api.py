@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,11 +22,13 @@ from jaxclf.datasets import get_resizing, load_splits
 from jaxclf.errors import UserError, require
 from jaxclf.inference.explain import select_baseline
 from jaxclf.inference.images import Images, read_images
+from jaxclf.inference.initial_variables import load_initial_variables
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import hash_json, read_json, write_json
 from jaxclf.io.progress import show_status
 from jaxclf.models.calling import get_mode, initialize_model
 from jaxclf.models.summary import Summary, summarize
+from jaxclf.pretrained import Pretrained
 from jaxclf.random import make_example_keys
 from jaxclf.reporting.report import EvaluatedSplit, write_report
 from jaxclf.reporting.training_output import OverviewRecorder, evaluate_held_out, record_test
@@ -186,7 +189,7 @@ def fit(
     workdir: str | Path | None = None,
     writers: Sequence[Writer] = (),
     callbacks: Sequence[Callback] = (),
-    init: Run | Variables | None = None,
+    init: Run | Variables | Pretrained | None = None,
     resume: Literal["auto", "force"] = "auto",
     devices: Devices | None = None,
 ) -> Run:
@@ -199,7 +202,8 @@ def fit(
             A run that was interrupted resumes, a finished one is loaded. None writes nothing to disk.
         writers: Where metrics go besides metrics.jsonl; by default TensorBoard. Only with a `workdir`.
         callbacks: Your own hooks of the training loop.
-        init: Variables of the model, or a run whose variables are taken, to start from.
+        init: Where to start from: variables of the model, a run whose variables are taken, or pretrained weights,
+            which become part of the config.
         resume: "auto" refuses to resume a run whose config has changed; "force" resumes it.
         devices: The devices to train on; by default all, as one data-parallel mesh.
 
@@ -212,6 +216,9 @@ def fit(
         Interrupted: If a callback has asked to stop.
     """
     began = time.perf_counter()
+    require(init is None or config.init is None, "init is given beside that of the config; remove one of them")
+    if isinstance(init, Pretrained):
+        config, init = replace(config, init=init), None
     directory = None if workdir is None else RunDirectory(workdir)
     if directory is not None and directory.check(to_json(config), resume == "force"):
         return load(directory.path, splits=splits)
@@ -237,6 +244,7 @@ def train_run(
     """Train and evaluate, with what `fit` and `jaxclf train` have prepared: data, the summary of `check_model`, and a
     directory that holds no finished run. `began` is when the run began, in seconds of time.perf_counter.
     """
+    init = load_initial_variables(config, splits) if init is None else init
     bar: list[Callback] = [ProgressBar()] if is_main_process() else []
     trainer = Trainer(config, splits, devices, callbacks=[*bar, *callbacks], init=init)
     if directory is None:

@@ -13,6 +13,7 @@ from jaxclf.errors import UserError, require
 from jaxclf.losses import CrossEntropy, Loss
 from jaxclf.metrics import Accuracy, Metric
 from jaxclf.optimizers import Optimizer
+from jaxclf.pretrained import Pretrained
 from jaxclf.types import Remainder
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Config:
     """Mix training images and labels in pairs, by mixup or CutMix, after the augmentations (None: off)."""
     evaluation_transform: CenterCrop | None = None
     """Resize and crop images in evaluation and prediction, where nothing is augmented (None: as they are)."""
+    init: Pretrained | None = None
+    """Weights to start from (None: the initializers of the model)."""
     class_weights: Literal["equal", "balanced"] = "equal"
     """Per-class loss weights: equal, or balanced (inverse frequency)."""
     patience: int = 0
@@ -85,7 +88,7 @@ class Config:
         for name in ("patience", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected at least 0")
-        for name, family in (("mixup", Mixer), ("evaluation_transform", CenterCrop)):
+        for name, family in (("mixup", Mixer), ("evaluation_transform", CenterCrop), ("init", Pretrained)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, family) or isinstance(value, type)):
                 raise UserError(f"{name} is {value!r}, which is not a {family.__name__}")

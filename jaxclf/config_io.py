@@ -24,7 +24,8 @@ from jaxclf.config import Config
 from jaxclf.errors import UserError
 
 FAMILIES = tuple(
-    f"jaxclf.{name}" for name in ("augment", "config", "datasets", "losses", "metrics", "models", "optimizers")
+    f"jaxclf.{name}"
+    for name in ("augment", "config", "datasets", "losses", "metrics", "models", "optimizers", "pretrained")
 )
 
 MOVED = {  # class paths in the config.json of earlier versions

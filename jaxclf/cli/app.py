@@ -40,6 +40,7 @@ COMMANDS = {
     "report": "write the page of a run, or compare runs on one page",
     "import": "import the weights of a published network as a bundle",
     "probe": "classify a folder by features of pretrained weights",
+    "finetune": "train pretrained weights on a folder",
     "models": "list the published networks, with parameters and FLOPs",
 }
 OPTIONS = {
@@ -53,12 +54,14 @@ OPTIONS = {
     "report": options.ReportOptions,
     "import": options.ImportOptions,
     "probe": options.ProbeOptions,
+    "finetune": options.FinetuneOptions,
     "models": options.ModelsOptions,
 }
 MODULES = {"import": "import_weights"}  # commands whose modules have other names
 FLAGS = {"fields": "set", "imports": "import"}  # fields of options whose flags have other names
 INTERRUPTED = {  # what Ctrl-C is answered with
     "train": "interrupted; the same command resumes from the last checkpoint",
+    "finetune": "interrupted; the same command resumes from the last checkpoint",
     "benchmark": "interrupted; the same command runs what is not finished",
 }
 
@@ -132,7 +135,7 @@ def run_command(name: str, arguments: list[str]) -> int:
         raise UserError(f"unknown command {name!r}; {hint}\nsee jaxclf --help")
     try:
         parsed = parse_options(name, arguments)
-        if name != "train":
+        if name not in ("train", "finetune"):
             from jaxclf.training.distributed import require_single_process
 
             require_single_process(f"jaxclf {name}")
@@ -169,7 +172,7 @@ def parse_options(name: str, arguments: list[str]) -> Any:
         return import_module("jaxclf.cli.train_options").parse_train(arguments)
     cls = OPTIONS[name]
     dataset: tuple[str, ...] = ()
-    if name in ("eval", "explain", "data", "report", "probe"):
+    if name in ("eval", "explain", "data", "report", "probe", "finetune"):
         arguments, dataset = take_dataset_options(arguments)
     if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
         module = import_module("jaxclf.cli.explain_options")

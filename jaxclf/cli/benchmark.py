@@ -23,6 +23,7 @@ from jaxclf.cli.benchmark_variants import Variant, build_variants, check_name, c
 from jaxclf.cli.options import BenchmarkOptions
 from jaxclf.datasets import load_splits
 from jaxclf.errors import require
+from jaxclf.inference.initial_variables import load_initial_variables
 from jaxclf.io.files import atomic_write, write_text
 from jaxclf.io.lock import lock_directory
 from jaxclf.io.progress import track_progress
@@ -121,7 +122,8 @@ def _write_tables(out: Path, tables: Sequence[Table]) -> None:
 
 def _write_range_test(directory: Path, variant: Variant, low: float, high: float) -> None:
     """Run a learning-rate range test, write its curve and print the suggested learning rates."""
-    curve = run_range_test(variant.config, load_splits(variant.config.dataset), Devices.all(), low, high)
+    config, splits = variant.config, load_splits(variant.config.dataset)
+    curve = run_range_test(config, splits, Devices.all(), low, high, load_initial_variables(config, splits))
     suggestion = suggest_rates(curve)
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_write(directory / "lr_range.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:

@@ -256,6 +256,39 @@ class ProbeOptions:
     """Show the traceback of a user error."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions:
+    """Train pretrained weights on the images of a folder, and test them once. Started again, the run resumes.
+
+    The last layer is fitted first, then all layers are trained. What is not given follows from the number of images,
+    and is printed with its reason.
+    """
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """Directory with a folder for each class, or with folders such as train and val that have them."""
+    bundle: Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]
+    """Directory of a bundle or of a run, or the name of a package of weights, such as lite0."""
+    workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Directory of the run."""
+    epochs: int | None = None
+    """Number of passes over the training images."""
+    batch_size: int | None = None
+    """Number of images per update."""
+    learning_rate: float | None = None
+    """Peak learning rate of the last layer; that of each layer before it is 0.75 times as high."""
+    seed: int = 0
+    """Random seed of shuffling, augmentation and the folds."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """Compile the step with jit over a mesh of all devices, or with pmap."""
+    dataset: DatasetArguments = ()
+    """Options such as --dataset.min-images, which are parsed when the bundle is loaded."""
+    compilation_cache: CompilationCache = None
+    dry_run: Flag = False
+    """Print what would be trained, run one step, and exit. Writes nothing."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+
+
 @dataclass(frozen=True)
 class ModelsOptions:
     """List the published networks that models give by name: parameters, FLOPs of an image forward, and its size."""

@@ -16,9 +16,11 @@ from jaxclf.cli.writers import build_writers
 from jaxclf.config import Config
 from jaxclf.config_io import to_json
 from jaxclf.datasets import load_splits
+from jaxclf.inference.initial_variables import load_initial_variables
 from jaxclf.io.files import read_json
 from jaxclf.models.summary import Summary
 from jaxclf.optimizers.groups import summarize_groups
+from jaxclf.reporting.stats import estimate_proportion_interval
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.runs.signals import StopOnSignal, handle_sigterm
 from jaxclf.training.callbacks import Callback
@@ -54,7 +56,7 @@ def run(options: TrainOptions) -> int:
     Console(file=sys.stdout, soft_wrap=True).print(summary.to_table())
     devices = Devices.all(options.parallel)
     if options.dry_run:
-        _try_step(Trainer(config, splits, devices), summary)
+        _try_step(Trainer(config, splits, devices, init=load_initial_variables(config, splits)), summary)
         return 0
     callbacks: list[Callback] = [_build_profiler(options, config, splits, directory)] if options.profile else []
     with StopOnSignal() as stop:
@@ -114,8 +116,10 @@ def print_result(result: dict[str, Any]) -> None:
     if test is None:
         print("no test images")
     else:
+        mistakes, examples = test["mistakes"], test["examples"]
+        low, high = estimate_proportion_interval(examples - mistakes, examples)
         print(
-            f"Overall accuracy: {test['accuracy']:.2%} ({test['mistakes']:,} mistakes in {test['examples']:,}), "
-            f"test loss {test['loss']:.4f}"
+            f"Overall accuracy: {test['accuracy']:.2%} ({mistakes:,} mistakes in {examples:,}; 95 % interval {low:.2%} "
+            f"to {high:.2%}), test loss {test['loss']:.4f}"
         )
     print(f"{result['steps']:,} steps in {result['train_seconds']:.1f} s: {result['images_per_second']:,.0f} images/s")

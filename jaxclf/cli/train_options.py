@@ -19,7 +19,7 @@ from jaxclf.training.devices import Parallel
 from jaxclf.training.distributed import Processes
 
 # Fields of the config that hold components: which ones is set in the config file.
-COMPONENTS = ("augment", "metrics", "mixup", "evaluation_transform")
+COMPONENTS = ("augment", "metrics", "mixup", "evaluation_transform", "init")
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,14 @@ class ImageFolder:
         remarks += describe_duplicates(list(files.values()))
         return self._gather(files, tuple(names), tuple(remarks), tuple(skipped))
 
+    def list_files(self) -> dict[str, list[ListedFile]]:
+        """Return the files of each class, with the splits of their author, without reading them.
+
+        Raises:
+            UserError: If the folder is missing or has no images.
+        """
+        return self._list_classes()[1]
+
     def _list_classes(self) -> tuple[Path, dict[str, list[ListedFile]], list[str]]:
         """Return the folder of the images, the files of each class, and remarks on the folder."""
         root = self._find_root()

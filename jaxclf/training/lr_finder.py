@@ -21,7 +21,7 @@ from jaxclf.training.devices import Devices
 from jaxclf.training.pipeline import count_steps_per_epoch
 from jaxclf.training.trainer import Trainer
 from jaxclf.training.writers import Record
-from jaxclf.types import Splits
+from jaxclf.types import Splits, Variables
 
 LOW, HIGH = 1e-6, 10.0  # default range of learning rates
 STEPS = 400  # from the lowest rate to the highest
@@ -77,7 +77,12 @@ class _Sweep(Callback):
 
 
 def run_range_test(
-    config: Config, splits: Splits, devices: Devices, low: float = LOW, high: float = HIGH
+    config: Config,
+    splits: Splits,
+    devices: Devices,
+    low: float = LOW,
+    high: float = HIGH,
+    init: Variables | None = None,
 ) -> RangeTestCurve:
     """Train from the initial weights with a growing learning rate until the loss diverges.
 
@@ -87,6 +92,7 @@ def run_range_test(
         devices: Devices to train on.
         low: First learning rate.
         high: Learning rate of the last of 400 steps, if the loss does not diverge before.
+        init: Variables to start from instead of the initializers of the model.
 
     Returns:
         The loss at each learning rate, up to the divergence.
@@ -96,7 +102,8 @@ def run_range_test(
     """
     sweep = _Sweep()
     train_only = Splits(splits.train, None, None)  # so that the trainer evaluates nothing
-    trainer = Trainer(make_test_config(config, splits, low, high), train_only, devices, callbacks=[sweep])
+    config = make_test_config(config, splits, low, high)
+    trainer = Trainer(config, train_only, devices, callbacks=[sweep], init=init)
     finite = True
     try:
         with closing(trainer):

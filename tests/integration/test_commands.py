@@ -65,7 +65,10 @@ def test_training_prints_the_table_the_curves_and_the_result(linear_run):
     assert re.search(r"^epoch 1/1  train_full .*accuracy 9\d\.\d\d%$", done.stdout, re.M)
     assert "no validation split: curves show test, and no best checkpoint is chosen" in done.stdout
     assert re.search(
-        r"^Overall accuracy: 9\d\.\d\d% \(\d+ mistakes in 10,000\), test loss 0\.\d{4}$", done.stdout, re.M
+        r"^Overall accuracy: 9\d\.\d\d% \(\d+ mistakes in 10,000; 95 % interval 9\d\.\d\d% to 9\d\.\d\d%\), "
+        r"test loss 0\.\d{4}$",
+        done.stdout,
+        re.M,
     )
     assert done.stderr == ""
 
@@ -215,7 +218,7 @@ def own(command, tmp_path_factory):
 def test_a_model_and_a_dataset_of_ones_own(own, command):
     folder, done = own
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Overall accuracy: 100.00% (0 mistakes in 64)" in done.stdout
+    assert "Overall accuracy: 100.00% (0 mistakes in 64; 95 % interval " in done.stdout
     script = ("-m", "jaxclf", "train", "mine.py")
     assert lines(command(*script, cwd=folder))[0].endswith("add --import my_module")
     assert "no_such" in lines(command(*script, "--import", "no_such", cwd=folder))[0]

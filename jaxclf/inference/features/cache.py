@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
 from jaxclf.config_io import to_json
@@ -17,6 +14,7 @@ from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import get_cache_directory, hash_json, sync
 from jaxclf.io.lock import lock_directory
 from jaxclf.io.progress import track_progress
+from jaxclf.pretrained.initial import hash_variables
 from jaxclf.types import Splits
 
 AT_ONCE = 64  # images whose features are computed together, at most
@@ -59,15 +57,18 @@ class FeatureCache:
 
 
 def compute_split_features(run: TrainedModel, splits: Splits) -> dict[str, Float[np.ndarray, "n c"]]:
-    """Compute the features of the images of an image folder, or read those that were computed before.
+    """Compute the features of images, or read those that were computed before.
 
     Args:
         run: The network and how images are prepared for it.
-        splits: The images, with a record of each file.
+        splits: The images. Features are kept for those that have a record of each file.
 
     Returns:
         The features of each split by its name, in the order of its images.
     """
+    if not splits.files:
+        parts = {name: split for name, split in splits.items() if split is not None}
+        return {name: run.features(split.images[np.arange(len(split))]) for name, split in parts.items()}
     width = run.features(np.zeros((0, *run.image_shape), np.uint8)).shape[1]
     directory = get_cache_directory() / "features" / _hash_network(run)[:32]
     names = [name for name, split in splits.items() if split is not None]
@@ -96,12 +97,8 @@ def compute_split_features(run: TrainedModel, splits: Splits) -> dict[str, Float
 
 def _hash_network(run: TrainedModel) -> str:
     """Return the digest of everything that features depend on besides the image file."""
-    weights = hashlib.sha256()
-    for path, array in sorted(flatten_dict(jax.device_get(run.variables), sep="/").items()):
-        weights.update(f"{path} {array.dtype} {array.shape}".encode())
-        weights.update(np.ascontiguousarray(array).data)
     about = {
-        "weights": weights.hexdigest(),
+        "weights": hash_variables(run.variables),
         "model": to_json(run.model),
         "transform": to_json(run.config.evaluation_transform),
         "image_shape": list(run.image_shape),

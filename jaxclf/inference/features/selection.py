@@ -27,8 +27,13 @@ def scale_features(
     train: Float[np.ndarray, "n c"], test: Float[np.ndarray, "m c"]
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "m c"]]:
     """Return features with a mean squared distance of 1 from their mean, and others scaled by the same factor."""
-    factor = np.float32((float(train.var(axis=0, dtype=np.float64).sum()) or 1.0) ** -0.5)
+    factor = compute_scale(train)
     return train * factor, test * factor
+
+
+def compute_scale(train: Float[np.ndarray, "n c"]) -> np.float32:
+    """Return the factor that gives features a mean squared distance of 1 from their mean."""
+    return np.float32((float(train.var(axis=0, dtype=np.float64).sum()) or 1.0) ** -0.5)
 
 
 class Validation(NamedTuple):

@@ -1,0 +1,47 @@
+"""`jaxclf finetune photographs --bundle lite0 --workdir runs/photographs`: train pretrained weights on a folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from jaxclf.cli import train
+from jaxclf.cli.load_run import make_default_folder, override_dataset
+from jaxclf.cli.options import FinetuneOptions
+from jaxclf.cli.train_options import TrainOptions
+from jaxclf.inference.import_weights import locate_run
+from jaxclf.inference.trained_model import TrainedModel
+from jaxclf.pretrained import Pretrained
+from jaxclf.pretrained.initial import hash_variables
+from jaxclf.pretrained.packages import PACKAGES
+from jaxclf.training.fine_tuning import Choices, Start, build_config, hold_out_images
+
+
+def run(options: FinetuneOptions) -> int:
+    """Run `jaxclf finetune`; return the exit code."""
+    network = TrainedModel.load(locate_run(options.bundle))
+    folder = hold_out_images(replace(make_default_folder(network), root=options.folder))
+    config, reasons = build_config(
+        override_dataset(folder, options.dataset),
+        Start(network.model, _name_weights(options.bundle, network), network.config.evaluation_transform,
+              network.input_shape),
+        Choices(options.epochs, options.batch_size, options.learning_rate, options.seed),
+    )  # fmt: skip
+    for reason in reasons:
+        print(reason)
+    return train.run(
+        TrainOptions(
+            config,
+            workdir=str(options.workdir),
+            parallel=options.parallel,
+            compilation_cache=options.compilation_cache,
+            dry_run=options.dry_run,
+        )
+    )
+
+
+def _name_weights(bundle: Path, network: TrainedModel) -> Pretrained:
+    """Return the weights of a bundle as a component of a config."""
+    if not bundle.exists() and str(bundle) in PACKAGES:
+        return Pretrained(str(bundle), PACKAGES[str(bundle)].sha256)
+    return Pretrained(str(bundle), hash_variables(network.variables))

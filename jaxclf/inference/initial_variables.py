@@ -1,0 +1,108 @@
+"""The variables that a run starts from, where its config names pretrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxclf.augment import compute_input_shape
+from jaxclf.config import Config
+from jaxclf.datasets import get_resizing
+from jaxclf.errors import UserError, require
+from jaxclf.inference.export import flatten_weights
+from jaxclf.inference.features.cache import compute_split_features
+from jaxclf.inference.features.folds import draw_folds
+from jaxclf.inference.features.probe import fit_probes
+from jaxclf.inference.features.selection import Labeled, compute_scale, cross_validate
+from jaxclf.inference.import_weights import read_package
+from jaxclf.inference.trained_model import TrainedModel
+from jaxclf.io.progress import show_status
+from jaxclf.pretrained.convert import convert_weights
+from jaxclf.pretrained.initial import Pretrained, hash_variables
+from jaxclf.pretrained.packages import PACKAGES
+from jaxclf.pretrained.readers import read_weights
+from jaxclf.training.distributed import main_process_first
+from jaxclf.types import Splits, Variables
+
+FOLDS = 5  # of the cross-validation that chooses the penalty of a fitted last layer, at most
+
+
+def load_initial_variables(config: Config, splits: Splits) -> Variables | None:
+    """Load the weights that a config starts from, and fit the last layer if it says so.
+
+    Args:
+        config: The config of the run.
+        splits: Its data. Only training images are used, and only for `head="probe"`.
+
+    Returns:
+        The variables of the model; None if the config names no weights.
+
+    Raises:
+        UserError: If the weights are missing, have another digest or do not fit the model.
+    """
+    if config.init is None:
+        return None
+    arrays = read_arrays(config.init)
+    shape = compute_input_shape(config.evaluation_transform, splits.train.image_shape)
+    head = "keep" if config.init.head == "keep" else "new"
+    variables = convert_weights(config.model, shape, arrays, head, config.seed).variables
+    return _fit_head(config, splits, variables) if config.init.head == "probe" else variables
+
+
+def read_arrays(init: Pretrained) -> Mapping[str, np.ndarray]:
+    """Return the arrays of pretrained weights by name, after their digest is checked.
+
+    Raises:
+        UserError: If there are no such weights, their digest is not that of the config, or the config has none.
+    """
+    path = Path(init.source).expanduser()
+    if path.is_dir():
+        variables = TrainedModel.load(path).variables
+        arrays, found = flatten_weights(variables), hash_variables(variables)
+    elif path.exists() or init.source not in PACKAGES:
+        weights = read_weights(path)
+        arrays, found = weights.arrays, weights.sha256
+    else:
+        weights, _ = read_package(init.source)
+        return weights.arrays
+    require(bool(init.sha256), f'init has no digest of {init.source}; if you trust it, set sha256="{found}"')
+    if found != init.sha256:
+        raise UserError(f"{init.source} has SHA-256 {found}, and init expects {init.sha256}: these are other weights")
+    return arrays
+
+
+def _fit_head(config: Config, splits: Splits, variables: Variables) -> Variables:
+    """Return variables whose last layer is a linear probe, fitted to the features of the training images."""
+    train, logits = splits.train, variables["params"]["logits"]
+    blank = jax.tree.map(np.zeros_like, logits)  # features do not depend on it, and are kept for every seed
+    network = TrainedModel(
+        config, 0, train.class_names, train.image_shape, _replace_head(variables, blank),
+        resizing=get_resizing(config.dataset),
+    )  # fmt: skip
+    with main_process_first():
+        features = compute_split_features(network, Splits(train, None, None, files=splits.files))["train"]
+    with show_status("fitting the last layer"):
+        kernel, bias = _fit_probe(features, train.labels, len(train.class_names), config.seed)
+    head = jax.tree.map(lambda fitted, like: fitted.astype(like.dtype), {"kernel": kernel, "bias": bias}, logits)
+    return _replace_head(variables, head)
+
+
+def _fit_probe(
+    features: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], classes: int, seed: int
+) -> tuple[Float[np.ndarray, "c classes"], Float[np.ndarray, " classes"]]:
+    """Return the kernel and bias of a probe whose penalty is chosen by cross-validation."""
+    scale, fewest = compute_scale(features), int(np.bincount(labels).min())
+    train = Labeled(features * scale, labels, classes)
+    penalty = cross_validate(train, draw_folds(labels, min(FOLDS, max(fewest, 2)), seed)).penalty
+    every = np.ones((1, len(labels)), bool)
+    probe = fit_probes(train.features, labels, classes, np.array([penalty], np.float32), every)
+    return probe.kernels[0] * scale, probe.biases[0]
+
+
+def _replace_head(variables: Variables, logits: Variables) -> Variables:
+    """Return variables with another last layer."""
+    return {**variables, "params": {**variables["params"], "logits": logits}}

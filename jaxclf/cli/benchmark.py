@@ -19,7 +19,7 @@ from jaxclf.benchmark.results import (
     choose_best,
     read_results,
 )
-from jaxclf.cli.benchmark_variants import Variant, build_variants, check_name, check_validation
+from jaxclf.cli.benchmark_variants import Variant, build_variants, check_folds, check_name, check_validation
 from jaxclf.cli.options import BenchmarkOptions
 from jaxclf.datasets import load_splits
 from jaxclf.errors import require
@@ -44,7 +44,9 @@ def run(options: BenchmarkOptions) -> int:
         for variant in variants.values():
             _write_range_test(options.out / variant.name, variant, low, high)
         return 0
-    cells = [cell for variant in variants.values() for cell in variant.make_cells(options.seeds, options.out)]
+    cells = [
+        cell for variant in variants.values() for cell in variant.make_cells(options.seeds, options.out, options.folds)
+    ]
     # Subprocesses inherit the lock, so that runs that outlive a killed benchmark are not started a second time.
     holder = "another benchmark, or by runs that a killed one has left"
     with lock_directory(options.out, holder, "wait for it to end, or name another --out") as lock:
@@ -58,7 +60,9 @@ def plan(options: BenchmarkOptions) -> dict[str, Variant]:
     _check_options(options)
     words = [word for words in options.fields for word in words]
     variants = build_variants(options.configs, words, options.sample, options.imports)
-    if options.is_search:
+    if options.folds:
+        check_folds(variants, options.folds, options.seeds)
+    elif options.is_search:
         check_validation(variants)
     for name in options.compare or ():
         check_name(name, variants)
@@ -73,7 +77,10 @@ def _check_options(options: BenchmarkOptions) -> None:
     require(options.ray is None or len(options.ray) < 2, f"--ray {options.ray}: expected one address, or none")
     if options.lr_range is not None:
         others = options.seeds != 1 or options.sample is not None or options.choose or options.compare or options.ray
-        require(not others, "--lr-range can be combined with --set, --out and --import only: it runs no cells")
+        require(
+            not others and not options.folds,
+            "--lr-range can be combined with --set, --out and --import only: it runs no cells",
+        )
 
 
 def _run_unfinished(cells: Sequence[Cell], options: BenchmarkOptions, lock: int) -> None:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus
 
 from jaxclf.benchmark.cells import Cell
@@ -13,7 +14,7 @@ from jaxclf.benchmark.grid import Setting, expand_grid, parse_fields, sample_set
 from jaxclf.cli.train_options import TrainOptions, parse_train, suggest_flag
 from jaxclf.config import Config
 from jaxclf.config_io import flatten, to_json
-from jaxclf.datasets import load_splits
+from jaxclf.datasets import ImageFolder, load_splits
 from jaxclf.errors import UserError, require
 
 
@@ -27,13 +28,18 @@ class Variant:
     arguments: tuple[str, ...]
     """Command-line arguments of `jaxclf train`."""
 
-    def make_cells(self, seeds: int, out: Path) -> list[Cell]:
-        """Return one cell per seed, each with its own run directory."""
+    def make_cells(self, seeds: int, out: Path, folds: int = 0) -> list[Cell]:
+        """Return one cell per seed, each with its own run directory and, with folds, its own validation images."""
         cells = []
         for seed in range(seeds):
             path = (out / self.name / f"seed_{seed}").absolute()
-            arguments = (*self.arguments, "--seed", str(seed), "--workdir", str(path))
-            cells.append(Cell(self.name, seed, arguments, to_json(replace(self.config, seed=seed)), path, Path.cwd()))
+            arguments, config = (*self.arguments, "--seed", str(seed)), replace(self.config, seed=seed)
+            if folds:
+                arguments += ("--dataset.folds", str(folds), "--dataset.fold", str(seed % folds))
+                dataset: Any = config.dataset
+                config = replace(config, dataset=replace(dataset, folds=folds, fold=seed % folds))
+            arguments += ("--workdir", str(path))
+            cells.append(Cell(self.name, seed, arguments, to_json(config), path, Path.cwd()))
         return cells
 
 
@@ -102,6 +108,18 @@ def _format_flag(name: str, text: str, known: object) -> list[str]:
 def _format_for_filename(value: object) -> str:
     """Format a value as part of a filename that needs no quoting in a shell."""
     return quote_plus(" ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def check_folds(variants: dict[str, Variant], folds: int, seeds: int) -> None:
+    """Raise UserError unless every dataset has folds, and every fold is held out equally often."""
+    require(folds > 1, f"--folds {folds}: expected at least 2")
+    require(seeds % folds == 0, f"--seeds {seeds}: expected a multiple of --folds {folds}, so that every fold counts")
+    for variant in variants.values():
+        require(
+            isinstance(variant.config.dataset, ImageFolder),
+            f"--folds {folds} is for image folders, and the dataset of {variant.name} is a "
+            f"{type(variant.config.dataset).__name__}",
+        )
 
 
 def check_validation(variants: dict[str, Variant]) -> None:

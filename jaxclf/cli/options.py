@@ -187,6 +187,9 @@ class BenchmarkOptions:
     """Random search: the number of settings to draw from those of --set, where field=log:low:high is a range."""
     choose: Flag = False
     """Search: choose the best setting by validation, and report test results of that one only."""
+    folds: int = 0
+    """Cross-validation on image folders: seed i has fold i modulo this number for validation, and trains on the others;
+    the number of seeds is a multiple of it (0: off)."""
     compare: tuple[str, str] | None = None
     """Paired comparison of two rows of the tables, by seed."""
     lr_range: Annotated[tuple[float, float] | tuple[()] | None, tyro.conf.arg(metavar="[LOW HIGH]")] = None

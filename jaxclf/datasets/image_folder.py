@@ -18,7 +18,14 @@ from jaxclf.datasets.recorded import restore_splits
 from jaxclf.datasets.resizing import Resizing
 from jaxclf.datasets.scan import describe_warnings, scan_files
 from jaxclf.datasets.split_table import read_split_table
-from jaxclf.datasets.splitting import describe_duplicates, describe_splits, draw_splits, keep_splits, select_subset
+from jaxclf.datasets.splitting import (
+    describe_duplicates,
+    describe_splits,
+    draw_splits,
+    hold_out_fold,
+    keep_splits,
+    select_subset,
+)
 from jaxclf.errors import UserError, require
 from jaxclf.types import FileRecord, Split, Splits
 
@@ -45,6 +52,10 @@ class ImageFolder:
     """Fraction of every class for testing. For random splits."""
     validation_fraction: float = 0.0
     """Fraction of the training images of every class for validation, where the author's splits have none."""
+    folds: int = 0
+    """Folds of the images that are not for testing; one of them is for validation (0: off)."""
+    fold: int = 0
+    """The fold that is for validation, from 0."""
     subset: float = 1.0
     """Fraction of the training images to use; validation and test are not reduced."""
     seed: int = 0
@@ -67,6 +78,11 @@ class ImageFolder:
         require(self.min_images >= 1, f"min_images={self.min_images}: expected at least 1")
         for name in ("train_fraction", "subset"):
             require(0 < getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected above 0, at most 1")
+        require(self.folds == 0 or self.folds > 1, f"folds={self.folds}: expected 0 or at least 2")
+        require(
+            0 <= self.fold < max(self.folds, 1),
+            f"fold={self.fold}: expected 0 to {max(self.folds - 1, 0)}, one of {self.folds} folds",
+        )
         rest = 1 - self.train_fraction
         require(
             0 <= self.test_fraction <= rest + 1e-9,
@@ -179,6 +195,8 @@ class ImageFolder:
             splits = draw_splits(files, self.train_fraction, self.test_fraction, self.seed)
         else:
             splits = keep_splits(files, self.validation_fraction, self.seed)
+        if self.folds:
+            splits = hold_out_fold(files, splits, self.folds, self.fold, self.seed)
         return select_subset(files, splits, self.subset, self.seed) if self.subset < 1 else splits
 
     def _gather(

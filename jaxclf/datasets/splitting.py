@@ -52,6 +52,19 @@ def select_subset(files: Sequence[ListedFile], splits: Mapping[Path, str], subse
     return {**splits, **dict.fromkeys(left_out, "")}
 
 
+def hold_out_fold(
+    files: Sequence[ListedFile], splits: Mapping[Path, str], folds: int, fold: int, seed: int
+) -> dict[Path, str]:
+    """Return the splits with one of some folds of every class for validation, and the others for training.
+
+    The folds are those of all images that are not for testing.
+    """
+    drawn: dict[Path, str] = {}
+    for paths in _shuffle([file for file in files if splits[file.path] != "test"], seed).values():
+        drawn |= {path: "validation" if i % folds == fold else "train" for i, path in enumerate(paths)}
+    return {**splits, **drawn}
+
+
 def _shuffle(files: Sequence[ListedFile], seed: int) -> dict[str, list[Path]]:
     """Return the files of each class in a random order."""
 

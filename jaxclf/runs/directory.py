@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 DISK_DELAY = 60.0  # seconds until a file of one machine is seen by another
 NO_EFFECT = ("eval_batch_size",)  # fields of a config that change no result
-SPLIT_FIELDS = ("splits", "train_fraction", "test_fraction", "validation_fraction", "subset", "seed", "min_images")
+SPLIT_FIELDS = (
+    "splits", "train_fraction", "test_fraction", "validation_fraction", "folds", "fold", "subset", "seed", "min_images",
+)  # fmt: skip
 # Fields that cannot change in a run: its position in an epoch is counted in steps, and its splits are recorded.
 FIXED = ("batch_size", "remainder", *(f"dataset.{name}" for name in SPLIT_FIELDS))
 BUSY = ("another training run", "wait for it to end, or name another --workdir")  # for the error message

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import benchmark as main
+from support.pictures import write
 
 from jaxclf.cli.app import parse_options
 from jaxclf.cli.benchmark import plan
@@ -186,6 +187,24 @@ def test_a_search_shows_test_results_of_the_chosen_row_only(there, capsys):
     assert 0 <= float(chosen["test_accuracy_mean"]) <= 1
 
 
+def test_a_setting_is_chosen_by_cross_validation(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "pictures/train", {"a": 6, "b": 6})
+    write(tmp_path / "pictures/test", {"a": 2, "b": 2})
+    text = TINY.replace("Stripes()", 'ImageFolder("pictures", (4, 4))').replace("batch_size=8", "batch_size=4")
+    (tmp_path / "folder.py").write_text(text.replace("stripes import Stripes", "jaxclf.datasets import ImageFolder"))
+    monkeypatch.chdir(tmp_path)
+    options = ["--folds", "2", "--seeds", "2", "--choose", "--set", f"{RATE}=0.1,0.2", "--jobs", "2"]
+    assert main(["folder.py", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "Chosen" in printed
+    held_out = []
+    for seed in range(2):
+        rows = rows_of(tmp_path / f"runs/benchmark/folder,{RATE}=0.1/seed_{seed}/splits.csv")
+        held_out.append({row["path"] for row in rows if row["split"] == "validation"})
+        assert sum(row["split"] == "test" for row in rows) == 4
+    assert (len(held_out[0]), len(held_out[1]), len(held_out[0] | held_out[1])) == (6, 6, 12)
+
+
 def test_rows_are_compared_by_name(grid, there):
     assert again("--set", f"{RATE}=0.01,0.5", "model.classes=2", "--compare", f"{ROW}=0.5", f"{ROW}=0.01") == 0
     (row,) = rows_of(there / "comparison.csv")
@@ -227,6 +246,9 @@ def test_a_run_of_another_config_is_not_overwritten(there, capsys):
         (["--lr-range", "1", "0.1"], "the lower one first"),
         (["--ray", "a", "b"], "expected one address"),
         (["--chose"], "did you mean --choose?"),
+        (["--folds", "1"], "--folds 1: expected at least 2"),
+        (["--folds", "2", "--seeds", "3"], "--seeds 3: expected a multiple of --folds 2"),
+        (["--folds", "2", "--seeds", "2"], "is for image folders, and the dataset of tiny is a Stripes"),
     ],
 )
 def test_a_user_error_is_raised_before_anything_starts(arguments, message, tmp_path, monkeypatch, capsys):

@@ -73,6 +73,28 @@ def test_validation_images_are_held_out_where_there_are_none(tmp_path):
     assert count(load(tmp_path, validation_fraction=0.2)) == (30, 2, 6)
 
 
+@pytest.mark.parametrize("splits", ["auto", "random"])
+def test_folds_hold_out_every_image_but_those_for_testing_once(tmp_path, splits):
+    write(tmp_path / "train", {"a": 14, "b": 9})
+    write(tmp_path / "test", {"a": 3, "b": 3}, value=23)
+    loaded = [
+        load(tmp_path, splits=splits, train_fraction=0.8, test_fraction=0.2, folds=3, fold=fold) for fold in range(3)
+    ]
+    held_out = [set(gray_values(each.validation)) for each in loaded]
+    every = set(range(1, 30)) - set(gray_values(loaded[0].test))
+    assert set().union(*held_out) == every
+    assert sum(map(len, held_out)) == len(every)
+    for each in loaded:
+        assert gray_values(each.test) == gray_values(loaded[0].test)
+        assert set(gray_values(each.train)) == every - set(gray_values(each.validation))
+        counts = np.bincount(each.validation.labels)
+        assert all(abs(counts - np.bincount(loaded[0].validation.labels)) <= 1)
+    with pytest.raises(UserError, match="fold=3: expected 0 to 2, one of 3 folds"):
+        load(tmp_path, folds=3, fold=3)
+    with pytest.raises(UserError, match="folds=1: expected 0 or at least 2"):
+        load(tmp_path, folds=1)
+
+
 def test_min_images_counts_all_splits_together(tmp_path):
     write(tmp_path / "train", {"a": 3, "b": 2})
     write(tmp_path / "test", {"a": 2, "b": 1})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.pictures import write
 
 import jaxclf
 from jaxclf.api import check_model
@@ -17,6 +18,7 @@ from jaxclf.config_io import read_config
 from jaxclf.datasets.mnist import SHA256
 from jaxclf.random import make_key
 from jaxclf.training.devices import Devices
+from jaxclf.training.fine_tuning import Choices, Start, build_config, hold_out_images
 from jaxclf.training.trainer import Trainer
 from jaxclf.types import Split, Splits
 
@@ -26,7 +28,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 PHOTOGRAPHS = ["cifar10_resnet", "simpsons28"]
 # simpsons_cnn and simpsons_overfit have the network of the configs for cartoons.
-OTHERS = [path for path in CONFIGS if not path.stem.startswith(("simpsons", "cifar10", "imagefolder"))]
+OTHERS = [path for path in CONFIGS if not path.stem.startswith(("simpsons", "cifar10", "imagefolder", "finetune"))]
 
 
 def make_photographs(image_size, classes, images=256):
@@ -37,6 +39,17 @@ def make_photographs(image_size, classes, images=256):
     noisy = colors + random.normal(0, 20, (images, *image_size, 3))
     part = Split(noisy.clip(0, 255).astype(np.uint8), labels.astype(np.int32), tuple(map(str, range(classes))))
     return Splits(part, None, part)
+
+
+def test_the_config_of_fine_tuning_is_what_the_command_chooses(tmp_path):
+    expected = read_config("finetune")
+    write(tmp_path / "train", {"ants": 124, "bees": 121})
+    write(tmp_path / "val", {"ants": 1, "bees": 1})
+    folder = hold_out_images(replace(expected.dataset, root=str(tmp_path), validation_fraction=0.0))
+    start = Start(expected.model.clone(classes=1000), expected.init, expected.evaluation_transform, (224, 224, 3))
+    config, _ = build_config(folder, start, Choices())
+    assert replace(config, dataset=replace(folder, root=expected.dataset.root)) == expected
+    assert check_model(config, make_photographs((256, 256), 2, images=4)).trainable == 3_373_570
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)

@@ -232,12 +232,8 @@ class ImportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeOptions:
-    """Classify the images of a folder by features of pretrained weights: linear probes and nearest neighbors.
-
-    Features are computed once and kept in the user's cache. Everything is chosen by cross-validation within the
-    training images. Writes summary.json, predictions.csv and learning_curve.png.
-    """
+class FolderOptions:
+    """Options of the commands that use features of the images of a folder."""
 
     folder: Annotated[str, tyro.conf.Positional]
     """Directory with a folder for each class, or with folders such as train and val that have them."""
@@ -247,13 +243,23 @@ class ProbeOptions:
     """A new or empty directory for the results."""
     folds: int = 5
     """Folds of cross-validation."""
-    seeds: int = 5
-    """Draws of the folds, and of the subsets of the learning curve."""
     dataset: DatasetArguments = ()
     """Options such as --dataset.min-images, which are parsed when the bundle is loaded."""
     compilation_cache: CompilationCache = None
     debug: Flag = False
     """Show the traceback of a user error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(FolderOptions):
+    """Classify the images of a folder by features of pretrained weights: linear probes and nearest neighbors.
+
+    Features are computed once and kept in the user's cache. Everything is chosen by cross-validation within the
+    training images. Writes summary.json, predictions.csv, learning_curve.png and probe.html.
+    """
+
+    seeds: int = 5
+    """Draws of the folds, and of the subsets of the learning curve."""
 
 
 @dataclass(frozen=True)

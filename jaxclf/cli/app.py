@@ -40,6 +40,7 @@ COMMANDS = {
     "report": "write the page of a run, or compare runs on one page",
     "import": "import the weights of a published network as a bundle",
     "probe": "classify a folder by features of pretrained weights",
+    "audit": "find label errors, near-duplicates and outliers of a folder",
     "models": "list the published networks, with parameters and FLOPs",
 }
 OPTIONS = {
@@ -53,6 +54,7 @@ OPTIONS = {
     "report": options.ReportOptions,
     "import": options.ImportOptions,
     "probe": options.ProbeOptions,
+    "audit": options.AuditOptions,
     "models": options.ModelsOptions,
 }
 MODULES = {"import": "import_weights"}  # commands whose modules have other names
@@ -169,7 +171,7 @@ def parse_options(name: str, arguments: list[str]) -> Any:
         return import_module("jaxclf.cli.train_options").parse_train(arguments)
     cls = OPTIONS[name]
     dataset: tuple[str, ...] = ()
-    if name in ("eval", "explain", "data", "report", "probe"):
+    if name in ("eval", "explain", "data", "report", "probe", "audit"):
         arguments, dataset = take_dataset_options(arguments)
     if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
         module = import_module("jaxclf.cli.explain_options")

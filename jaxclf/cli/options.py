@@ -262,6 +262,20 @@ class ProbeOptions(FolderOptions):
     """Draws of the folds, and of the subsets of the learning curve."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions(FolderOptions):
+    """Find likely label errors, near-duplicates and outliers among the images of a folder by features of a network.
+
+    The images of all splits are compared. Features are computed once and kept in the user's cache. Writes audit.html,
+    audit.csv, duplicates.csv and summary.json.
+    """
+
+    similarity: float = 0.75
+    """Cosine similarity of centered features from which two images are near-duplicates."""
+    neighbors: int = 10
+    """Number of nearest images whose mean cosine distance is the outlier score of an image."""
+
+
 @dataclass(frozen=True)
 class ModelsOptions:
     """List the published networks that models give by name: parameters, FLOPs of an image forward, and its size."""

@@ -41,6 +41,7 @@ COMMANDS = {
     "import": "import the weights of a published network as a bundle",
     "probe": "classify a folder by features of pretrained weights",
     "finetune": "train pretrained weights on a folder",
+    "audit": "find label errors, near-duplicates and outliers of a folder",
     "models": "list the published networks, with parameters and FLOPs",
 }
 OPTIONS = {
@@ -55,6 +56,7 @@ OPTIONS = {
     "import": options.ImportOptions,
     "probe": options.ProbeOptions,
     "finetune": options.FinetuneOptions,
+    "audit": options.AuditOptions,
     "models": options.ModelsOptions,
 }
 MODULES = {"import": "import_weights"}  # commands whose modules have other names
@@ -172,7 +174,7 @@ def parse_options(name: str, arguments: list[str]) -> Any:
         return import_module("jaxclf.cli.train_options").parse_train(arguments)
     cls = OPTIONS[name]
     dataset: tuple[str, ...] = ()
-    if name in ("eval", "explain", "data", "report", "probe", "finetune"):
+    if name in ("eval", "explain", "data", "report", "probe", "audit", "finetune"):
         arguments, dataset = take_dataset_options(arguments)
     if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
         module = import_module("jaxclf.cli.explain_options")

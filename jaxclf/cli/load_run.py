@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from jaxclf.cli.app import parse
-from jaxclf.cli.options import DataRunOptions, RunOptions
+from jaxclf.cli.options import DataRunOptions, FolderOptions, RunOptions
 from jaxclf.cli.train_options import find_similar
 from jaxclf.datasets import ImageFolder, load_splits
 from jaxclf.errors import require
+from jaxclf.inference.bundle import check_free
 from jaxclf.inference.import_weights import locate_run
 from jaxclf.inference.labels import relabel_splits
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.training.devices import keep_compiled
+from jaxclf.types import Splits
 
 
 def load_run(options: RunOptions) -> TrainedModel:
@@ -78,3 +80,25 @@ def load_run_with_data(options: DataRunOptions) -> tuple[TrainedModel, Path]:
     for remark in run.splits.remarks:
         print(remark)
     return run, output
+
+
+def load_folder(options: FolderOptions) -> tuple[TrainedModel, Splits]:
+    """Load the network of the options and the images of its folder, and print the remarks on them.
+
+    Without splits of its author, a fifth of every class is for testing.
+
+    Raises:
+        UserError: If the directory for the results is not empty, or the folder has fewer than two classes.
+    """
+    check_free(options.workdir)
+    keep_compiled(options.compilation_cache)
+    network = TrainedModel.load(locate_run(options.bundle))
+    folder = replace(make_default_folder(network), root=options.folder, train_fraction=0.8, test_fraction=0.2)
+    splits = load_splits(override_dataset(folder, options.dataset))
+    for remark in splits.remarks:
+        print(remark)
+    names = splits.train.class_names
+    require(
+        len(names) > 1, f"{options.folder} has images of one class, {names[0]}: expected a folder for each of several"
+    )
+    return network, splits

@@ -235,12 +235,8 @@ class ImportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeOptions:
-    """Classify the images of a folder by features of pretrained weights: linear probes and nearest neighbors.
-
-    Features are computed once and kept in the user's cache. Everything is chosen by cross-validation within the
-    training images. Writes summary.json, predictions.csv and learning_curve.png.
-    """
+class FolderOptions:
+    """Options of the commands that use pretrained weights on the images of a folder."""
 
     folder: Annotated[str, tyro.conf.Positional]
     """Directory with a folder for each class, or with folders such as train and val that have them."""
@@ -248,10 +244,6 @@ class ProbeOptions:
     """Directory of a bundle or of a run, or the name of a package of weights, such as lite0."""
     workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """A new or empty directory for the results."""
-    folds: int = 5
-    """Folds of cross-validation."""
-    seeds: int = 5
-    """Draws of the folds, and of the subsets of the learning curve."""
     dataset: DatasetArguments = ()
     """Options such as --dataset.min-images, which are parsed when the bundle is loaded."""
     compilation_cache: CompilationCache = None
@@ -260,17 +252,43 @@ class ProbeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions:
+class ProbeOptions(FolderOptions):
+    """Classify the images of a folder by features of pretrained weights: linear probes and nearest neighbors.
+
+    Features are computed once and kept in the user's cache. Everything is chosen by cross-validation within the
+    training images. Writes summary.json, predictions.csv, learning_curve.png and probe.html.
+    """
+
+    folds: int = 5
+    """Folds of cross-validation."""
+    seeds: int = 5
+    """Draws of the folds, and of the subsets of the learning curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions(FolderOptions):
+    """Find likely label errors, near-duplicates and outliers among the images of a folder by features of a network.
+
+    The images of all splits are compared. Features are computed once and kept in the user's cache. Writes audit.html,
+    audit.csv, duplicates.csv and summary.json.
+    """
+
+    folds: int = 5
+    """Folds of cross-validation."""
+    similarity: float = 0.75
+    """Cosine similarity of centered features from which two images are near-duplicates."""
+    neighbors: int = 10
+    """Number of nearest images whose mean cosine distance is the outlier score of an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(FolderOptions):
     """Train pretrained weights on the images of a folder, and test them once. Started again, the run resumes.
 
     The last layer is fitted first, then all layers are trained. What is not given follows from the number of images,
     and is printed with its reason.
     """
 
-    folder: Annotated[str, tyro.conf.Positional]
-    """Directory with a folder for each class, or with folders such as train and val that have them."""
-    bundle: Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]
-    """Directory of a bundle or of a run, or the name of a package of weights, such as lite0."""
     workdir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Directory of the run."""
     epochs: int | None = None
@@ -283,13 +301,8 @@ class FinetuneOptions:
     """Random seed of shuffling, augmentation and the folds."""
     parallel: Literal["jit", "pmap"] = "jit"
     """Compile the step with jit over a mesh of all devices, or with pmap."""
-    dataset: DatasetArguments = ()
-    """Options such as --dataset.min-images, which are parsed when the bundle is loaded."""
-    compilation_cache: CompilationCache = None
     dry_run: Flag = False
     """Print what would be trained, run one step, and exit. Writes nothing."""
-    debug: Flag = False
-    """Show the traceback of a user error."""
 
 
 @dataclass(frozen=True)

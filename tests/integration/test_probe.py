@@ -53,12 +53,36 @@ def test_a_folder_is_classified_and_features_are_computed_once(bundle, tmp_path,
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
     assert all(row["label"] == row["prediction"] == row["file"].split("/")[0] for row in rows)
+    page = (tmp_path / "first/probe.html").read_text()
+    assert "There are no mistakes in 12 images." in page
+    assert "100.00% [" in page
+    assert page.count('<figure class="chart"') == 1  # the learning curve
     (folder / "red/0.png").rename(folder / "red/renamed.png")
     (cached,) = (get_cache_directory() / "features").iterdir()
     before = (cached / "features.f32").read_bytes()
     assert main([*command, str(tmp_path / "second")]) == 0
     assert "computing features" not in capsys.readouterr().err  # they are kept by content, not by name
     assert (cached / "features.f32").read_bytes() == before
+
+
+def test_the_page_shows_mistakes_with_their_files(bundle, tmp_path, random, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = draw_folder(tmp_path / "pictures", random)
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+    for name in ("blue", "red"):
+        (folder / name).rename(folder / "train" / name)
+        (folder / "test" / name).mkdir()
+        for i in range(5):
+            (folder / f"train/{name}/{i}.png").rename(folder / f"test/{name}/{i}.png")
+    (folder / "test/blue/0.png").rename(folder / "test/red/wrong.png")
+    workdir = tmp_path / "run"
+    command = ["probe", str(folder), "--bundle", str(bundle), "--seeds", "1", "--folds", "3", "--workdir", str(workdir)]
+    assert main(command) == 0
+    page = (workdir / "probe.html").read_text()
+    assert '<li title="test/red/wrong.png">' in page
+    assert "true red" in page
+    assert page.count('<img src="data:image/webp;base64,') == page.count("<img ") == 1
 
 
 def test_mistakes_are_answered(bundle, tmp_path, random, capsys, monkeypatch):

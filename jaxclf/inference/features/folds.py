@@ -24,7 +24,12 @@ def draw_folds(labels: Int[np.ndarray, " n"], folds: int, seed: int) -> Int[np.n
     """
     counts = np.bincount(labels)
     fewest = int(counts[counts > 0].min())
-    require(fewest >= folds > 1, f"folds={folds}: expected 2 to {fewest}, the number of images of the smallest class")
+    require(fewest > 1, "a class has one image: expected at least 2; --dataset.min-images 2 leaves such classes out")
+    require(
+        fewest >= folds > 1,
+        f"folds={folds}: expected 2 to {fewest}, the number of images of the smallest class; "
+        "change --folds, or leave small classes out with --dataset.min-images",
+    )
     random = np.random.default_rng(seed)
     drawn = np.empty(len(labels), np.int32)
     start = 0  # the next class goes on where the last one ended, so that folds have equal sizes too

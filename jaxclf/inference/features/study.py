@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxclf.errors import require
 from jaxclf.inference.features.folds import draw_folds
-from jaxclf.inference.features.neighbors import count_votes, find_neighbors
+from jaxclf.inference.features.neighbors import count_votes, find_neighbors, find_other_neighbors
 from jaxclf.inference.features.probe import Probes, fit_probes
 from jaxclf.inference.features.selection import (
     Labeled,
@@ -105,8 +105,7 @@ def score_neighbors(train: Labeled, known: Bool[np.ndarray, " n"], asked: Bool[n
 def choose_neighbors(train: Labeled, within: Bool[np.ndarray, " n"]) -> int:
     """Return the number of neighbors with the highest accuracy, each example of some asked among the others."""
     among = Labeled(train.features[within], train.labels[within], train.classes)
-    found, _ = find_neighbors(among.features, among.features, min(max(NEIGHBORS) + 1, len(among.labels)))
-    others = found[:, 1:]  # an example is its own nearest neighbor
+    others, _ = find_other_neighbors(among.features, min(max(NEIGHBORS), len(among.labels) - 1))
     counts = [count for count in NEIGHBORS if count <= others.shape[1]]
     return max(counts, key=lambda count: (vote(among, others[:, :count]) == among.labels).mean())
 

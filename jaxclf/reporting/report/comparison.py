@@ -11,10 +11,11 @@ from jaxclf.errors import require
 from jaxclf.io.files import read_json
 from jaxclf.reporting.figures.curves import Rows, Series, select_points
 from jaxclf.reporting.report.charts import MAX_POINTS, Chart, draw_chart
+from jaxclf.reporting.report.confusions import get_scale_start
 from jaxclf.reporting.report.findings import Proportion, measure_proportion
 from jaxclf.reporting.report.page import render, write_page
 from jaxclf.reporting.report.pictures import THEME
-from jaxclf.reporting.report.run_page import format_field, get_scale_start
+from jaxclf.reporting.report.run_page import format_field
 from jaxclf.runs.directory import RunDirectory
 
 # Colors that color-blind readers can tell apart (Okabe and Ito, 2008), and lines for runs beyond their number.

@@ -1,18 +1,21 @@
-"""Example images for the cells of the confusion matrix, as many as fit into the page."""
+"""Images of a page: mistakes, and examples for the cells of the confusion matrix, as many as fit into it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxclf.reporting.report.findings import EvaluatedSplit
-from jaxclf.reporting.report.page import format_probability
+from jaxclf.reporting.report.page import format_probability, render
 from jaxclf.reporting.report.pictures import encode_image
 
 PER_CELL = 4
 MAX_EXAMPLES = 600
-SIDE = 64  # pixels
+SIDE = 64  # pixels of an example, at most
+LARGE_SIDE = 128  # pixels of an image that is shown by itself
+MAX_BYTES = 4_900_000  # of a page
 OVERHEAD = 60  # bytes of an example besides its picture
 
 
@@ -46,3 +49,25 @@ def collect_examples(evaluated: EvaluatedSplit, limit: int) -> dict[str, list[di
             break
         examples.setdefault(f"{true},{predicted}", []).append(example)
     return examples
+
+
+def render_with_examples(template: str, values: Mapping[str, Any], evaluated: EvaluatedSplit) -> bytes:
+    """Render a template that has confusions.html, with as many examples as fit into a page of 5 MB."""
+    room = MAX_BYTES - len(render(template, {**values, "examples": {}}))
+    return render(template, {**values, "examples": collect_examples(evaluated, room)})
+
+
+def describe_image(evaluated: EvaluatedSplit, i: int, image: np.ndarray) -> dict[str, Any]:
+    """Return an image of the split with its true and predicted class and their probabilities."""
+    split, label, predicted = evaluated.split, int(evaluated.split.labels[i]), int(evaluated.predictions[i])
+    files = getattr(split.images, "paths", ())
+    return {
+        "index": i,
+        "src": encode_image(image, LARGE_SIDE),
+        "file": str(files[i]) if files else "",
+        "predicted": split.class_names[predicted],
+        "true": split.class_names[label],
+        "correct": predicted == label,
+        "confidence": float(evaluated.probabilities[i, predicted]),
+        "true_confidence": float(evaluated.probabilities[i, label]),
+    }

@@ -11,15 +11,15 @@ from flax import linen as nn
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.inference.trained_model import TrainedModel
+from jaxclf.reporting.report.examples import describe_image
 from jaxclf.reporting.report.findings import EvaluatedSplit, find_worst_mistakes
-from jaxclf.reporting.report.pictures import encode_image, encode_map
+from jaxclf.reporting.report.pictures import encode_map
 from jaxclf.reporting.stats import Estimate, estimate
 from jaxclf.saliency.names import get_name
 from jaxclf.types import Variables
 
 MAX_MISTAKES = 40
 GRID = 8  # images that every method explains
-SIDE = 128  # pixels of an image, at most
 MAP_SIDE = 64  # pixels of a map: noisy maps take more bytes than images
 # Methods that compile quickly, which takes most of their time. With 64 rows integrated gradients computes one step at
 # a time, which compiles faster than several.
@@ -50,7 +50,7 @@ def explain_images(run: TrainedModel, evaluated: EvaluatedSplit) -> dict[str, An
     indices = np.concatenate([mistakes, sample])
     images = run.transform(split.images[indices])
     results = _apply_methods(run, images, evaluated.predictions[indices].astype(np.int32), len(sample))
-    shown = [_describe_image(evaluated, int(i), image) for i, image in zip(indices, images, strict=True)]
+    shown = [describe_image(evaluated, int(i), image) for i, image in zip(indices, images, strict=True)]
     for i, each in enumerate(shown):
         of_image = results[:1] if i < len(mistakes) else results
         each["layers"] = {result.name: encode_map(result.maps[i], MAP_SIDE) for result in of_image}
@@ -60,22 +60,6 @@ def explain_images(run: TrainedModel, evaluated: EvaluatedSplit) -> dict[str, An
         "explained": results,
         "measures": MEASURES,
         "smooth": [result.name for result in results if result.maps.shape[1] < run.input_shape[0]],
-    }
-
-
-def _describe_image(evaluated: EvaluatedSplit, i: int, image: np.ndarray) -> dict[str, Any]:
-    """Return an image of the split with its true and predicted class and their probabilities."""
-    split, label, predicted = evaluated.split, int(evaluated.split.labels[i]), int(evaluated.predictions[i])
-    files = getattr(split.images, "paths", ())
-    return {
-        "index": i,
-        "src": encode_image(image, SIDE),
-        "file": str(files[i]) if files else "",
-        "predicted": split.class_names[predicted],
-        "true": split.class_names[label],
-        "correct": predicted == label,
-        "confidence": float(evaluated.probabilities[i, predicted]),
-        "true_confidence": float(evaluated.probabilities[i, label]),
     }
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from jaxclf.config_io import flatten, to_json
 from jaxclf.inference.trained_model import TrainedModel
@@ -16,29 +13,24 @@ from jaxclf.io.files import read_json
 from jaxclf.io.formatting import format_number, format_percent
 from jaxclf.reporting.calibration import BINS
 from jaxclf.reporting.figures import plot_reliability
-from jaxclf.reporting.figures.confusion import MAX_CLASSES, MAX_COUNTED, compute_cell_shades
 from jaxclf.reporting.figures.curves import Rows
 from jaxclf.reporting.report.charts import MAX_POINTS, Chart, draw_training_charts
-from jaxclf.reporting.report.examples import collect_examples
+from jaxclf.reporting.report.confusions import describe_confusions
+from jaxclf.reporting.report.examples import render_with_examples
 from jaxclf.reporting.report.explained import explain_images
 from jaxclf.reporting.report.findings import (
     Calibration,
-    ClassScores,
     EvaluatedSplit,
     Proportion,
-    find_confused_pairs,
     measure_calibration,
-    measure_classes,
     measure_proportion,
     scale_temperature,
     summarize_data,
 )
-from jaxclf.reporting.report.page import render, write_page
+from jaxclf.reporting.report.page import write_page
 from jaxclf.reporting.report.pictures import to_svg
 from jaxclf.training.user_code import explain_out_of_memory
 
-MAX_BYTES = 4_900_000  # of a page
-WIDE = 12  # classes; a larger matrix takes the width of the page
 SMALL = 40  # pixels; images up to this size are shown with square pixels
 SECTIONS = {
     "results": "Results",
@@ -70,8 +62,7 @@ def write_report(run: TrainedModel, rows: Rows, evaluated: EvaluatedSplit, path:
     values = _describe_run(run, summary, rows, evaluated) | _describe_results(run, summary, evaluated)
     with explain_out_of_memory("the saliency maps of the report", "all else is written"):
         values |= explain_images(run, evaluated)
-    room = MAX_BYTES - len(render("report.html", values | {"examples": {}}))
-    page = render("report.html", values | {"examples": collect_examples(evaluated, room)})
+    page = render_with_examples("report.html", values, evaluated)
     return write_page(path or run.directory.path / "report.html", page)
 
 
@@ -111,21 +102,15 @@ def format_field(value: Any) -> str:
 
 def _describe_results(run: TrainedModel, summary: Mapping[str, Any], evaluated: EvaluatedSplit) -> dict[str, Any]:
     """Return what was measured on the split."""
-    names, matrix = evaluated.split.class_names, evaluated.matrix
-    accuracy = measure_proportion(int(np.trace(matrix)), int(matrix.sum()))
+    # The images of pretrained weights may be of a few of their classes.
+    confusions = describe_confusions(evaluated, present_only=run.config.dataset is None)
+    accuracy = confusions["accuracy"]
     calibration = measure_calibration(evaluated.logits, evaluated.split.labels)
     scaled = scale_temperature(evaluated)
     diagrams = {"before scaling": calibration}
     if scaled:
         diagrams |= {f"after scaling, T = {format_number(scaled.temperature)}": scaled.calibration}
-    classes = measure_classes(matrix, names)
-    if run.config.dataset is None:  # the images may be of a few of its classes
-        classes = [row for row in classes if row.support or row.precision.n]
-    return {
-        "name": evaluated.name,
-        "class_names": list(names),
-        "accuracy": accuracy,
-        "mistake_count": accuracy.n - int(np.trace(matrix)),
+    return confusions | {
         "calibration": calibration,
         "scaled": scaled,
         "bins": BINS,
@@ -134,15 +119,6 @@ def _describe_results(run: TrainedModel, summary: Mapping[str, Any], evaluated: 
             *_list_results(evaluated.name, accuracy, calibration),
             *_list_other_accuracies(run, summary, evaluated),
         ],
-        "cells": _compute_shaded_cells(matrix) if len(matrix) <= MAX_CLASSES else [],
-        "max_counted": MAX_COUNTED,
-        "turned": max(map(len, names)) > 2,
-        "wide": len(names) > WIDE,
-        "pairs": find_confused_pairs(matrix),
-        "support": matrix.sum(axis=1).tolist(),
-        "classes": classes,
-        "means": _compute_class_means(classes),
-        "scale_start": get_scale_start([each for row in classes for each in (row.precision, row.recall, row.f1)]),
     }
 
 
@@ -175,25 +151,3 @@ def _list_other_accuracies(
             row = {"measure": "accuracy", "value": format_percent(found["accuracy"]), "interval": interval}
             rows.append(row | {"split": "train, running mean" if running else name, "n": n})
     return rows
-
-
-def _compute_shaded_cells(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
-    """Return counts [true, predicted], each with the depth of its color from 0 to 1."""
-    shades = np.abs(compute_cell_shades(matrix))
-    return [list(zip(*row, strict=True)) for row in zip(matrix.tolist(), shades.tolist(), strict=True)]
-
-
-def _compute_class_means(classes: Sequence[ClassScores]) -> dict[str, float | None]:
-    """Return the means over classes of precision, recall and F1, of the classes that have them."""
-    means = {}
-    for name in ("precision", "recall", "f1"):
-        values = [getattr(row, name).value for row in classes]
-        known = [value for value in values if value is not None]
-        means[name] = sum(known) / len(known) if known else None
-    return means
-
-
-def get_scale_start(proportions: Sequence[Proportion]) -> float:
-    """Return the start of a scale that holds every interval: a multiple of 0.1."""
-    known = [each.low for each in proportions if each.value is not None]
-    return min(math.floor(10 * min(known)) / 10, 0.9) if known else 0.0

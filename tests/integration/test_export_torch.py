@@ -98,7 +98,7 @@ def test_networks_of_other_sizes(model, layout, library, tmp_path):
         np.testing.assert_array_equal(tensor.ravel(), expected[name].ravel(), err_msg=name)
     assert (metadata["library"], metadata["constructor"]) == (library, None)
     assert "model = make_model().eval()  # your function, see below" in card
-    assert f"{library} has no network of this name" in card
+    assert f"{library} has no network with these fields by name" in card
     assert ("mean = torch.tensor(" in card) == (model.normalize is not None)
 
 

@@ -115,8 +115,10 @@ class PredictOptions(RunOptions):
 class ExportOptions(RunOptions):
     """Export the network as files that do not need jaxclf: StableHLO, safetensors, config, checksums, model card."""
 
+    format: Literal["jaxclf", "torch"] = "jaxclf"
+    """A program and weights for JAX; torch: weights that torchvision's or timm's module of the network loads."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """A new or empty directory, or that of an earlier export; without it, export/ in the run."""
+    """A new or empty directory, or that of an earlier export; without it, export/ or export_torch/ in the run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from jaxclf.config_io import to_json
 from jaxclf.datasets import Resizing
 from jaxclf.errors import require
 from jaxclf.inference.trained_model import build_abstract_state
-from jaxclf.io.files import make_partial_path, sync, write_json
+from jaxclf.io.files import make_partial_path, read_json, sync, write_json
 from jaxclf.optimizers import Sgd
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.runs.environment import describe_environment
@@ -78,6 +78,12 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
         sync(path.absolute().parent)
     finally:
         shutil.rmtree(partial.path, ignore_errors=True)
+
+
+def read_layout(path: Path) -> str | None:
+    """Return the library that the weights of a bundle come from; None for a run, or if it is not known."""
+    certificate = path / CERTIFICATE
+    return read_json(certificate).get("layout") if certificate.is_file() else None
 
 
 def check_free(path: Path) -> None:

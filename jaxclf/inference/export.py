@@ -1,5 +1,7 @@
 """Export of a trained network to files that can be used without jaxclf: StableHLO, safetensors and metadata.
 
+The format "jaxclf" has a program, and weights by our names; "torch" has weights by the names of a library of PyTorch.
+
 The weights are arguments of the program, not constants: they are stored once instead of in the program and again in its
 gradient, and they can be replaced or trained further.
 """
@@ -29,6 +31,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, WEIGHTS, CONFIG, METADATA, CARD, PREPARE, DIGESTS = FILES = (
     "model.stablehlo", "weights.safetensors", "config.json", "metadata.json", "README.md", "prepare.py", "SHA256SUMS",
 )  # fmt: skip
+FORMATS: Mapping[str, tuple[str, ...]] = {"jaxclf": FILES, "torch": (WEIGHTS, METADATA, CARD, DIGESTS)}
+"""The files of each format."""
 LOCATIONS = "jax_traceback_in_locations_limit"  # number of stack frames that a program records for each operation
 
 
@@ -107,13 +111,13 @@ def compute_digests(files: Mapping[str, bytes]) -> bytes:
     return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
 
 
-def check_output(path: Path) -> None:
-    """Raise UserError unless a path is free, an empty directory or an earlier export."""
+def check_output(path: Path, format: str = "jaxclf") -> None:
+    """Raise UserError unless a path is free, an empty directory or an earlier export in the same format."""
     require(not path.exists() or path.is_dir(), f"{path} is a file; name a directory with --output")
     found = {entry.name for entry in path.iterdir()} if path.exists() else set()
     require(
-        found in (set(), set(FILES), set(FILES) - {PREPARE}),
-        f"{path} is neither empty nor an export; name another directory with --output",
+        found in (set(), set(FORMATS[format]), set(FORMATS[format]) - {PREPARE}),
+        f"{path} is neither empty nor an export with --format {format}; name another directory with --output",
     )
     # The directory is replaced: a shell in it would be left in a deleted directory.
     require(path.resolve() != Path.cwd(), f"{path.resolve()} is the current directory; name another with --output")

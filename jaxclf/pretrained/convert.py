@@ -104,9 +104,9 @@ def convert_weights(
 def _choose_table(model: nn.Module, targets: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[str, Table]:
     """Return the library whose names the tensors have, and its table: the one with the most names in common."""
     tables = {name: make(model) for name, make in MAPS.get(type(model), {}).items()}
-    tables["jaxclf"] = {path: Row(path, np.asarray) for path in targets}
-    for name, table in tables.items():
-        assert table.keys() == targets.keys(), f"the table of {name} for {type(model).__name__} is not complete"
+    tables["jaxclf"] = {path: Row(path, np.asarray, np.asarray) for path in targets}
+    # A library may not have what the fields of a model choose, such as fixed positions.
+    tables = {name: table for name, table in tables.items() if table.keys() == targets.keys()}
     return max(tables.items(), key=lambda item: len({row.source for row in item[1].values()} & arrays.keys()))
 
 

@@ -14,6 +14,11 @@ from jaxclf.models.normalize import IMAGENET
 
 INCEPTION = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 TORCHVISION_CONVNEXT = {"T": 236, "S": 230, "B": 232}  # shorter side before the crop
+FREE_FIELDS = (
+    "classes", "normalize", "dtype", "remat", "kernel_init", "dropout", "attention_dropout", "drop_path",
+    "batch_norm_group",
+)  # fmt: skip
+"""Fields in which a published network may differ: they change no layer, or only the last one."""
 LITE = Normalize(mean=(127 / 255, 127 / 255, 127 / 255), std=(128 / 255, 128 / 255, 128 / 255))
 
 
@@ -58,6 +63,23 @@ def _list_networks() -> dict[str, Network]:
 
 
 NETWORKS: Mapping[str, Network] = _list_networks()
+
+
+def match_network(model: nn.Module) -> str | None:
+    """Return the name of the published network that has the layers of a model, whatever the number of its classes.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Its name in `NETWORKS`; None if the model is none of them.
+    """
+    for name, network in NETWORKS.items():
+        if type(model) is network.family:
+            fields = {field: getattr(model, field) for field in FREE_FIELDS if hasattr(model, field)}
+            if model == network.family.named(network.size, **fields):
+                return name
+    return None
 
 
 def find_network(name: str) -> Network:

@@ -6,15 +6,23 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxclf.models import EfficientNetLite, ResNet
+from jaxclf.models import ConvNext, EfficientNetLite, ResNet, Vit
 from jaxclf.pretrained.comparison import Answers
 from jaxclf.pretrained.networks import Network
+
+CONSTRUCTORS = {
+    "torchvision": "models.get_model",
+    "timm": "create_model",
+    "efficientnet_lite_pytorch": "EfficientNet.from_name",
+}
+"""For each library, the function in it that makes a network by name, with an argument `num_classes`."""
 
 
 def describe_library(layout: str) -> str | None:
@@ -39,7 +47,7 @@ class SourceNetwork:
         self.normalize = network.normalize
         self.stages = list_stages(layout, model)
         self._outputs: dict[str, Any] = {}
-        self._module: Any = _build_module(layout, network, model).eval()
+        self._module: Any = _build_module(layout, network, model.classes).eval()
         self._module.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in arrays.items()})
         for ours, theirs in self.stages.items():
             self._module.get_submodule(theirs).register_forward_hook(self._make_hook(ours))
@@ -72,19 +80,28 @@ class SourceNetwork:
         return Answers(logits.detach().numpy(), pixels.grad.numpy(), outputs)
 
 
-def _build_module(layout: str, network: Network, model: Any) -> Any:
+def _build_module(layout: str, network: Network, classes: int) -> Any:
     """Return the network of a library with random weights."""
-    if layout == "efficientnet_lite_pytorch":
-        return import_module(layout).EfficientNet.from_name(f"efficientnet-lite{network.size}")
-    if layout == "torchvision":
-        family = "resnet" if isinstance(model, ResNet) else "convnext"
-        name = {"T": "_tiny", "S": "_small", "B": "_base"}.get(str(network.size), network.size)
-        return import_module("torchvision.models").get_model(f"{family}{name}", num_classes=model.classes)
+    function = attrgetter(CONSTRUCTORS[layout])(import_module(layout))
+    return function(name_in_library(layout, network), num_classes=classes)
+
+
+def name_in_library(layout: str, network: Network) -> str:
+    """Return the name that a library has for a published network, such as "convnext_tiny"."""
     size = str(network.size)
-    name = {"Ti/16": "vit_tiny_patch16_224", "S/16": "vit_small_patch16_224", "B/16": "vit_base_patch16_224"}.get(
-        size, f"tf_efficientnet_lite{size}" if isinstance(model, EfficientNetLite) else f"convnext_{size}"
-    )
-    return import_module("timm").create_model(name, num_classes=model.classes)
+    word = {"Ti/16": "tiny", "S/16": "small", "B/16": "base", "T": "tiny", "S": "small", "B": "base"}.get(size, size)
+    if network.family is ResNet:
+        return f"resnet{size}"
+    if network.family is ConvNext:
+        return f"convnext_{word}"
+    if network.family is Vit:
+        return f"vit_{word}_patch16_224"
+    return f"efficientnet-lite{size}" if layout == "efficientnet_lite_pytorch" else f"tf_efficientnet_lite{size}"
+
+
+def format_constructor(layout: str, network: Network, classes: int) -> str:
+    """Return the Python expression that makes a published network of a library, once the library is imported."""
+    return f'{layout}.{CONSTRUCTORS[layout]}("{name_in_library(layout, network)}", num_classes={classes})'
 
 
 def list_stages(layout: str, model: Any) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jaxclf.config_io import flatten
 from jaxclf.datasets import Resizing
@@ -47,12 +47,17 @@ def collect_results(run: TrainedModel, weights: str) -> dict[str, dict[str, Any]
     return results
 
 
-def format_model_card(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def format_model_card(
+    metadata: Mapping[str, Any],
+    config: Mapping[str, Any],
+    template: Literal["model_card.md", "torch_card.md"] = "model_card.md",
+) -> str:
     """Format the model card of an export.
 
     Args:
         metadata: The content of its metadata.json.
-        config: The content of its config.json.
+        config: The config of the run as JSON data.
+        template: The card of an export for JAX, or of one for PyTorch.
 
     Returns:
         The card as Markdown.
@@ -69,7 +74,7 @@ def format_model_card(metadata: Mapping[str, Any], config: Mapping[str, Any]) ->
         "missing": [split for split in SPLITS.values() if split not in metadata["results"]],
     }
     tables = _tabulate_results(metadata["results"], metadata["class_names"])
-    return render("model_card.md", values | tables).decode()
+    return render(template, values | tables).decode()
 
 
 def describe_preprocessing(image_shape: Sequence[int], resizing: Resizing) -> dict[str, Any]:

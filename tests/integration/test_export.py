@@ -22,7 +22,16 @@ from jaxclf import load, saliency
 from jaxclf.cli.export import build_files
 from jaxclf.config_io import from_json, read_config
 from jaxclf.errors import UserError
-from jaxclf.inference.export import FILES, PLATFORMS, check_output, compute_digests, flatten_weights, lower, write
+from jaxclf.inference.export import (
+    FILES,
+    FORMATS,
+    PLATFORMS,
+    check_output,
+    compute_digests,
+    flatten_weights,
+    lower,
+    write,
+)
 from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.reporting.model_card import collect_results
 from jaxclf.training.step import compute_logits
@@ -339,12 +348,19 @@ def test_only_an_earlier_export_is_replaced(tmp_path, monkeypatch):
     check_output(tmp_path / "new")
     check_output(tmp_path)
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UserError, match="is neither empty nor an export; name another directory with --output"):
+    expected = "is neither empty nor an export with --format jaxclf; name another directory with --output"
+    with pytest.raises(UserError, match=expected):
         check_output(tmp_path)
     with pytest.raises(UserError, match="is a file; name a directory with --output"):
         check_output(tmp_path / "README.md")
     write(tmp_path / "export", dict.fromkeys(FILES, b""))
     check_output(tmp_path / "export")
+    with pytest.raises(UserError, match="is neither empty nor an export with --format torch"):
+        check_output(tmp_path / "export", "torch")
+    write(tmp_path / "torch", dict.fromkeys(FORMATS["torch"], b""))
+    check_output(tmp_path / "torch", "torch")
+    with pytest.raises(UserError, match="is neither empty nor an export with --format jaxclf"):
+        check_output(tmp_path / "torch")
     with monkeypatch.context() as patched, pytest.raises(UserError, match="is the current directory"):
         patched.chdir(tmp_path / "export")
         check_output(Path())
@@ -369,10 +385,14 @@ def test_user_errors_of_export(run_directory, tmp_path, capsys):
         ([str(run_directory), "--outputs", "x"], "did you mean --output?"),
         ([str(run_directory), "--checkpoint", "5"], "expected last, best or one of the steps 937"),
         ([str(run_directory), "--output", str(run_directory)], "is neither empty nor an export"),
+        (
+            [str(run_directory), "--format", "torch"],
+            "has no counterpart in a library of PyTorch; expected one of ResNet",
+        ),
     ):
         assert export_main(arguments) == 2
         assert message in capsys.readouterr().err
-    assert not (run_directory / "export").exists()
+    assert list(run_directory.glob("export*")) == []
 
 
 def test_exporting_needs_no_tensorflow(command, linear_run, tmp_path):

@@ -16,6 +16,7 @@ from jaxclf.models import ConvNext, EfficientNetLite, ResNet, Vit
 from jaxclf.models.batch_norm import SUMS
 from jaxclf.models.positions import compute_sin_cos_positions, resize_positions
 from jaxclf.pretrained.convert import MAPS, convert_weights
+from jaxclf.pretrained.revert import revert_weights
 
 VIT = Vit(patch=4, width=12, depth=2, heads=3, classes=5, image_size=(16, 16), dtype="float64")
 VIT_MEAN = VIT.clone(pool="mean", qk_norm=True, layer_scale=0.1, mlp_ratio=2.0)
@@ -26,22 +27,22 @@ EFFICIENTNET = EfficientNetLite(
     depths=(1, 2, 1), features=(8, 8, 16), classes=5, kernel_sizes=(3, 5, 3), strides=(1, 2, 2), expansions=(1, 3, 6),
     stem_features=6, top_features=12, dtype="float64",
 )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("fixture", "model", "layout"),
-    [
-        ("timm_vit", VIT, "timm"),
-        ("timm_vit_mean", VIT_MEAN, "timm"),
-        ("timm_convnext", CONVNEXT, "timm"),
-        ("torchvision_convnext", CONVNEXT.clone(depths=(1, 2), features=(6, 8)), "torchvision"),
-        ("torchvision_resnet_basic", RESNET, "torchvision"),
-        ("torchvision_resnet_bottleneck", BOTTLENECK, "torchvision"),
-        ("torchvision_resnet_group", BOTTLENECK.clone(depths=(1, 1), norm="group"), "torchvision"),
-        ("timm_efficientnet_lite", EFFICIENTNET, "timm"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
+CASES = [
+    ("timm_vit", VIT, "timm"),
+    ("timm_vit_mean", VIT_MEAN, "timm"),
+    ("timm_convnext", CONVNEXT, "timm"),
+    ("torchvision_convnext", CONVNEXT.clone(depths=(1, 2), features=(6, 8)), "torchvision"),
+    ("torchvision_resnet_basic", RESNET, "torchvision"),
+    ("torchvision_resnet_bottleneck", BOTTLENECK, "torchvision"),
+    ("torchvision_resnet_group", BOTTLENECK.clone(depths=(1, 1), norm="group"), "torchvision"),
+    ("timm_efficientnet_lite", EFFICIENTNET, "timm"),
+]
+of_every_library = pytest.mark.parametrize(
+    ("fixture", "model", "layout"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )
+
+
+@of_every_library
 def test_logits_and_all_gradients_are_those_of_torch(fixture, model, layout):
     case = read_fixture(fixture)
     table = MAPS[type(model)][layout](model)
@@ -76,6 +77,18 @@ def test_logits_and_all_gradients_are_those_of_torch(fixture, model, layout):
         # The gradient by the bias of keys is zero: the softmax does not depend on it.
         tolerance = 1e-9 * np.abs(gradient).max() + 1e-14 * largest
         np.testing.assert_allclose(found[path], gradient, atol=tolerance, rtol=0, err_msg=path)
+
+
+@of_every_library
+def test_converted_tensors_are_reverted_to_the_same(fixture, model, layout):
+    case = read_fixture(fixture)
+    with jax.enable_x64(True):
+        converted = convert_weights(model, case["images"].shape[1:], case["weights"])
+        tensors = revert_weights(model, flatten_dict(converted.variables, sep="/"), layout)
+    assert tensors.keys() == case["weights"].keys()  # counts of batches are among them
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, case["weights"][name], err_msg=name)
+        assert tensor.shape == case["weights"][name].shape, name
 
 
 def test_positions_are_resized_as_timm_does():

@@ -10,7 +10,9 @@ from jaxclf.errors import UserError
 from jaxclf.models import Cnn, ConvNext, EfficientNetLite, ResNet, Vit
 from jaxclf.pretrained.classes import read_imagenet_classes
 from jaxclf.pretrained.convert import MAPS, convert_weights
-from jaxclf.pretrained.networks import NETWORKS, find_network
+from jaxclf.pretrained.networks import NETWORKS, find_network, match_network
+from jaxclf.pretrained.revert import choose_layout, revert_weights
+from jaxclf.pretrained.source_network import format_constructor
 
 VIT = Vit(patch=4, width=8, depth=1, heads=2, classes=5, image_size=(12, 12))
 RESNET = ResNet(depths=(1, 1), width=4, block="bottleneck", classes=5)
@@ -39,6 +41,63 @@ def test_every_tensor_is_used_and_every_variable_filled(model, layout, random):
     assert found.keys() == flat.keys()
     for path, array in flat.items():
         np.testing.assert_array_equal(found[path], array, err_msg=path)
+
+
+@pytest.mark.parametrize(("model", "layout"), CASES, ids=lambda value: getattr(type(value), "__name__", value))
+def test_reverted_variables_are_converted_to_the_same(model, layout, random):
+    flat = draw_variables(model, random, SHAPE)
+    tensors = revert_weights(model, flat, layout)
+    expected = to_source(model, layout, flat)
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            assert (tensor.dtype, tensor.shape, tensor) == (np.int64, (), 0)
+        else:
+            np.testing.assert_array_equal(tensor.ravel(), expected[name].ravel(), err_msg=name)
+    found = flatten_dict(convert_weights(model, SHAPE, tensors).variables, sep="/")
+    for path, array in flat.items():
+        np.testing.assert_array_equal(found[path], array, err_msg=path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "layout"),
+    [
+        (RESNET, None, "torchvision"),
+        (VIT, "jaxclf", "timm"),
+        (CONVNEXT, None, "timm"),
+        (CONVNEXT, "torchvision", "torchvision"),
+        (ConvNext.named("nano", 5), None, "timm"),
+        (ConvNext.named("T", 5), None, "torchvision"),
+        (ConvNext.named("B", 5), "timm", "timm"),
+        (EFFICIENTNET, None, "timm"),
+        (EFFICIENTNET, "efficientnet_lite_pytorch", "efficientnet_lite_pytorch"),
+    ],
+    ids=lambda value: getattr(type(value), "__name__", value),
+)
+def test_the_library_of_reverted_variables(model, given, layout):
+    assert choose_layout(model, given) == layout
+
+
+def test_the_mlps_of_timm_are_convolutions_in_small_networks_only(random):
+    for model, ndim in ((CONVNEXT, 4), (CONVNEXT.clone(depths=(1,), features=(96,)), 2)):
+        tensors = revert_weights(model, draw_variables(model, random, SHAPE), "timm")
+        assert tensors["stages.0.blocks.0.mlp.fc1.weight"].ndim == ndim
+
+
+def test_networks_without_counterpart_are_not_reverted(random):
+    with pytest.raises(UserError, match=r"Cnn has no counterpart .* expected one of ResNet, Vit, ConvNext, EfficientN"):
+        choose_layout(Cnn(features=(2,), kernel_size=3, dense=(4,), classes=3))
+    for model, layout, item in (
+        (VIT.clone(position_embedding="sin_cos"), "timm", "params/positions: only in timm"),
+        (CONVNEXT.clone(layer_scale=None), "torchvision", "params/stage1_block1/scale/scale: only in torchvision"),
+    ):
+        flat = draw_variables(model, random, SHAPE)
+        with pytest.raises(UserError, match=f"{layout} has no {type(model).__name__} with these fields") as error:
+            revert_weights(model, flat, layout)
+        assert item in error.value.items
+        converted = convert_weights(model, SHAPE, flat)  # our own names are no matter of these libraries
+        assert converted.layout == "jaxclf"
+        assert flatten_dict(converted.variables, sep="/").keys() == flat.keys()
 
 
 def test_variables_by_our_own_names(random):
@@ -138,8 +197,38 @@ def test_the_names_of_networks_and_classes():
     assert (find_network("efficientnet-lite2").side, find_network("efficientnet-lite2").resize) == (260, 292)
     with pytest.raises(UserError, match="there is no network 'resnet51'; expected one of resnet18"):
         find_network("resnet51")
+    for name, network in NETWORKS.items():
+        assert match_network(network.make_model(7).clone(dtype="bfloat16", remat=True)) == name
+    assert match_network(ResNet.named(18, 10, batch_norm_group=8, drop_path=0.1)) == "resnet18"
+    for model in (
+        RESNET,
+        ResNet.named(18, 10, stem="cifar"),
+        Vit.named("S/16", 10, image_size=(96, 96)),
+        Cnn((), (), 3),
+    ):
+        assert match_network(model) is None
     classes = read_imagenet_classes()
     assert len({each.name for each in classes}) == len({each.wordnet_id for each in classes}) == 1000
     assert [each.wordnet_id for each in classes] == sorted(each.wordnet_id for each in classes)
     assert classes[0] == ("n01440764", "tench")
     assert classes[999] == ("n15075141", "toilet tissue")
+
+
+@pytest.mark.parametrize(
+    ("layout", "network", "expected"),
+    [
+        ("torchvision", "resnet50", 'torchvision.models.get_model("resnet50", num_classes=3)'),
+        ("torchvision", "convnext-s", 'torchvision.models.get_model("convnext_small", num_classes=3)'),
+        ("timm", "convnext-b", 'timm.create_model("convnext_base", num_classes=3)'),
+        ("timm", "convnext-atto", 'timm.create_model("convnext_atto", num_classes=3)'),
+        ("timm", "vit-ti16", 'timm.create_model("vit_tiny_patch16_224", num_classes=3)'),
+        ("timm", "efficientnet-lite0", 'timm.create_model("tf_efficientnet_lite0", num_classes=3)'),
+        (
+            "efficientnet_lite_pytorch",
+            "efficientnet-lite2",
+            'efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite2", num_classes=3)',
+        ),
+    ],
+)
+def test_the_expression_that_makes_a_network_of_a_library(layout, network, expected):
+    assert format_constructor(layout, find_network(network), 3) == expected

@@ -5,6 +5,13 @@ from __future__ import annotations
 from jaxclf.models import ConvNext
 from jaxclf.pretrained.tables import Row, map_array, map_conv, map_dense, map_norm
 
+LARGE = 96  # features of the first stage of T, the smallest network of torchvision
+
+
+def is_large(model: ConvNext) -> bool:
+    """Return whether a network has the features of T or more. The MLPs of smaller ones are convolutions in timm."""
+    return model.features[0] >= LARGE
+
 
 def map_timm_convnext(model: ConvNext) -> dict[str, Row]:
     """Return the table of a ConvNeXt of timm."""
@@ -16,9 +23,10 @@ def map_timm_convnext(model: ConvNext) -> dict[str, Row]:
         for j in range(depth):
             ours, theirs = f"stage{i + 1}_block{j + 1}", f"stages.{i}.blocks.{j}"
             table |= map_conv(f"{ours}/conv", f"{theirs}.conv_dw") | map_norm(f"{ours}/norm", f"{theirs}.norm")
-            table |= map_dense(f"{ours}/mlp/dense1", f"{theirs}.mlp.fc1")
-            table |= map_dense(f"{ours}/mlp/dense2", f"{theirs}.mlp.fc2")
-            table |= map_array(f"{ours}/scale/scale", f"{theirs}.gamma")
+            for k in (1, 2):
+                table |= map_dense(f"{ours}/mlp/dense{k}", f"{theirs}.mlp.fc{k}", is_convolution=not is_large(model))
+            if model.layer_scale is not None:
+                table |= map_array(f"{ours}/scale/scale", f"{theirs}.gamma")
     table |= map_norm("norm", "head.norm")
     return table | map_dense("logits", "head.fc") if model.classes else table
 
@@ -35,6 +43,6 @@ def map_torchvision_convnext(model: ConvNext) -> dict[str, Row]:
             table |= map_conv(f"{ours}/conv", f"{theirs}.block.0") | map_norm(f"{ours}/norm", f"{theirs}.block.2")
             table |= map_dense(f"{ours}/mlp/dense1", f"{theirs}.block.3")
             table |= map_dense(f"{ours}/mlp/dense2", f"{theirs}.block.5")
-            table |= map_array(f"{ours}/scale/scale", f"{theirs}.layer_scale", (-1,))
+            table |= map_array(f"{ours}/scale/scale", f"{theirs}.layer_scale", (-1,), (-1, 1, 1))
     table |= map_norm("norm", "classifier.0")
     return table | map_dense("logits", "classifier.2") if model.classes else table

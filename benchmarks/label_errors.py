@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxclf.cli.load_run import load_folder
 from jaxclf.cli.options import AuditOptions
-from jaxclf.inference.features.audit import inspect_features
+from jaxclf.inference.features.audit import inspect_features, join_splits
 from jaxclf.inference.features.cache import compute_split_features
 from jaxclf.inference.features.selection import Labeled
 
@@ -43,11 +43,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     network, splits = load_folder(AuditOptions(folder=options.folder, bundle=options.bundle, workdir=Path("unused")))
-    of_splits = compute_split_features(network, splits)
-    present = [name for name, split in splits.items() if split is not None]
-    files = [file for name in present for file in splits.files if file.split == name]
-    features = np.concatenate([of_splits[name] for name in present])
-    labels = np.concatenate([splits[name].labels for name in present])
+    features = np.concatenate(list(compute_split_features(network, splits).values()))
+    labels, files = join_splits(splits)
     count, classes = len(splits.train), len(splits.train.class_names)  # training images come first
     print("seed  order   average precision        recall at precision 0.5  likely errors")
     for seed in range(options.seeds):

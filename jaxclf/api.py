@@ -225,8 +225,11 @@ def fit(
     if splits is None:
         with main_process_first():
             splits = load_splits(config.dataset) if directory is None else directory.load_splits(config.dataset)
-    variables = init.variables if isinstance(init, TrainedModel) else init
     summary = check_model(config, splits)
+    if init is None:
+        variables = load_initial_variables(config, splits)
+    else:
+        variables = init.variables if isinstance(init, TrainedModel) else init
     return train_run(config, splits, summary, began, directory, writers, callbacks, variables, devices)
 
 
@@ -244,7 +247,6 @@ def train_run(
     """Train and evaluate, with what `fit` and `jaxclf train` have prepared: data, the summary of `check_model`, and a
     directory that holds no finished run. `began` is when the run began, in seconds of time.perf_counter.
     """
-    init = load_initial_variables(config, splits) if init is None else init
     bar: list[Callback] = [ProgressBar()] if is_main_process() else []
     trainer = Trainer(config, splits, devices, callbacks=[*bar, *callbacks], init=init)
     if directory is None:

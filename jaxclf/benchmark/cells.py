@@ -57,7 +57,7 @@ class Cell:
     @property
     def state(self) -> State:
         """State according to the files of the run. Results and failures of another config do not count."""
-        if self.directory.summary.exists() and not find_differences(read_json(self.directory.config), self.config):
+        if self.directory.summary.exists() and not self.directory.find_differences(self.config):
             return "finished"
         if self.failure.exists() and not find_differences(read_json(self.failure)["config"], self.config):
             return "failed"
@@ -71,7 +71,7 @@ class Cell:
     def check(self) -> None:
         """Raise UserError if the directory holds a run of another config."""
         if self.directory.config.exists():
-            changed = find_differences(read_json(self.directory.config), self.config)
+            changed = self.directory.find_differences(self.config)
             if changed:
                 raise UserError(
                     f"{self.path} holds a run of another config; name another --out, or undo the difference:", changed

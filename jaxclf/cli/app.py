@@ -137,7 +137,7 @@ def run_command(name: str, arguments: list[str]) -> int:
         raise UserError(f"unknown command {name!r}; {hint}\nsee jaxclf --help")
     try:
         parsed = parse_options(name, arguments)
-        if name not in ("train", "finetune"):
+        if name != "train":
             from jaxclf.training.distributed import require_single_process
 
             require_single_process(f"jaxclf {name}")

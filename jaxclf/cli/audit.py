@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxclf.cli.load_run import load_folder
 from jaxclf.cli.options import AuditOptions
-from jaxclf.inference.features.audit import Audit, check_settings, inspect_features
+from jaxclf.inference.features.audit import Audit, check_settings, inspect_features, join_splits
 from jaxclf.inference.features.cache import compute_split_features
 from jaxclf.inference.features.selection import Labeled
-from jaxclf.io.files import atomic_write, write_json
+from jaxclf.io.files import write_json, write_rows
 from jaxclf.io.progress import show_status
 from jaxclf.reporting.report.audit_page import list_findings, sort_pairs, summarize_audit, write_audit_page
 from jaxclf.reporting.tables import print_rows
@@ -51,13 +49,11 @@ def run(options: AuditOptions) -> int:
     """Run `jaxclf audit`; return the exit code."""
     began = time.perf_counter()
     network, splits = load_folder(options)
-    present = {name: split for name, split in splits.items() if split is not None}
-    labels = np.concatenate([split.labels for split in present.values()])
+    labels, files = join_splits(splits)
     check_settings(labels, options.folds, options.neighbors, options.similarity)
     of_splits = compute_split_features(network, splits)
     computed = time.perf_counter()
-    features, names = np.concatenate([of_splits[name] for name in present]), splits.train.class_names
-    files = [file for name in present for file in splits.files if file.split == name]  # as features are ordered
+    features, names = np.concatenate(list(of_splits.values())), splits.train.class_names
     with show_status("comparing images"):
         data = Labeled(features, labels, len(names))
         audit = inspect_features(data, files, options.folds, options.neighbors, options.similarity)
@@ -67,7 +63,7 @@ def run(options: AuditOptions) -> int:
         "folds": options.folds,
         "neighbors": options.neighbors,
         "similarity": options.similarity,
-        "images": {name: len(split) for name, split in present.items()},
+        "images": {name: len(of_split) for name, of_split in of_splits.items()},
         **summarize_audit(audit, files, labels),
         "features": features.shape[1],
         "feature_seconds": computed - began,
@@ -76,8 +72,8 @@ def run(options: AuditOptions) -> int:
     print_rows(("found", "number", "first"), list_findings(summary))
     options.workdir.mkdir(parents=True, exist_ok=True)
     write_json(options.workdir / "summary.json", summary)
-    _write_rows(options.workdir / "audit.csv", IMAGE_COLUMNS, _list_images(audit, files, labels, names))
-    _write_rows(options.workdir / "duplicates.csv", PAIR_COLUMNS, _list_pairs(audit, files))
+    write_rows(options.workdir / "audit.csv", IMAGE_COLUMNS, _list_images(audit, files, labels, names))
+    write_rows(options.workdir / "duplicates.csv", PAIR_COLUMNS, _list_pairs(audit, files))
     with show_status("writing the page"):
         write_audit_page(options.workdir / "audit.html", summary, audit, splits, files)
     for path in sorted(options.workdir.iterdir()):
@@ -115,11 +111,3 @@ def _list_pairs(audit: Audit, files: Sequence[FileRecord]) -> Iterator[tuple[Any
             *(first.split, second.split, str(first.split != second.split).lower()),
             *(first.label, second.label),
         )
-
-
-def _write_rows(path: Path, columns: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    """Write a CSV file with a header."""
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)

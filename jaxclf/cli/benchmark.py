@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -24,7 +23,7 @@ from jaxclf.cli.options import BenchmarkOptions
 from jaxclf.datasets import load_splits
 from jaxclf.errors import require
 from jaxclf.inference.initial_variables import load_initial_variables
-from jaxclf.io.files import atomic_write, write_text
+from jaxclf.io.files import write_rows, write_text
 from jaxclf.io.lock import lock_directory
 from jaxclf.io.progress import track_progress
 from jaxclf.reporting.figures import plot_learning_rate_curve, save
@@ -133,10 +132,8 @@ def _write_range_test(directory: Path, variant: Variant, low: float, high: float
     curve = run_range_test(config, splits, Devices.all(), low, high, load_initial_variables(config, splits))
     suggestion = suggest_rates(curve)
     directory.mkdir(parents=True, exist_ok=True)
-    with atomic_write(directory / "lr_range.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
-        writer.writerows(zip(range(len(curve.rates)), curve.rates, curve.losses, curve.smoothed, strict=True))
+    rows = zip(range(len(curve.rates)), curve.rates, curve.losses, curve.smoothed, strict=True)
+    write_rows(directory / "lr_range.csv", ("step", "learning_rate", "loss", "smoothed_loss"), rows)
     highest = "a tenth of where it diverges" if curve.diverged else "lowest loss (it does not diverge)"
     marks = {"steepest descent": suggestion.steepest, highest: suggestion.highest}
     title = f"Learning-rate range test: {variant.name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from jaxclf.cli.options import EvalOptions
 from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import require
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.io.files import atomic_write, write_json
+from jaxclf.io.files import write_json, write_rows
 from jaxclf.io.formatting import format_percent, format_value
 from jaxclf.io.progress import show_status
 from jaxclf.metrics import Accuracy, Confusion, TopK
@@ -134,9 +133,8 @@ def _write_predictions(path: Path, evaluated: EvaluatedSplit) -> None:
     """Write a CSV row per image: index, label, prediction, confidence and, for image files, the path."""
     split, confidence = evaluated.split, softmax(evaluated.logits, axis=1).max(axis=1)
     names, files = split.class_names, getattr(split.images, "paths", ())
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(("index", "label", "prediction", "confidence", *(("file",) if files else ())))
-        for i, (label, predicted) in enumerate(zip(split.labels, evaluated.predictions, strict=True)):
-            file_name = (to_printable(files[i]),) if files else ()
-            rows.writerow((i, names[label], names[predicted], f"{confidence[i]:.6f}", *file_name))
+    rows = (
+        (i, names[label], names[predicted], f"{confidence[i]:.6f}", *((to_printable(files[i]),) if files else ()))
+        for i, (label, predicted) in enumerate(zip(split.labels, evaluated.predictions, strict=True))
+    )
+    write_rows(path, ("index", "label", "prediction", "confidence", *(("file",) if files else ())), rows)

@@ -6,27 +6,32 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxclf.cli import train
-from jaxclf.cli.load_run import make_default_folder, override_dataset
+from jaxclf.cli.load_run import load_network, make_default_folder, override_dataset
 from jaxclf.cli.options import FinetuneOptions
 from jaxclf.cli.train_options import TrainOptions
-from jaxclf.inference.import_weights import locate_run
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.pretrained import Pretrained
 from jaxclf.pretrained.initial import hash_variables
 from jaxclf.pretrained.packages import PACKAGES
+from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.fine_tuning import Choices, Start, build_config, hold_out_images
 
 
 def run(options: FinetuneOptions) -> int:
     """Run `jaxclf finetune`; return the exit code."""
-    network = TrainedModel.load(locate_run(options.bundle))
-    folder = hold_out_images(replace(make_default_folder(network), root=options.folder))
-    config, reasons = build_config(
-        override_dataset(folder, options.dataset),
-        Start(network.model, _name_weights(options.bundle, network), network.config.evaluation_transform,
-              network.input_shape),
-        Choices(options.epochs, options.batch_size, options.learning_rate, options.seed),
-    )  # fmt: skip
+    network = load_network(options)
+    folder = override_dataset(replace(make_default_folder(network), root=options.folder), options.dataset)
+    chosen = [word.partition("=")[0].removeprefix("--dataset.").replace("-", "_") for word in options.dataset]
+    folder = hold_out_images(folder, chosen)
+    splits = RunDirectory(options.workdir).load_splits(folder)  # those it began with, if the run resumes
+    start = Start(
+        network.model,
+        _name_weights(options.bundle, network),
+        network.config.evaluation_transform,
+        network.input_shape,
+    )
+    choices = Choices(options.epochs, options.batch_size, options.learning_rate, options.seed)
+    config, reasons = build_config(folder, splits, start, choices)
     for reason in reasons:
         print(reason)
     return train.run(
@@ -35,6 +40,7 @@ def run(options: FinetuneOptions) -> int:
             workdir=str(options.workdir),
             parallel=options.parallel,
             compilation_cache=options.compilation_cache,
+            imports=options.imports,
             dry_run=options.dry_run,
         )
     )

@@ -61,7 +61,8 @@ def prepare_output(options: DataRunOptions, folder: str = "") -> Path:
 
 def make_default_folder(run: TrainedModel) -> ImageFolder:
     """Return the dataset of a bundle, which has none: a folder of images that are prepared as its weights expect."""
-    height, width, _ = run.image_shape
+    height, width, channels = run.image_shape
+    require(channels == 3, f"the network takes images with {channels} channels, and those of folders have 3")
     return ImageFolder("", (height, width), train_fraction=1.0, resizing=run.resizing)
 
 
@@ -82,6 +83,12 @@ def load_run_with_data(options: DataRunOptions) -> tuple[TrainedModel, Path]:
     return run, output
 
 
+def load_network(options: FolderOptions) -> TrainedModel:
+    """Set up the compilation cache and load the network of the options."""
+    keep_compiled(options.compilation_cache)
+    return TrainedModel.load(locate_run(options.bundle), imports=options.imports)
+
+
 def load_folder(options: FolderOptions) -> tuple[TrainedModel, Splits]:
     """Load the network of the options and the images of its folder, and print the remarks on them.
 
@@ -91,8 +98,7 @@ def load_folder(options: FolderOptions) -> tuple[TrainedModel, Splits]:
         UserError: If the directory for the results is not empty, or the folder has fewer than two classes.
     """
     check_free(options.workdir)
-    keep_compiled(options.compilation_cache)
-    network = TrainedModel.load(locate_run(options.bundle))
+    network = load_network(options)
     folder = replace(make_default_folder(network), root=options.folder, train_fraction=0.8, test_fraction=0.2)
     splits = load_splits(override_dataset(folder, options.dataset))
     for remark in splits.remarks:

@@ -249,6 +249,8 @@ class FolderOptions:
     dataset: DatasetArguments = ()
     """Options such as --dataset.min-images, which are parsed when the bundle is loaded."""
     compilation_cache: CompilationCache = None
+    imports: Imports = ()
+    """Your own modules that define classes of the config of a run."""
     debug: Flag = False
     """Show the traceback of a user error."""
 

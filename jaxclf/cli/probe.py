@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from jaxclf.inference.features.cache import compute_split_features
 from jaxclf.inference.features.folds import draw_folds
 from jaxclf.inference.features.selection import Labeled, scale_features
 from jaxclf.inference.features.study import study_features
-from jaxclf.io.files import atomic_write, write_json
+from jaxclf.io.files import write_json, write_rows
 from jaxclf.io.formatting import format_percent
 from jaxclf.io.progress import show_status
 from jaxclf.reporting.figures import plot_learning_curve, save
@@ -83,8 +82,6 @@ def _print_results(summary: Mapping[str, Any]) -> None:
 def _write_predictions(path: Path, splits: Splits, logits: Float[np.ndarray, "n classes"]) -> None:
     """Write a CSV row for each test image: file, label and prediction of the probe of the first seed."""
     names, files = splits.train.class_names, [file.path for file in splits.files if file.split == "test"]
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(("file", "label", "prediction"))
-        for name, label, predicted in zip(files, splits["test"].labels, logits.argmax(axis=1), strict=True):
-            rows.writerow((name, names[label], names[predicted]))
+    predicted = logits.argmax(axis=1)
+    rows = ((file, names[i], names[j]) for file, i, j in zip(files, splits["test"].labels, predicted, strict=True))
+    write_rows(path, ("file", "label", "prediction"), rows)

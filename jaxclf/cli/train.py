@@ -55,15 +55,16 @@ def run(options: TrainOptions) -> int:
     summary = check_model(config, splits)
     Console(file=sys.stdout, soft_wrap=True).print(summary.to_table())
     devices = Devices.all(options.parallel)
+    init = load_initial_variables(config, splits)
     if options.dry_run:
-        _try_step(Trainer(config, splits, devices, init=load_initial_variables(config, splits)), summary)
+        _try_step(Trainer(config, splits, devices, init=init), summary)
         return 0
     callbacks: list[Callback] = [_build_profiler(options, config, splits, directory)] if options.profile else []
     with StopOnSignal() as stop:
         try:
             trained = train_run(
                 config, splits, summary, began, directory, build_writers(options.writers, options.imports),
-                [*callbacks, stop], devices=devices,
+                [*callbacks, stop], init, devices,
             )  # fmt: skip
         except Interrupted as interrupted:
             if is_main_process():

@@ -139,19 +139,12 @@ class ImageFolder:
             name = to_printable(get_relative_path(path, root))
             files[path] = FileRecord(name, label, splits[path], verdicts[path].digest)
         if records:
-            drawn = {file.path for file in used if file.split in (None, "train")}
+            authors = ("test",) if self.folds else ("validation", "test")
+            drawn = {file.path for file in used if file.split not in authors}
             files, differences = restore_splits(files, records, drawn, exact)
             remarks += differences
         remarks += describe_duplicates(list(files.values()))
         return self._gather(files, tuple(names), tuple(remarks), tuple(skipped))
-
-    def list_files(self) -> dict[str, list[ListedFile]]:
-        """Return the files of each class, with the splits of their author, without reading them.
-
-        Raises:
-            UserError: If the folder is missing or has no images.
-        """
-        return self._list_classes()[1]
 
     def _list_classes(self) -> tuple[Path, dict[str, list[ListedFile]], list[str]]:
         """Return the folder of the images, the files of each class, and remarks on the folder."""

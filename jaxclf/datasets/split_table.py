@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxclf.datasets.folders import to_printable
 from jaxclf.datasets.layout import SPLIT_NAMES, ListedFile, parse_split
 from jaxclf.errors import UserError, require
-from jaxclf.io.files import atomic_write
+from jaxclf.io.files import write_rows
 from jaxclf.types import FileRecord
 
 PATH_COLUMNS = ("path", "file_name", "file")  # the second is that of Hugging Face's metadata.csv
@@ -101,10 +101,7 @@ def _get_cell(row: Mapping[str, str], columns: Sequence[str]) -> str:
 
 def write_records(path: Path, records: Sequence[FileRecord]) -> None:
     """Write which file is in which split; `read_split_table` can read it."""
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        rows.writerows(records)
+    write_rows(path, COLUMNS, records)
 
 
 def read_records(path: Path) -> tuple[FileRecord, ...]:

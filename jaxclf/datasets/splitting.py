@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxclf.datasets.layout import SPLIT_NAMES, ListedFile
-from jaxclf.errors import UserError
+from jaxclf.errors import UserError, require
 from jaxclf.types import FileRecord
 
 
@@ -57,11 +57,21 @@ def hold_out_fold(
 ) -> dict[Path, str]:
     """Return the splits with one of some folds of every class for validation, and the others for training.
 
-    The folds are those of all images that are not for testing.
+    The folds are those of all images that are not for testing. Adding an image moves few others to another fold.
+
+    Raises:
+        UserError: If a class has fewer images than there are folds.
     """
     drawn: dict[Path, str] = {}
-    for paths in _shuffle([file for file in files if splits[file.path] != "test"], seed).values():
-        drawn |= {path: "validation" if i % folds == fold else "train" for i, path in enumerate(paths)}
+    classes = _shuffle([file for file in files if splits[file.path] != "test"], seed)
+    for start, (label, paths) in enumerate(sorted(classes.items())):
+        require(
+            len(paths) >= folds,
+            f"folds={folds}: class {label} has {len(paths):,} images that are not for testing; expected one a fold",
+        )
+        for i, path in enumerate(paths):  # classes start at different folds, so that these have about equal sizes
+            place = (i * folds // len(paths) + start) % folds
+            drawn[path] = "validation" if place == fold else "train"
     return {**splits, **drawn}
 
 

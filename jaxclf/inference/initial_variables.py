@@ -7,17 +7,20 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from jaxtyping import Float, Int
 
 from jaxclf.augment import compute_input_shape
 from jaxclf.config import Config
-from jaxclf.datasets import get_resizing
+from jaxclf.config_io import flatten, to_json
+from jaxclf.datasets import Resizing
+from jaxclf.datasets.decoding import ImageFiles
 from jaxclf.errors import UserError, require
 from jaxclf.inference.export import flatten_weights
 from jaxclf.inference.features.cache import compute_split_features
 from jaxclf.inference.features.folds import draw_folds
-from jaxclf.inference.features.probe import fit_probes
 from jaxclf.inference.features.selection import Labeled, compute_scale, cross_validate
+from jaxclf.inference.features.study import fit_all
 from jaxclf.inference.import_weights import read_package
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.progress import show_status
@@ -46,29 +49,32 @@ def load_initial_variables(config: Config, splits: Splits) -> Variables | None:
     """
     if config.init is None:
         return None
-    arrays = read_arrays(config.init)
+    classes = [path for name, path in flatten(to_json(config)).items() if name.rpartition(".")[2] == "class"]
+    arrays = read_arrays(config.init, tuple({path.rpartition(".")[0] for path in classes}))
     shape = compute_input_shape(config.evaluation_transform, splits.train.image_shape)
     head = "keep" if config.init.head == "keep" else "new"
     variables = convert_weights(config.model, shape, arrays, head, config.seed).variables
     return _fit_head(config, splits, variables) if config.init.head == "probe" else variables
 
 
-def read_arrays(init: Pretrained) -> Mapping[str, np.ndarray]:
+def read_arrays(init: Pretrained, imports: tuple[str, ...] = ()) -> Mapping[str, np.ndarray]:
     """Return the arrays of pretrained weights by name, after their digest is checked.
+
+    Args:
+        init: The weights.
+        imports: Modules outside jaxclf that define classes of the config of a run.
 
     Raises:
         UserError: If there are no such weights, their digest is not that of the config, or the config has none.
     """
     path = Path(init.source).expanduser()
     if path.is_dir():
-        variables = TrainedModel.load(path).variables
+        variables = TrainedModel.load(path, imports=imports).variables
         arrays, found = flatten_weights(variables), hash_variables(variables)
-    elif path.exists() or init.source not in PACKAGES:
-        weights = read_weights(path)
-        arrays, found = weights.arrays, weights.sha256
     else:
-        weights, _ = read_package(init.source)
-        return weights.arrays
+        of_package = init.source in PACKAGES and not path.exists()
+        weights = read_package(init.source)[0] if of_package else read_weights(path)
+        arrays, found = weights.arrays, weights.sha256
     require(bool(init.sha256), f'init has no digest of {init.source}; if you trust it, set sha256="{found}"')
     if found != init.sha256:
         raise UserError(f"{init.source} has SHA-256 {found}, and init expects {init.sha256}: these are other weights")
@@ -78,28 +84,35 @@ def read_arrays(init: Pretrained) -> Mapping[str, np.ndarray]:
 def _fit_head(config: Config, splits: Splits, variables: Variables) -> Variables:
     """Return variables whose last layer is a linear probe, fitted to the features of the training images."""
     train, logits = splits.train, variables["params"]["logits"]
-    blank = jax.tree.map(np.zeros_like, logits)  # features do not depend on it, and are kept for every seed
-    network = TrainedModel(
-        config, 0, train.class_names, train.image_shape, _replace_head(variables, blank),
-        resizing=get_resizing(config.dataset),
-    )  # fmt: skip
+    counts = np.bincount(train.labels, minlength=len(train.class_names))
+    fewest = int(counts.min())
+    require(
+        fewest > 1,
+        f'head="probe": class {train.class_names[counts.argmin()]} has {fewest} training images, expected at least 2; '
+        'set head="new"',
+    )
+    # Features do not depend on the last layer: with zeros they are kept for every seed.
+    blank = _replace_head(variables, jax.tree.map(np.zeros_like, logits))
+    resizing, files = Resizing(), ()
+    if isinstance(train.images, ImageFiles):  # others are not what a decoded file is, and are not kept
+        resizing, files = train.images.resizing, splits.files
+    network = TrainedModel(config, 0, train.class_names, train.image_shape, blank, resizing=resizing)
     with main_process_first():
-        features = compute_split_features(network, Splits(train, None, None, files=splits.files))["train"]
+        features = compute_split_features(network, Splits(train, None, None, files=files))["train"]
     with show_status("fitting the last layer"):
-        kernel, bias = _fit_probe(features, train.labels, len(train.class_names), config.seed)
+        kernel, bias = _fit_probe(features, train.labels, len(counts), config.seed, min(FOLDS, fewest))
     head = jax.tree.map(lambda fitted, like: fitted.astype(like.dtype), {"kernel": kernel, "bias": bias}, logits)
-    return _replace_head(variables, head)
+    # Rounding may differ between machines, and all processes have to start alike.
+    return _replace_head(variables, jax.device_get(broadcast_one_to_all(head)))
 
 
 def _fit_probe(
-    features: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], classes: int, seed: int
+    features: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], classes: int, seed: int, folds: int
 ) -> tuple[Float[np.ndarray, "c classes"], Float[np.ndarray, " classes"]]:
     """Return the kernel and bias of a probe whose penalty is chosen by cross-validation."""
-    scale, fewest = compute_scale(features), int(np.bincount(labels).min())
+    scale = compute_scale(features)
     train = Labeled(features * scale, labels, classes)
-    penalty = cross_validate(train, draw_folds(labels, min(FOLDS, max(fewest, 2)), seed)).penalty
-    every = np.ones((1, len(labels)), bool)
-    probe = fit_probes(train.features, labels, classes, np.array([penalty], np.float32), every)
+    probe = fit_all(train, cross_validate(train, draw_folds(labels, folds, seed)).penalty)
     return probe.kernels[0] * scale, probe.biases[0]
 
 

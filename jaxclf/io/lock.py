@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import lock_descriptor
@@ -13,6 +15,7 @@ from filelock import lock_descriptor
 from jaxclf.errors import UserError
 
 NAME = ".lock"
+POLL_INTERVAL = 0.2  # seconds
 
 
 def check_free(directory: Path, user: str, fix: str) -> None:
@@ -20,6 +23,29 @@ def check_free(directory: Path, user: str, fix: str) -> None:
     if (directory / NAME).exists():
         with lock_directory(directory, user, fix):
             pass
+
+
+@contextmanager
+def wait_for_directory(directory: Path, message: str) -> Iterator[None]:
+    """Lock a directory, which is created if it does not exist, while the block runs; wait until it is free.
+
+    Args:
+        directory: The directory to lock.
+        message: What is printed if another process holds the lock.
+    """
+    waiting = False
+    while True:
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock_directory(directory, "another process", "wait for it to end"))
+            except UserError:
+                if not waiting:
+                    print(message, file=sys.stderr)
+                waiting = True
+                time.sleep(POLL_INTERVAL)
+                continue
+            yield
+            return
 
 
 @contextmanager

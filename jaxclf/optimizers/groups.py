@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import prod
@@ -14,7 +13,7 @@ import jax
 from jaxtyping import PyTree
 
 from jaxclf.errors import UserError, require
-from jaxclf.io.files import atomic_write
+from jaxclf.io.files import write_rows
 
 
 @runtime_checkable
@@ -157,8 +156,7 @@ def summarize_groups(assignments: Assignments) -> list[str]:
 
 def write_assignments(path: Path, assignments: Assignments) -> None:
     """Write a table with a row for each parameter."""
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        for each in assignments.values():
-            rows.writerow((each.path, "x".join(map(str, each.shape)), each.group, each.rate, each.decay))
+    rows = (
+        (each.path, "x".join(map(str, each.shape)), each.group, each.rate, each.decay) for each in assignments.values()
+    )
+    write_rows(path, COLUMNS, rows)

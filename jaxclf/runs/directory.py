@@ -65,7 +65,7 @@ class RunDirectory:
         if is_main_process():
             check_free(self.path, *BUSY)
         saved = self.has_checkpoints  # without one there is nothing to resume
-        changed = self._find_differences(config) if self.config.exists() and (saved or self.summary.exists()) else []
+        changed = self.find_differences(config) if self.config.exists() and (saved or self.summary.exists()) else []
         if changed and not force:
             raise UserError(
                 f"{self.path} holds a run of another config; name another --workdir, undo the difference, or resume it "
@@ -95,7 +95,7 @@ class RunDirectory:
         environment = read_json(self.environment) if self.environment.exists() else {}
         return load_splits(dataset, read_records(self.splits), started_in=environment.get("directory", ""))
 
-    def _find_differences(self, config: Any) -> list[str]:
+    def find_differences(self, config: Any) -> list[str]:
         """Compare the config of the run with another; return a line for each difference that changes results."""
         old = read_json(self.config)
         with suppress(UserError):  # classes of the user's own

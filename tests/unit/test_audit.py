@@ -82,6 +82,15 @@ def test_the_nearest_image_is_another_one(planted):
     assert (audit.nearest != np.arange(151)).all()
 
 
+def test_more_neighbors_change_outlier_scores_alone(random):
+    data = Labeled(random.normal(size=(120, 6)).astype(np.float32), np.arange(120) % 3, 3)
+    files = [FileRecord(f"{i:03d}.png", "a", "train", f"{i:064x}") for i in range(120)]
+    few, many = (inspect_features(data, files, 4, neighbors, 0.5) for neighbors in (10, 90))
+    np.testing.assert_array_equal(few.label_order, many.label_order)
+    assert few.duplicates == many.duplicates
+    assert (few.outlier_scores < many.outlier_scores).all()
+
+
 def test_the_order_of_images_does_not_matter(planted, random):
     data, files, audit = planted
     order = random.permutation(151)

@@ -93,6 +93,29 @@ def test_folds_hold_out_every_image_but_those_for_testing_once(tmp_path, splits)
         load(tmp_path, folds=3, fold=3)
     with pytest.raises(UserError, match="folds=1: expected 0 or at least 2"):
         load(tmp_path, folds=1)
+    with pytest.raises(UserError, match=r"folds=15: class a has \d+ images that are not for testing"):
+        load(tmp_path, folds=15)
+
+
+def test_a_new_image_moves_few_others_to_another_fold(tmp_path):
+    write(tmp_path / "a", {"x": 60})
+    write(tmp_path / "b", {"y": 60})
+    before = [set(gray_values(load(tmp_path / "a", folds=5, fold=fold).validation)) for fold in range(5)]
+    (tmp_path / "a/x/new.png").write_bytes(png(200))
+    after = [set(gray_values(load(tmp_path / "a", folds=5, fold=fold).validation)) for fold in range(5)]
+    assert sum(len(old - new) for old, new in zip(before, after, strict=True)) <= 5
+
+
+def test_a_run_with_folds_keeps_its_splits(tmp_path):
+    write(tmp_path / "train", {"a": 12, "b": 12})
+    write(tmp_path / "val", {"a": 4, "b": 4}, value=24)
+    write(tmp_path / "test", {"a": 3, "b": 3}, value=32)
+    dataset = ImageFolder(str(tmp_path), image_size=(4, 4), folds=4, fold=1)
+    first = dataset.load()
+    assert set(gray_values(first.validation)) & set(range(25, 33))  # validation images of the author are in the folds
+    (tmp_path / "train/a/new.png").write_bytes(png(200))
+    again = dataset.load(first.files)
+    assert gray_values(again.validation) == gray_values(first.validation)
 
 
 def test_min_images_counts_all_splits_together(tmp_path):

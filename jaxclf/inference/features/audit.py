@@ -15,7 +15,7 @@ from jaxclf.inference.features.folds import draw_folds
 from jaxclf.inference.features.neighbors import find_other_neighbors
 from jaxclf.inference.features.probe import fit_probes
 from jaxclf.inference.features.selection import Labeled, cross_validate, scale_features
-from jaxclf.types import FileRecord
+from jaxclf.types import FileRecord, Splits
 
 COMPARED = 50  # nearest images that vote on a label and may be near-duplicates: memory is linear in the images
 # Of the votes of neighbors: Z. Wu, Y. Xiong, S. X. Yu and D. Lin, "Unsupervised Feature Learning via Non-Parametric
@@ -97,11 +97,12 @@ def inspect_features(
     order = np.array(sorted(range(len(files)), key=lambda i: (files[i].path, files[i].digest)))
     places = np.argsort(order)
     data = Labeled(data.features[order], data.labels[order], data.classes)
-    near = find_neighborhoods(data.features, max(neighbors, COMPARED))
+    found = find_neighborhoods(data.features, max(neighbors, COMPARED))
+    near = Neighborhoods(found.indices[:, :COMPARED], found.cosines[:, :COMPARED])
     checked = check_labels(data, near, folds)
     log_odds = compute_log_odds(checked.probabilities, data.labels)
     # F. Angiulli and C. Pizzuti, "Fast Outlier Detection in High Dimensional Spaces" (2002), with cosine distances.
-    scores = 1 - near.cosines[:, :neighbors].mean(axis=1)
+    scores = 1 - found.cosines[:, :neighbors].mean(axis=1)
     pairs = find_duplicates(near, [files[i].digest for i in order], similarity)
     return Audit(
         labels=checked._replace(probabilities=checked.probabilities[places]),
@@ -113,6 +114,13 @@ def inspect_features(
         outlier_order=order[np.argsort(-scores, kind="stable")],
         duplicates=tuple(pair._replace(first=int(order[pair.first]), second=int(order[pair.second])) for pair in pairs),
     )
+
+
+def join_splits(splits: Splits) -> tuple[Int[np.ndarray, " n"], list[FileRecord]]:
+    """Return the labels and files of the images of all splits, in the order of the splits."""
+    present = {name: split for name, split in splits.items() if split is not None}
+    labels = np.concatenate([split.labels for split in present.values()])
+    return labels, [file for name in present for file in splits.files if file.split == name]
 
 
 def check_settings(labels: Int[np.ndarray, " n"], folds: int, neighbors: int, similarity: float) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxclf.config_io import to_json
+from jaxclf.errors import require
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import get_cache_directory, hash_json, sync
-from jaxclf.io.lock import lock_directory
+from jaxclf.io.lock import wait_for_directory
 from jaxclf.io.progress import track_progress
 from jaxclf.pretrained.initial import hash_variables
 from jaxclf.types import Splits
@@ -65,16 +66,28 @@ def compute_split_features(run: TrainedModel, splits: Splits) -> dict[str, Float
 
     Returns:
         The features of each split by its name, in the order of its images.
+
+    Raises:
+        UserError: If features are not finite.
     """
-    if not splits.files:
+    if splits.files:
+        features = _read_or_compute(run, splits)
+    else:
         parts = {name: split for name, split in splits.items() if split is not None}
-        return {name: run.features(split.images[np.arange(len(split))]) for name, split in parts.items()}
+        features = {name: run.features(split.images[np.arange(len(split))]) for name, split in parts.items()}
+    for name, of_split in features.items():
+        wrong = int((~np.isfinite(of_split)).any(axis=1).sum())
+        require(wrong == 0, f"the features of {wrong:,} {name} images are not finite: are these the right weights?")
+    return features
+
+
+def _read_or_compute(run: TrainedModel, splits: Splits) -> dict[str, Float[np.ndarray, "n c"]]:
+    """Return the features of each split; those that are not in the cache are computed and kept."""
     width = run.features(np.zeros((0, *run.image_shape), np.uint8)).shape[1]
     directory = get_cache_directory() / "features" / _hash_network(run)[:32]
     names = [name for name, split in splits.items() if split is not None]
     digests = {name: [file.digest for file in splits.files if file.split == name] for name in names}
-    directory.mkdir(parents=True, exist_ok=True)
-    with lock_directory(directory, "another process that computes features", "wait for it to end"):
+    with wait_for_directory(directory, "waiting for another process that computes features"):
         cache = FeatureCache(directory, width)
         missing = {
             digest: (name, i)

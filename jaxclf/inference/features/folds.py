@@ -24,11 +24,14 @@ def draw_folds(labels: Int[np.ndarray, " n"], folds: int, seed: int) -> Int[np.n
     """
     counts = np.bincount(labels)
     fewest = int(counts[counts > 0].min())
-    require(fewest > 1, "a class has one image: expected at least 2; --dataset.min-images 2 leaves such classes out")
+    require(
+        fewest > 1,
+        "a class has one training image: expected at least 2; add images, or leave the class out of the folder",
+    )
     require(
         fewest >= folds > 1,
         f"folds={folds}: expected 2 to {fewest}, the number of images of the smallest class; "
-        "change --folds, or leave small classes out with --dataset.min-images",
+        "change --folds, or leave small classes out with --dataset.min-images, which counts all splits",
     )
     random = np.random.default_rng(seed)
     drawn = np.empty(len(labels), np.int32)

@@ -22,9 +22,8 @@ def get_config() -> Config:
         dataset=ImageFolder(
             "data/hymenoptera",
             (256, 256),
-            train_fraction=0.7,
+            train_fraction=0.8,
             test_fraction=0.2,
-            validation_fraction=0.1,
             resizing=Resizing(crop_to_aspect_ratio=True, interpolation="bicubic"),
         ),
         model=EfficientNetLite.named(0, classes=2, normalize=Normalize((mean,) * 3, (std,) * 3)),
@@ -34,7 +33,6 @@ def get_config() -> Config:
         evaluation_transform=CenterCrop(224),
         batch_statistics="frozen",
         ema_decay=0.9,
-        patience=3,
         epochs=6,
         batch_size=32,
         remainder="pad",

@@ -19,7 +19,7 @@ from jaxclf.pretrained import Pretrained
 from jaxclf.types import Splits
 
 LEARNING_RATE = 1e-4
-FEW_IMAGES = 10  # training images of a class, below which none are held out for validation
+FEW_IMAGES = 1_000  # training images, below which none are held out: a few would hardly tell epochs apart
 SMALL_FOLDER = 5_000  # training images, below which batches are small
 SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 20_000, 3, 6  # images that are seen in all epochs, within these
 FITTED = 1_000_000  # training images times classes, up to which the last layer is fitted first
@@ -49,7 +49,7 @@ class Choices:
 
 
 def hold_out_images(folder: ImageFolder, chosen: Collection[str] = ()) -> ImageFolder:
-    """Return a folder with a tenth of the training images for validation, if it has none and no class has few images.
+    """Return a folder with a tenth of the training images for validation, if it has none and 1,000 or more.
 
     Without splits of its author, a fifth of every class is for testing.
 
@@ -63,7 +63,7 @@ def hold_out_images(folder: ImageFolder, chosen: Collection[str] = ()) -> ImageF
 
     kept = change(train_fraction=0.8, test_fraction=0.2)
     splits = kept.load()
-    if splits.validation is not None or count_smallest(splits) < FEW_IMAGES:
+    if splits.validation is not None or len(splits.train) < FEW_IMAGES:
         return kept
     return change(train_fraction=0.7, test_fraction=0.2, validation_fraction=0.1)
 
@@ -133,7 +133,7 @@ def _explain(splits: Splits, config: Config, choices: Choices) -> list[str]:
         else f"last layer: new; to fit it first, a class needs two images, and images x classes at most {FITTED:,}",
         f"early stopping: after {config.patience} epochs without a better validation accuracy"
         if config.patience
-        else f"early stopping: off, without validation images; where classes have {FEW_IMAGES}, some are held out",
+        else f"early stopping: off, without validation images; a tenth is held out of {FEW_IMAGES:,} or more",
         f"EMA of the parameters: decay {config.ema_decay:.3f}, from the number of steps",
     ]
     if choices.epochs is None:

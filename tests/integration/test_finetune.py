@@ -76,7 +76,7 @@ def test_a_folder_is_fine_tuned(bundle, folder, tmp_path, capsys):
     command = ["finetune", str(folder), "--bundle", str(bundle), "--workdir", str(tmp_path / "run"), "--epochs", "2"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "42 training images in 2 classes, 21 in the smallest" in printed
+    assert "48 training images in 2 classes, 24 in the smallest" in printed
     assert "last layer: fitted to the features first" in printed
     assert "Overall accuracy: 100.00% (0 mistakes in 12; 95 % interval 75.75% to 100.00%)" in printed
     summary = json.loads((tmp_path / "run/summary.json").read_text())

@@ -287,7 +287,7 @@ class AuditOptions(FolderOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(FolderOptions):
-    """Train pretrained weights on the images of a folder, and test them once. Started again, the run resumes.
+    """Train pretrained weights on the images of a folder and evaluate them. Started again, the run resumes.
 
     The last layer is fitted first, then all layers are trained. What is not given follows from the number of images,
     and is printed with its reason.
@@ -300,13 +300,14 @@ class FinetuneOptions(FolderOptions):
     batch_size: int | None = None
     """Number of images per update."""
     learning_rate: float | None = None
-    """Peak learning rate of the last layer; that of each layer before it is 0.75 times as high."""
+    """Peak learning rate of the last layer. Each layer before it has 0.75 times the rate of the next one, if the model
+    declares its layers."""
     seed: int = 0
     """Random seed of shuffling, augmentation and the folds."""
     parallel: Literal["jit", "pmap"] = "jit"
     """Compile the step with jit over a mesh of all devices, or with pmap."""
     dry_run: Flag = False
-    """Print what would be trained, run one step, and exit. Writes nothing."""
+    """Print what would be trained, run one step, and exit. Writes only features, to the cache."""
 
 
 @dataclass(frozen=True)

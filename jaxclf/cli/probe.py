@@ -14,8 +14,7 @@ from jaxclf.cli.load_run import load_folder
 from jaxclf.cli.options import ProbeOptions
 from jaxclf.errors import require
 from jaxclf.inference.features.cache import compute_split_features
-from jaxclf.inference.features.folds import draw_folds
-from jaxclf.inference.features.selection import Labeled, scale_features
+from jaxclf.inference.features.selection import Labeled, check_nested, scale_features
 from jaxclf.inference.features.study import study_features
 from jaxclf.io.files import write_json, write_rows
 from jaxclf.io.formatting import format_percent
@@ -31,7 +30,7 @@ def run(options: ProbeOptions) -> int:
     began = time.perf_counter()
     network, splits = load_folder(options)
     require(splits.test is not None, "the folder has no test images; add a folder test or val")
-    draw_folds(splits.train.labels, options.folds, 0)  # too few images are an error before the features are computed
+    check_nested(splits.train.labels, options.folds)  # too few images are an error before the features are computed
     features = compute_split_features(network, splits)
     computed = time.perf_counter()
     names = splits.train.class_names

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
-PHOTOGRAPHS = ["cifar10_resnet", "simpsons28"]
+PHOTOGRAPHS = ["cifar10_resnet", "cifar10_vit", "simpsons28"]
 # simpsons_cnn and simpsons_overfit have the network of the configs for cartoons.
 OTHERS = [path for path in CONFIGS if not path.stem.startswith(("simpsons", "cifar10", "imagefolder", "finetune"))]
 

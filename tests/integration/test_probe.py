@@ -91,6 +91,8 @@ def test_mistakes_are_answered(bundle, tmp_path, random, capsys, monkeypatch):
     command = ["probe", str(folder), "--bundle", str(bundle), "--workdir", str(tmp_path / "run")]
     assert main(command) == 2
     assert "folds=5: expected 2 to" in capsys.readouterr().err
+    assert main([*command, "--folds", "2"]) == 2  # nested folds would leave one of three training images
+    assert "folds=2: the smallest class has 3 images, and one fold less leaves 1" in capsys.readouterr().err
     assert main([*command[:-1], str(folder)]) == 2
     assert "is not an empty directory" in capsys.readouterr().err
     assert main(["probe", str(tmp_path / "nowhere"), *command[2:]]) == 2

@@ -10,7 +10,14 @@ from jaxclf.inference.features.cache import FeatureCache
 from jaxclf.inference.features.folds import draw_folds
 from jaxclf.inference.features.neighbors import find_neighbors
 from jaxclf.inference.features.probe import TOLERANCE, fit_probes
-from jaxclf.inference.features.selection import PENALTIES, Labeled, Validation, cross_validate, estimate_nested
+from jaxclf.inference.features.selection import (
+    PENALTIES,
+    Labeled,
+    Validation,
+    check_nested,
+    cross_validate,
+    estimate_nested,
+)
 from jaxclf.inference.features.study import choose_neighbors, study_features, vote
 
 
@@ -92,6 +99,12 @@ def test_cross_validation_predicts_what_was_not_fitted(random):
     assert abs(validation.accuracies - 0.5).max() < 4 * 0.5 / 200**0.5
     assert validation.losses.min() > 0.65  # of chance it is 0.693
     assert abs(estimate_nested(data, 4, 0).mean() - 0.5) < 4 * 0.5 / 200**0.5
+
+
+def test_nested_folds_take_classes_with_as_many_images_as_folds(random):
+    data = Labeled(random.normal(size=(9, 2)).astype(np.float32), np.repeat(np.arange(3), 3), 3)
+    check_nested(data.labels, 3)
+    assert estimate_nested(data, 3, 0).shape == (3,)
 
 
 def test_the_penalty_has_the_lowest_loss():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import log_softmax
 
+from jaxclf.errors import require
 from jaxclf.inference.features.folds import draw_folds
 from jaxclf.inference.features.probe import Probes, fit_probes
 
@@ -77,14 +79,29 @@ def score_probe(probes: Probes, i: int, data: Labeled, rows: Bool[np.ndarray, " 
     return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
+def check_nested(labels: Int[np.ndarray, " n"], folds: int) -> None:
+    """Raise UserError unless every class keeps two images without any outer fold: inner folds are drawn from them."""
+    draw_folds(labels, folds, 0)
+    fewest = int(np.bincount(labels).min())
+    require(
+        fewest - ceil(fewest / folds) >= 2,
+        f"folds={folds}: the smallest class has {fewest} images, and one fold less leaves "
+        f"{fewest - ceil(fewest / folds)}; expected at least 2: add images, or change --folds",
+    )
+
+
 def estimate_nested(data: Labeled, folds: int, seed: int) -> Float[np.ndarray, " k"]:
-    """Return the accuracy on each outer fold of probes whose penalty is chosen by inner folds within the others."""
+    """Return the accuracy on each outer fold of probes whose penalty is chosen by inner folds within the others.
+
+    There are as many inner folds as outer ones, or as many as the smallest class has images.
+    """
     outer = draw_folds(data.labels, folds, seed)
     chosen = []
     for fold in range(folds):
         within = outer != fold
         inner = np.zeros(len(outer), np.int32)
-        inner[within] = draw_folds(data.labels[within], folds, seed + 1 + fold)
+        fewest = int(np.bincount(data.labels[within]).min())
+        inner[within] = draw_folds(data.labels[within], min(folds, fewest), seed + 1 + fold)
         chosen.append(cross_validate(data, inner, within).penalty)
     held_out = np.stack([outer == fold for fold in range(folds)])
     probes = fit_probes(data.features, data.labels, data.classes, np.array(chosen, np.float32), ~held_out)

@@ -196,6 +196,17 @@ def test_memory_that_does_not_suffice_is_one_message(in_training, phase, option,
     assert [path.name for path in checkpoints.glob("[0-9]*")] == saved
 
 
+@pytest.mark.parametrize(("method", "phase"), [("predict", "prediction"), ("features", "computing features")])
+def test_memory_that_does_not_suffice_for_a_trained_run_is_one_message(method, phase, digits):
+    """Case F8, in prediction."""
+    images = digits.test.images[:4]
+    variables = Hungry(True).init(jax.random.key(0), images)
+    run = jaxclf.Run(replace(MLP, model=Hungry(False)), 0, digits.test.class_names, images.shape[1:], variables)
+    message = rf"out of memory in {phase}, which asked for \d{{12,}} bytes at once; lower eval_batch_size"
+    with pytest.raises(UserError, match=message):
+        getattr(run, method)(images)
+
+
 class Wide(nn.Module):
     """A convolution of many filters, and a Dense layer of many parameters."""
 

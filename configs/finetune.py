@@ -11,6 +11,7 @@ RESULT
 from jaxclf.augment import CenterCrop, Flip, RandomResizedCrop
 from jaxclf.config import Config
 from jaxclf.datasets import ImageFolder, Resizing
+from jaxclf.losses import CrossEntropy
 from jaxclf.models import EfficientNetLite, Normalize
 from jaxclf.optimizers import AdamW, WarmupCosine
 from jaxclf.pretrained import Pretrained
@@ -31,8 +32,9 @@ def get_config() -> Config:
         optimizer=AdamW(learning_rate=1e-4, weight_decay=0.05, layer_decay=0.75, schedule=WarmupCosine(warmup=0.1)),
         augment=(RandomResizedCrop(224, scale=(0.35, 1.0)), Flip()),
         evaluation_transform=CenterCrop(224),
+        loss=CrossEntropy(label_smoothing=0.1),
         batch_statistics="frozen",
-        ema_decay=0.9,
+        ema_decay=1 - 1 / 48,
         epochs=6,
         batch_size=32,
         remainder="pad",

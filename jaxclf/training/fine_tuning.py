@@ -13,6 +13,7 @@ from jaxclf.augment import Augmentation, CenterCrop, Flip, RandomResizedCrop
 from jaxclf.config import Config
 from jaxclf.datasets import ImageFolder
 from jaxclf.errors import UserError, require
+from jaxclf.losses import CrossEntropy
 from jaxclf.optimizers import AdamW, WarmupCosine
 from jaxclf.optimizers.groups import LayeredModel
 from jaxclf.pretrained import Pretrained
@@ -77,8 +78,8 @@ def build_config(folder: ImageFolder, splits: Splits, start: Start, choices: Cho
     """Build the config of fine-tuning.
 
     The last layer is fitted first, then all layers are trained: AdamW with a lower rate from each layer to the one
-    before it, warmup and cosine decay, frozen statistics of batch normalization, random crops and flips, an EMA of the
-    parameters, and early stopping by validation.
+    before it, warmup and cosine decay, frozen statistics of batch normalization, random crops and flips, label smoothing,
+    an EMA of the parameters, and early stopping by validation.
 
     Args:
         folder: The folder.
@@ -107,6 +108,7 @@ def build_config(folder: ImageFolder, splits: Splits, start: Start, choices: Cho
             layer_decay=0.75 if isinstance(start.model, LayeredModel) else 1.0,
             schedule=WarmupCosine(warmup=0.1),
         ),
+        loss=CrossEntropy(label_smoothing=0.1),
         epochs=epochs,
         batch_size=batch_size,
         augment=_choose_augmentations(start.input_shape),
@@ -115,7 +117,7 @@ def build_config(folder: ImageFolder, splits: Splits, start: Start, choices: Cho
         patience=0 if splits.validation is None else max(epochs // 2, 2),
         remainder="pad",
         seed=choices.seed,
-        ema_decay=min(max(1 - 10 / max(steps, 1), 0.9), 0.999),
+        ema_decay=min(max(1 - 1 / max(steps, 1), 0.9), 0.999),
         batch_statistics="frozen",
         log_every=10,
     )
@@ -134,7 +136,7 @@ def _explain(splits: Splits, config: Config, choices: Choices) -> list[str]:
         f"early stopping: after {config.patience} epochs without a better validation accuracy"
         if config.patience
         else f"early stopping: off, without validation images; a tenth is held out of {FEW_IMAGES:,} or more",
-        f"EMA of the parameters: decay {config.ema_decay:.3f}, from the number of steps",
+        f"EMA of the parameters: decay {config.ema_decay:.4f}, an average over about all steps",
     ]
     if choices.epochs is None:
         reasons.append(f"epochs: {config.epochs}, for {SEEN:,} images in all, but {FEWEST_EPOCHS} to {MOST_EPOCHS}")

@@ -78,8 +78,8 @@ def build_config(folder: ImageFolder, splits: Splits, start: Start, choices: Cho
     """Build the config of fine-tuning.
 
     The last layer is fitted first, then all layers are trained: AdamW with a lower rate from each layer to the one
-    before it, warmup and cosine decay, frozen statistics of batch normalization, random crops and flips, label smoothing,
-    an EMA of the parameters, and early stopping by validation.
+    before it, warmup and cosine decay, frozen statistics of batch normalization, random crops and flips, label
+    smoothing, an EMA of the parameters, and early stopping by validation.
 
     Args:
         folder: The folder.

@@ -243,6 +243,8 @@ def find_error(run: TrainedModel, method: saliency.Method) -> UserError | None:
         run: The run.
         method: The saliency method.
     """
+    if method.references and run.config.dataset is None and run.given_splits is None:
+        return UserError("the method takes training images as its baseline, and pretrained weights have none")
     images, key = jax.ShapeDtypeStruct((1, *run.input_shape), np.uint8), jax.random.key(0)
     try:
         if method.host:

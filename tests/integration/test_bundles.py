@@ -15,16 +15,19 @@ from support.torch_names import draw_variables, to_source
 
 from jaxclf import fit, load
 from jaxclf.cli.app import main
+from jaxclf.cli.demo_prediction import select_methods
 from jaxclf.datasets import Resizing
 from jaxclf.errors import UserError
 from jaxclf.inference.bundle import Bundle, write_bundle
 from jaxclf.inference.certificate import compare_with_reference
+from jaxclf.inference.explain import find_error
 from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.models import ResNet
 from jaxclf.pretrained.classes import read_imagenet_classes
 from jaxclf.pretrained.comparison import compute_answers
 from jaxclf.pretrained.networks import find_network
 from jaxclf.pretrained.references import Reference, make_reference_images, take_pixels
+from jaxclf.saliency.names import METHODS
 
 NAMES = ("red things", "green", "blue")
 
@@ -202,3 +205,10 @@ def test_a_port_is_compared_with_stored_answers(monkeypatch):
     flat["params/logits/bias"][7] += 0.01 * np.abs(answers.logits).max()
     changed = compare_with_reference(bundle)
     assert changed["float64"]["logits"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_methods_that_need_training_images_are_not_offered(bundle):
+    run = load(bundle)
+    names = ("gradient", "expected-gradients", "grad-cam")
+    assert [name for name, _ in select_methods(run, names)] == ["gradient", "grad-cam"]
+    assert "takes training images as its baseline" in str(find_error(run, METHODS["expected-gradients"]()))

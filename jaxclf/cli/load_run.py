@@ -84,7 +84,15 @@ def load_run_with_data(options: DataRunOptions) -> tuple[TrainedModel, Path]:
 
 
 def load_network(options: FolderOptions) -> TrainedModel:
-    """Set up the compilation cache and load the network of the options."""
+    """Set up the compilation cache and load the network of the options.
+
+    Raises:
+        UserError: If results would be written among the images, or there is no such network.
+    """
+    require(
+        not options.workdir.absolute().is_relative_to(Path(options.folder).absolute()),
+        f"--workdir {options.workdir} is in the folder of the images, {options.folder}; name a directory outside of it",
+    )
     keep_compiled(options.compilation_cache)
     return TrainedModel.load(locate_run(options.bundle), imports=options.imports)
 

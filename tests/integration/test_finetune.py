@@ -223,6 +223,13 @@ def test_the_digest_of_a_package_is_checked():
         read_arrays(Pretrained("lite0", "0" * 64))
 
 
+@pytest.mark.parametrize("command", ["finetune", "probe", "audit"])
+def test_results_are_not_written_among_the_images(command, bundle, folder, capsys):
+    assert main([command, str(folder), "--bundle", str(bundle), "--workdir", str(folder / "results")]) == 2
+    assert "is in the folder of the images" in capsys.readouterr().err
+    assert not (folder / "results").exists()
+
+
 def test_a_network_of_gray_images_is_refused(digits, folder, tmp_path, capsys):
     fit(make_config(digits), workdir=tmp_path / "gray")
     for command in ("finetune", "probe", "audit"):

@@ -90,7 +90,7 @@ def load_network(options: FolderOptions) -> TrainedModel:
         UserError: If results would be written among the images, or there is no such network.
     """
     require(
-        not options.workdir.absolute().is_relative_to(Path(options.folder).absolute()),
+        not options.workdir.resolve().is_relative_to(Path(options.folder).resolve()),
         f"--workdir {options.workdir} is in the folder of the images, {options.folder}; name a directory outside of it",
     )
     keep_compiled(options.compilation_cache)

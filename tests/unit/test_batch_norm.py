@@ -30,7 +30,8 @@ def normalize(x, model=None, **examples):
 
 def test_a_whole_batch_is_normalized_as_flax_does(x, random):
     weights = jnp.asarray(random.normal(size=x.shape), jnp.float32)
-    theirs = nn.BatchNorm(use_running_average=False, momentum=0.9)
+    # Its fast variance, the difference of two large numbers, is less exact than ours.
+    theirs = nn.BatchNorm(use_running_average=False, momentum=0.9, use_fast_variance=False)
     variables = theirs.init(jax.random.key(0), x)
     expected, changed = theirs.apply(variables, x, mutable=["batch_stats"])
     y, statistics = normalize(x)

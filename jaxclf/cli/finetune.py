@@ -49,5 +49,5 @@ def run(options: FinetuneOptions) -> int:
 def _name_weights(bundle: Path, network: TrainedModel) -> Pretrained:
     """Return the weights of a bundle as a component of a config."""
     if not bundle.exists() and str(bundle) in PACKAGES:
-        return Pretrained(str(bundle), PACKAGES[str(bundle)].sha256)
+        return Pretrained(str(bundle))
     return Pretrained(str(bundle), hash_variables(network.variables))

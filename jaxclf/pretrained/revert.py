@@ -1,4 +1,4 @@
-"""The way back of `convert_weights`: from the variables of a model to tensors by the names of another library."""
+"""The inverse of `convert_weights`: from the variables of a model to tensors by the names of another library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def choose_layout(model: nn.Module, layout: str | None = None) -> str:
 
     Args:
         model: The model.
-        layout: The library that its weights come from; None if they come from none.
+        layout: The library that its weights come from; None if it is not known.
 
     Returns:
         That library, if it has the architecture. Otherwise "torchvision" for `ResNet` and for a `ConvNext` of the width

@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def audited(bundle, folder, tmp_path_factory):
+def audit_directory(bundle, folder, tmp_path_factory):
     """The directory of an audit."""
     workdir = tmp_path_factory.mktemp("audited") / "audit"
     command = ["audit", str(folder), "--bundle", str(bundle), "--workdir", str(workdir)]
@@ -71,8 +71,8 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def test_files_have_a_row_for_each_image_and_pair(audited):
-    rows, pairs = read_rows(audited / "audit.csv"), read_rows(audited / "duplicates.csv")
+def test_files_have_a_row_for_each_image_and_pair(audit_directory):
+    rows, pairs = read_rows(audit_directory / "audit.csv"), read_rows(audit_directory / "duplicates.csv")
     assert len(rows) == 2 * (25 + 10) + 4
     for name in ("label_rank", "outlier_rank"):
         assert sorted(int(row[name]) for row in rows) == list(range(1, len(rows) + 1))
@@ -88,9 +88,9 @@ def test_files_have_a_row_for_each_image_and_pair(audited):
     assert all(found[pair]["across_splits"] == "true" for pair in planted)
 
 
-def test_the_summary_counts_what_the_files_have(audited):
-    summary = json.loads((audited / "summary.json").read_text())
-    pairs = read_rows(audited / "duplicates.csv")
+def test_the_summary_counts_what_the_files_have(audit_directory):
+    summary = json.loads((audit_directory / "summary.json").read_text())
+    pairs = read_rows(audit_directory / "duplicates.csv")
     assert summary["images"] == {"train": 51, "test": 23}
     assert summary["duplicates"]["pairs"] == len(pairs)
     assert summary["duplicates"]["first"] == [[pair["first"], pair["second"]] for pair in pairs]
@@ -102,9 +102,9 @@ def test_the_summary_counts_what_the_files_have(audited):
     assert (summary["folds"], summary["neighbors"], summary["similarity"]) == (3, 10, 0.97)
 
 
-def test_the_page_has_the_pictures(audited):
-    page = (audited / "audit.html").read_text()
-    summary = json.loads((audited / "summary.json").read_text())
+def test_the_page_has_the_pictures(audit_directory):
+    page = (audit_directory / "audit.html").read_text()
+    summary = json.loads((audit_directory / "summary.json").read_text())
     shown = [summary[kind]["first"] for kind in ("label_errors", "outliers")]
     assert page.count("<img ") == sum(map(len, shown)) + 2 * len(summary["duplicates"]["first"])
     assert page.count('src="data:image/webp;base64,') == page.count("<img ")
@@ -138,12 +138,12 @@ def test_mistakes_are_answered(bundle, folder, tmp_path, random, capsys, monkeyp
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium, chromium-browser or google-chrome on the PATH")
-def test_the_pages_in_a_browser(audited, bundle, folder, tmp_path):
+def test_the_pages_in_a_browser(audit_directory, bundle, folder, tmp_path):
     command = ["probe", str(folder), "--bundle", str(bundle), "--workdir", str(tmp_path / "probe"), "--seeds", "1"]
     assert main([*command, "--folds", "3"]) == 0
     browser = Chromium(tmp_path / "profile")
     try:
-        for page in (audited / "audit.html", tmp_path / "probe/probe.html"):
+        for page in (audit_directory / "audit.html", tmp_path / "probe/probe.html"):
             for width in (1200, 400):
                 browser.open(page, width)
                 assert browser.value("[...document.images].every(image => image.naturalWidth > 0)")

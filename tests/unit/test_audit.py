@@ -40,23 +40,23 @@ def draw_data(random):
 
 
 @pytest.fixture(scope="module")
-def planted():
+def audit_case():
     data, files = draw_data(np.random.default_rng(0))
     return data, files, inspect_features(data, files, folds=3, neighbors=5, similarity=0.95)
 
 
-def test_planted_duplicates_are_found(planted):
-    found = {(pair.first, pair.second): pair for pair in planted[2].duplicates}
+def test_planted_duplicates_are_found(audit_case):
+    found = {(pair.first, pair.second): pair for pair in audit_case[2].duplicates}
     assert set(found) == {(min(pair), max(pair)) for pair in [*COPIES.items(), *SIMILAR.items()]}
     for pair in COPIES.items():
         assert found[min(pair), max(pair)][2:] == (1.0, True)
     assert not any(found[min(pair), max(pair)].identical for pair in SIMILAR.items())
-    similarities = [pair.similarity for pair in planted[2].duplicates]
+    similarities = [pair.similarity for pair in audit_case[2].duplicates]
     assert similarities == sorted(similarities, reverse=True)
 
 
-def test_wrong_labels_rank_first(planted):
-    data, _, audit = planted
+def test_wrong_labels_rank_first(audit_case):
+    data, _, audit = audit_case
     ranks = np.argsort(audit.label_order)[list(FLIPPED)]
     assert ranks.max() < len(FLIPPED) + 1  # the isolated point may be among them
     assert set(FLIPPED) <= set(audit.label_order[: audit.error_count].tolist())
@@ -69,15 +69,15 @@ def test_wrong_labels_rank_first(planted):
     assert (probabilities.argmax(axis=1) == data.labels)[right].all()
 
 
-def test_an_isolated_point_ranks_first(planted):
-    _, _, audit = planted
+def test_an_isolated_point_ranks_first(audit_case):
+    _, _, audit = audit_case
     assert audit.outlier_order[0] == ALONE
     assert audit.outlier_scores.argmax() == ALONE
     assert audit.similarities[ALONE] < np.delete(audit.similarities, ALONE).min()
 
 
-def test_the_nearest_image_is_another_one(planted):
-    _, _, audit = planted
+def test_the_nearest_image_is_another_one(audit_case):
+    _, _, audit = audit_case
     assert all({audit.nearest[a], audit.nearest[b]} == {a, b} for a, b in [*COPIES.items(), *SIMILAR.items()])
     assert (audit.nearest != np.arange(151)).all()
 
@@ -91,8 +91,8 @@ def test_more_neighbors_change_outlier_scores_alone(random):
     assert (few.outlier_scores < many.outlier_scores).all()
 
 
-def test_the_order_of_images_does_not_matter(planted, random):
-    data, files, audit = planted
+def test_the_order_of_images_does_not_matter(audit_case, random):
+    data, files, audit = audit_case
     order = random.permutation(151)
     moved = Labeled(data.features[order], data.labels[order], 3)
     again = inspect_features(moved, [files[i] for i in order], folds=3, neighbors=5, similarity=0.95)

@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,23 @@ def test_a_directory_is_locked_until_its_block_ends(tmp_path):
     with lock_directory(directory, *words):
         pass
     assert [path.name for path in directory.iterdir()] == [".lock"]
+
+
+def test_without_a_fix_a_locked_directory_is_waited_for(tmp_path, capsys):
+    entered = threading.Event()
+
+    def work():
+        with lock_directory(tmp_path, "a test", None):
+            entered.set()
+
+    waiting = threading.Thread(target=work)
+    with lock_directory(tmp_path, "a test", "wait"):
+        waiting.start()
+        while "waiting for a test (process " not in capsys.readouterr().err:
+            assert not entered.wait(0.02)
+    waiting.join(10)
+    assert entered.is_set()
+    assert (tmp_path / ".lock").read_bytes().startswith(b"\nprocess ")
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):

@@ -14,7 +14,7 @@ from jaxclf.errors import require
 from jaxclf.inference.features.folds import draw_folds
 from jaxclf.inference.features.neighbors import find_other_neighbors
 from jaxclf.inference.features.probe import fit_probes
-from jaxclf.inference.features.selection import Labeled, cross_validate, scale_features
+from jaxclf.inference.features.selection import Labeled, compute_scale, cross_validate
 from jaxclf.types import FileRecord, Splits
 
 COMPARED = 50  # nearest images that vote on a label and may be near-duplicates: memory is linear in the images
@@ -144,7 +144,7 @@ def find_neighborhoods(features: Float[np.ndarray, "n c"], count: int) -> Neighb
 
 def check_labels(data: Labeled, near: Neighborhoods, folds: int) -> LabelCheck:
     """Predict each image by the mean of a linear probe, fitted on the other folds, and its nearest neighbors."""
-    features, _ = scale_features(data.features, data.features[:0])
+    features = data.features * compute_scale(data.features)
     scaled = data._replace(features=features)
     drawn = draw_folds(data.labels, folds, 0)
     penalty = cross_validate(scaled, drawn).penalty

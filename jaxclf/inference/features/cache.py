@@ -13,7 +13,7 @@ from jaxclf.config_io import to_json
 from jaxclf.errors import require
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import get_cache_directory, hash_json, sync
-from jaxclf.io.lock import wait_for_directory
+from jaxclf.io.lock import lock_directory
 from jaxclf.io.progress import track_progress
 from jaxclf.pretrained.initial import hash_variables
 from jaxclf.types import Splits
@@ -87,7 +87,7 @@ def _read_or_compute(run: TrainedModel, splits: Splits) -> dict[str, Float[np.nd
     directory = get_cache_directory() / "features" / _hash_network(run)[:32]
     names = [name for name, split in splits.items() if split is not None]
     digests = {name: [file.digest for file in splits.files if file.split == name] for name in names}
-    with wait_for_directory(directory, "waiting for another process that computes features"):
+    with lock_directory(directory, "another process that computes features", fix=None):
         cache = FeatureCache(directory, width)
         missing = {
             digest: (name, i)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import jaxclf
-from jaxclf.benchmark.parts import score_run
+from jaxclf.benchmark.parts import find_characters, score_run
 from jaxclf.cli.explain_options import BenchmarkMethodOptions, leave_out_unsupported, select_methods
 from jaxclf.datasets.parts import sample_parts_images
 from jaxclf.errors import require
@@ -17,7 +17,6 @@ from jaxclf.io.files import write_json, write_rows
 from jaxclf.reporting.report.parts_page import write_parts_page
 from jaxclf.reporting.tables import print_rows
 from jaxclf.saliency.parts.results import ScoredRun, summarize_runs
-from jaxclf.saliency.parts.scores import SCORES
 from jaxclf.training.devices import keep_compiled
 
 
@@ -27,16 +26,22 @@ def run(options: BenchmarkMethodOptions) -> int:
     require(options.images >= 4, f"--images {options.images}: expected at least 4, to compare halves of them")
     methods = select_methods(options.methods, options.fields)
     keep_compiled(options.compilation_cache)
-    images, scored = sample_parts_images(options.images), []
-    for path, name in zip(options.runs, _name_runs(options.runs), strict=True):
-        trained = jaxclf.load(path, imports=options.imports)
+    runs = [jaxclf.load(path, imports=options.imports) for path in options.runs]
+    characters = find_characters(runs[0])
+    require(
+        all(find_characters(each) == characters for each in runs), "the runs have different classes; score them apart"
+    )
+    images, scored = sample_parts_images(options.images, characters), []
+    for trained, name in zip(runs, _name_runs(options.runs), strict=True):
         supported = leave_out_unsupported(methods, trained, options.methods)
         scored.append(score_run(trained, name, supported, images, options.output / "cells" / name))
     summary = summarize_runs(scored)
     write_json(options.output / "parts.json", summary)
-    write_rows(options.output / "parts.csv", ("run", "method", "image", "character", *SCORES), _list_scores(scored))
+    write_rows(
+        options.output / "parts.csv", ("run", "method", "image", "character", *summary["scores"]), _list_scores(scored)
+    )
     write_parts_page(options.output / "parts.html", summary, scored, images)
-    print_rows(("method", *SCORES), list(_format_summary(summary["methods"])))
+    print_rows(("method", *summary["scores"]), list(_format_summary(summary["methods"])))
     for file in ("parts.json", "parts.csv", "parts.html"):
         print(f"wrote {options.output / file}")
     return 0

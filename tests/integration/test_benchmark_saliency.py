@@ -96,4 +96,4 @@ def test_wrong_options_are_named(cartoon_run, tmp_path, capsys, arguments, messa
 
 def test_a_network_of_other_classes_is_refused(linear_run, tmp_path, capsys):
     assert run_command("benchmark-saliency", (linear_run[0], "--output", tmp_path, "--images", 4)) == 2
-    assert "expected the characters of the dataset Cartoons" in capsys.readouterr().err
+    assert "expected the characters of the dataset Cartoons or PartsMix" in capsys.readouterr().err

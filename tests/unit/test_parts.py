@@ -27,7 +27,19 @@ def make_truth(image, seed):
     random = np.random.default_rng(seed)
     n = len(image.parts)
     drops, gains, shapley, contrast = random.normal(size=(4, n))
-    return Truth(0, drops, gains, shapley, np.zeros((n, n)), contrast, 1.0, float(random.normal()), 0.5, True)
+    return Truth(
+        np.zeros((2**n, 2)),
+        0,
+        drops,
+        gains,
+        shapley,
+        np.zeros((n, n)),
+        contrast,
+        1.0,
+        float(random.normal()),
+        0.5,
+        True,
+    )
 
 
 def predict_brightness(images):

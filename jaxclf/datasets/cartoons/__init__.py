@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,11 +24,8 @@ QUALITY = (40, 95)  # range of the JPEG quality
 
 
 @dataclass(frozen=True)
-class Cartoons:
-    """6,000 RGB images, 64x64, of 18 drawn characters in unequal numbers: 75 % train, 5 % validation, 20 % test.
-
-    They are drawn on first use, the same ones on every machine, and read as an image folder.
-    """
+class DrawnDataset(ABC):
+    """Base class of datasets of drawn characters. They are the same on every machine, and read as an image folder."""
 
     subset: float = 1.0
     """Fraction of the training images to use; validation and test are not reduced."""
@@ -37,9 +36,17 @@ class Cartoons:
     trained on them has seen images without parts, which a saliency benchmark shows it. The rest of each image is
     unchanged, and so are validation and test images."""
 
+    folder: ClassVar[str]
+    """Name of the folder of images; each version of the drawings has its own."""
+
     def __post_init__(self):
         require(0 < self.subset <= 1, f"subset={self.subset}: expected above 0, at most 1")
         require(0 <= self.without <= 1, f"without={self.without}: expected 0 to 1")
+
+    @property
+    @abstractmethod
+    def characters(self) -> tuple[Character, ...]:
+        """The characters, one for each class."""
 
     def load(self) -> Splits:
         """Draw the images if they are missing, and read them as an image folder.
@@ -54,10 +61,25 @@ class Cartoons:
 
     def _load_folder(self, without: float) -> Splits:
         directory = get_cache_directory() if self.directory is None else Path(self.directory).expanduser()
-        root = directory / (f"cartoons-{VERSION}-without-{without:g}" if without else f"cartoons-{VERSION}")
+        root = directory / (f"{self.folder}-without-{without:g}" if without else self.folder)
         if not root.is_dir():
-            render(root, CHARACTERS, without)
+            render(root, self.characters, without)
         return ImageFolder(str(root), train_fraction=0.75, test_fraction=0.2, subset=self.subset).load()
+
+
+@dataclass(frozen=True)
+class Cartoons(DrawnDataset):
+    """6,000 RGB images, 64x64, of 18 drawn characters in unequal numbers: 75 % train, 5 % validation, 20 % test.
+
+    They are drawn on first use, the same ones on every machine, and read as an image folder.
+    """
+
+    folder = f"cartoons-{VERSION}"
+
+    @property
+    def characters(self) -> tuple[Character, ...]:
+        """The eighteen characters."""
+        return CHARACTERS
 
 
 def render(root: Path, characters: Sequence[Character], without: float = 0.0) -> None:

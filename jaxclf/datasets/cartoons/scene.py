@@ -65,8 +65,9 @@ class Scene:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of the character's features in drawing order: a part covers those before it."""
-        return (*self.character.body.split(), *self.character.head.split())
+        """The names of what can be left out, in drawing order: a part covers those before it."""
+        features = (*self.character.body.split(), *self.character.head.split())
+        return tuple(name for name in features if name not in self.character.fixed.split())
 
     def draw(
         self, without: Collection[str] = (), background: Image.Image | None = None, clutter: bool = True

@@ -27,6 +27,8 @@ class AttributedImage:
     """Number of pixels of each part."""
     clutter: float | None
     """The sum of the values of the clutter outside of all parts; None if there is none."""
+    total: float
+    """The sum of all absolute values."""
     outside_share: float
     """The share of the absolute values that is outside of all parts; that of the area for a map of zeros."""
 
@@ -44,7 +46,8 @@ def sum_over_parts(image: PartsImage, values: Map) -> AttributedImage:
     parts = np.array([values[mask].sum() for mask in image.masks])
     sizes = image.masks.sum(axis=(1, 2)).astype(float)
     clutter = image.clutter & outside
-    return AttributedImage(parts, sizes, float(values[clutter].sum()) if clutter.any() else None, float(share))
+    in_clutter = float(values[clutter].sum()) if clutter.any() else None
+    return AttributedImage(parts, sizes, in_clutter, float(total), float(share))
 
 
 def resize_map(values: Map, shape: tuple[int, ...]) -> Map:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from jaxclf.saliency.parts.funnybirds import IRRELEVANT
 from jaxclf.saliency.parts.maps import REFERENCES
-from jaxclf.saliency.parts.scores import LOWER_IS_BETTER, SCORES
-from jaxclf.saliency.parts.truth import Truth
+from jaxclf.saliency.parts.scores import LOWER_IS_BETTER
+from jaxclf.saliency.parts.study import PartsStudy, Scores
 
 TRUTH, OCCLUSION = "truth", "occlusion-by-part"
 BASELINES = (TRUTH, OCCLUSION, *REFERENCES)
 """Rows that are no saliency methods: what is right, what needs the masks, and what knows nothing of the network."""
-
-Scores = Float[np.ndarray, "images scores"]
-"""NaN where a score is not defined for an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +34,13 @@ class ScoredRun:
     """The results of one run."""
 
     name: str
-    characters: list[str]
-    """The name of each image's character."""
-    truths: list[Truth]
+    study: PartsStudy
     methods: dict[str, ScoredMethod]
+
+    @property
+    def characters(self) -> list[str]:
+        """The name of each image's character."""
+        return [self.study.characters[image.label].name for image in self.study.images]
 
 
 def summarize_runs(runs: Sequence[ScoredRun]) -> dict[str, Any]:
@@ -53,23 +54,27 @@ def summarize_runs(runs: Sequence[ScoredRun]) -> dict[str, Any]:
         `differences`, each method minus the best of them; `split_half_tau`, the agreement of the rankings of methods
         by even and by odd images; `runs` with what the networks do.
     """
+    columns = runs[0].study.scores
     names = [name for name in runs[0].methods if all(name in run.methods for run in runs)]
     scores = {name: np.mean([run.methods[name].scores for run in runs], axis=0) for name in names}
-    methods = {name: {score: _estimate_mean(column) for score, column in _split(of)} for name, of in scores.items()}
+    methods = {name: _estimate_means(columns, of) for name, of in scores.items()}
     order = sorted(names, key=lambda name: (name != TRUTH, -methods[name]["s2"]["mean"]))
     return {
-        "images": len(runs[0].truths),
-        "scores": SCORES,
+        "images": len(runs[0].study.images),
+        "scores": columns,
         "methods": {name: methods[name] for name in order},
-        "differences": {score: _compare_with_best(score, scores, methods) for score in SCORES},
-        "split_half_tau": _compute_split_half_tau(scores),
+        "differences": {
+            score: _compare_with_best(score, {name: of[:, i] for name, of in scores.items()}, methods)
+            for i, score in enumerate(columns)
+        },
+        "split_half_tau": _compute_split_half_tau(columns, scores),
         "runs": {run.name: _describe_run(run) for run in runs},
     }
 
 
-def _split(scores: Scores) -> Iterator[tuple[str, Float[np.ndarray, " images"]]]:
-    """Yield each score by name with its values for all images."""
-    return zip(SCORES, scores.T, strict=True)
+def _estimate_means(columns: Iterable[str], scores: Scores) -> dict[str, Any]:
+    """Return the mean of each score by name."""
+    return {name: _estimate_mean(column) for name, column in zip(columns, scores.T, strict=True)}
 
 
 def _estimate_mean(values: Float[np.ndarray, " images"]) -> dict[str, Any]:
@@ -80,23 +85,24 @@ def _estimate_mean(values: Float[np.ndarray, " images"]) -> dict[str, Any]:
     return {"mean": float(values.mean()) if n else None, "stderr": stderr, "n": n}
 
 
-def _compare_with_best(score: str, scores: Mapping[str, Scores], methods: Mapping[str, Any]) -> dict[str, Any]:
+def _compare_with_best(
+    score: str, values: Mapping[str, Float[np.ndarray, " images"]], methods: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the best method by a score, and the paired difference of each other method from it."""
     sign = -1 if score in LOWER_IS_BETTER else 1
-    column = list(SCORES).index(score)
     rivals = [name for name in methods if name not in BASELINES and methods[name][score]["mean"] is not None]
     if not rivals:
         return {}
     best = max(rivals, key=lambda name: sign * methods[name][score]["mean"])
-    others = {name: _estimate_mean(scores[name][:, column] - scores[best][:, column]) for name in methods}
+    others = {name: _estimate_mean(values[name] - values[best]) for name in methods}
     return {"best": best, "minus_best": {name: of for name, of in others.items() if name != best}}
 
 
-def _compute_split_half_tau(scores: Mapping[str, Scores]) -> dict[str, float | None]:
+def _compute_split_half_tau(columns: Iterable[str], scores: Mapping[str, Scores]) -> dict[str, float | None]:
     """Return Kendall's tau of the rankings of methods by their means over even and over odd images, for each score."""
     compared = [of for name, of in scores.items() if name != TRUTH]
     even, odd = (np.array([np.nanmean(of[half::2], axis=0) for of in compared]) for half in (0, 1))
-    return {name: compute_kendall_tau(even[:, i], odd[:, i]) for i, name in enumerate(SCORES)}
+    return {name: compute_kendall_tau(even[:, i], odd[:, i]) for i, name in enumerate(columns)}
 
 
 def compute_kendall_tau(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float | None:
@@ -108,14 +114,23 @@ def compute_kendall_tau(first: Float[np.ndarray, " n"], second: Float[np.ndarray
 
 def _describe_run(run: ScoredRun) -> dict[str, Any]:
     """Return what a network does with the images, the time of each method and its scores."""
-    background = [truth.background / (truth.background + np.abs(truth.shapley).sum()) for truth in run.truths]
+    truths = run.study.truths
+    background = [truth.background / (truth.background + np.abs(truth.shapley).sum()) for truth in truths]
     return {
-        "accuracy": float(np.mean([truth.correct for truth in run.truths])),
-        "additive_share": _estimate_mean(np.array([truth.additive_share for truth in run.truths])),
+        "accuracy": float(np.mean([truth.correct for truth in truths])),
+        "background_independence": _estimate_mean(np.array(list(_test_clutter(run.study)))),
+        "additive_share": _estimate_mean(np.array([truth.additive_share for truth in truths])),
         "background_share": _estimate_mean(np.array(background)),
         "seconds": {name: of.seconds for name, of in run.methods.items()},
-        "methods": {
-            name: {score: _estimate_mean(column) for score, column in _split(of.scores)}
-            for name, of in run.methods.items()
-        },
+        "methods": {name: _estimate_means(run.study.scores, of.scores) for name, of in run.methods.items()},
     }
+
+
+def _test_clutter(study: PartsStudy) -> Iterator[float]:
+    """Yield 1.0 for each image whose logit falls by less than 5 % without its clutter, else 0.0; NaN without clutter.
+
+    The mean is the score "background independence" of FunnyBirds, for the network.
+    """
+    for image, truth in zip(study.images, study.truths, strict=True):
+        lost = truth.clutter < IRRELEVANT * truth.logits[-1, image.label]
+        yield float(lost) if image.clutter.any() else float("nan")

@@ -37,15 +37,16 @@ def score_attribution(values: AttributedImage, rival: AttributedImage, truth: Tr
     Returns:
         The scores by name. NaN where a score is not defined for the image, whatever the map.
     """
-    background = truth.background / (truth.background + np.abs(truth.shapley).sum())
+    size = np.abs(truth.shapley).sum() or np.nan  # of a network that does not see the parts nothing is defined
+    background = truth.background / (truth.background + size)
     chosen = values.parts == values.parts.max()  # several, if they are tied
     best = truth.shapley.max()
     return {
         "s1": correlate_ranks(values.parts, truth.drops),
         "s2": correlate_ranks(values.parts, truth.shapley),
-        "s3": float(np.abs(values.parts - truth.shapley).sum() / np.abs(truth.shapley).sum()),
+        "s3": float(np.abs(values.parts - truth.shapley).sum() / size),
         "s4": float((truth.shapley[chosen] == best).mean()),
-        "s4_regret": float((best - truth.shapley[chosen].mean()) / np.ptp(truth.shapley)),
+        "s4_regret": float((best - truth.shapley[chosen].mean()) / (np.ptp(truth.shapley) or 1.0)),
         "s5": _compute_relevance_auc(values, truth),
         "s6": float(abs(values.outside_share - background)),
         "s7": correlate_ranks(values.parts - rival.parts, truth.contrast),

@@ -26,6 +26,8 @@ Predict = Callable[[np.ndarray], Float[np.ndarray, "n classes"]]
 class Truth:
     """The worth of an image's parts, in units of the logit of its character."""
 
+    logits: Float[np.ndarray, "subsets classes"]
+    """The logits for every subset of the parts. Subset s has part i if bit i of s is set."""
     rival: int
     """The class with the largest other logit."""
     drops: Float[np.ndarray, " parts"]
@@ -67,6 +69,7 @@ def compute_truth(image: PartsImage, predict: Predict, backgrounds: Sequence[Ima
     values = logits[:, image.label]
     game = values[: len(subsets)]
     return Truth(
+        logits=logits[: len(subsets)],
         rival=rival,
         drops=compute_drops(game),
         gains=compute_gains(game),

@@ -1,4 +1,4 @@
-"""Cartoon characters with a residual network of 309,858 parameters: four stages of one block, 12 epochs.
+"""Cartoon characters with a residual network of 1,234,866 parameters: four stages of one block, 30 epochs.
 
 00.00 % test accuracy (n = 1 seed).
 
@@ -9,7 +9,7 @@ from jaxclf.augment import Flip, RandomCrop
 from jaxclf.config import Config
 from jaxclf.datasets import Cartoons
 from jaxclf.models import Normalize, ResNet
-from jaxclf.optimizers import OneCycle, Sgd
+from jaxclf.optimizers import AdamW, WarmupCosine
 
 
 def get_config() -> Config:
@@ -17,16 +17,13 @@ def get_config() -> Config:
         dataset=Cartoons(),
         model=ResNet(
             depths=(1, 1, 1, 1),
-            width=16,
-            stem="cifar",
+            width=32,
             classes=18,
             batch_norm_group=32,
             normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
         ),
-        optimizer=Sgd(
-            learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule=OneCycle(peak_at=0.25)
-        ),
+        optimizer=AdamW(learning_rate=2e-3, weight_decay=0.05, schedule=WarmupCosine(warmup=0.1)),
         augment=(RandomCrop(64, padding=6), Flip()),
-        epochs=12,
+        epochs=30,
         batch_size=64,
     )

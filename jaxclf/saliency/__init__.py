@@ -6,6 +6,7 @@ a model, its variables and images. docs/saliency.md describes each method and me
 
 from jaxclf.saliency.all_classes import AllClasses, all_classes
 from jaxclf.saliency.base import Method
+from jaxclf.saliency.methods.balanced import Balanced
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
 from jaxclf.saliency.methods.deep_lift import DeepLift
 from jaxclf.saliency.methods.expected_gradients import ExpectedGradients
@@ -34,6 +35,7 @@ __all__ = [
     "DEFAULT_MAX_ROWS",
     "AllClasses",
     "Attribution",
+    "Balanced",
     "BlurIntegratedGradients",
     "Curve",
     "Deconvnet",

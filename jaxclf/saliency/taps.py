@@ -45,7 +45,7 @@ def tap_layers(query: Query) -> Callable[[Array, Taps], tuple[Logits, Taps]]:
 
     The perturbations are added to the outputs of their layers; the results are the logits and these outputs.
     """
-    model = _require_module(query)
+    model = require_module(query)
 
     def run(images: Array, perturbations: Taps) -> tuple[Logits, Taps]:
         logits, outputs = apply_with_taps(
@@ -65,7 +65,7 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
     Raises UserError if there is none, if it is called more than once, if the tokens can be several grids, and for
     models without modules.
     """
-    model = _require_module(query)
+    model = require_module(query)
     outputs = trace_outputs(model, query.variables, query.images)
     known = [calls[0].shape[1:3] for calls in outputs.values() if _is_spatial(calls[0].shape, query)]
 
@@ -96,8 +96,7 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
 
 def _choose_layer(query: Query, model: nn.Module, known: list[tuple[int, ...]]) -> str | None:
     """Return the default of `find_spatial_layer`, or None if there is none."""
-    calls = trace_calls(model, query.variables, query.images)
-    total = max((call.stop for call in calls), default=0)
+    calls, total = trace_calls(model, query.variables, query.images)
     # Layers inside of the module of the last attention, such as its queries [b, n, heads, c], are no feature maps.
     owner = next((call.path + "/" for call in calls if call.start < total == call.stop), None)
 
@@ -120,7 +119,8 @@ def _is_sequence(shape: tuple[int, ...], query: Query, known: list[tuple[int, ..
     return len(shape) == 3 and shape[0] == b and bool(list_grids(shape[1], query.images.shape, known))
 
 
-def _require_module(query: Query) -> nn.Module:
+def require_module(query: Query) -> nn.Module:
+    """Return the model of a query; raise UserError if it is no Linen module."""
     if not isinstance(query.model, nn.Module):
         raise UserError(f"{type(query.model).__name__} is not a Linen module, so it has no layers; pass the module")
     return query.model

@@ -13,13 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, Key, Num, PyTree, UInt32
 
 from jaxclf.errors import require
-from jaxclf.saliency.compiler import (
-    CompilerOptions,
-    require_classes,
-    require_hashable,
-    select_compiler_options,
-    use_full_precision,
-)
+from jaxclf.saliency.checks import require_classes, require_finite, require_hashable, warn_of_probabilities
+from jaxclf.saliency.compiler import CompilerOptions, select_compiler_options, use_full_precision
 from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution, Model, Query, Score
 from jaxclf.types import Array, to_unit_range
 
@@ -80,14 +75,18 @@ class Method(ABC):
             The attribution. Its values are shaped like the images.
 
         Raises:
-            UserError: If shapes do not fit, a target is not a class of the model, the model is not hashable, or a
-                method that samples gets no key. Under jit, targets that are not classes give NaN instead.
+            UserError: If shapes do not fit, an image has pixels that are NaN or infinite, a target is not a class of
+                the model, the model is not hashable, or a method that samples gets no key. Under jit, such images and
+                targets that are not classes give NaN instead.
         """
         require_hashable(method=self, model=model)
+        require_finite(images)
         if targets is not None:
             require_classes(model, variables, images, targets)
         explain = _compile_explain(select_compiler_options(model, variables, images, targets, key, baseline))
-        return explain(self, model, variables, images, targets, key, baseline)
+        a = explain(self, model, variables, images, targets, key, baseline)
+        warn_of_probabilities(model, variables, images, a.score, self.score)
+        return a
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxclf.errors import UserError, require
+from jaxclf.errors import UserError, require, suggest_names
 from jaxclf.models.taps import apply_with_taps, trace_outputs
 from jaxclf.saliency.query import Query, check_logits
 from jaxclf.types import Array, Logits
@@ -63,7 +63,7 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
             raise UserError(
                 f"no layer has an output [b, h, w, c], as a class activation map needs; the layers are {names}"
             )
-    require(path in outputs, f"no layer {path!r}: {choice}")
+    require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
     calls = outputs[path]
     require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
     shape = list(calls[0].shape)

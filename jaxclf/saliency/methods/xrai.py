@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Key, Num, UInt32
 
 from jaxclf.errors import UserError, require
 from jaxclf.saliency.base import BaseMethod
-from jaxclf.saliency.compiler import has_tracer
+from jaxclf.saliency.checks import has_tracer
 from jaxclf.saliency.methods.integrated_gradients import IntegratedGradients
 from jaxclf.saliency.query import Attribution, Query
 from jaxclf.types import Array, to_unit_range

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, PyTree
 
 from jaxclf.errors import UserError
 from jaxclf.models.calling import get_mode
+from jaxclf.saliency.affine import AffineSplit, Frontier, split_affine
 from jaxclf.saliency.batching import map_over
 from jaxclf.types import Array, Logits
 from jaxclf.xla.convolutions import rewrite_convolutions
@@ -22,6 +23,8 @@ Model = nn.Module | Callable[[PyTree, Array], Logits]
 Score = Literal["logit", "probability", "log_probability", "margin"]
 Scores = Float[Array, "b targets"]
 """The explained scores of each example: the one of its target, or those of all classes."""
+MAX_GROWTH = 4
+"""Largest ratio of the sizes of a frontier and the images if many classes are explained."""
 DEFAULT_MAX_ROWS = 256
 """Images per model call where `max_rows` is None and the batch is smaller: enough to be fast, and little memory."""
 
@@ -84,11 +87,45 @@ class Query:
 
     def compute_scores(self, images: Float[Array, "b ..."]) -> Scores:
         """Return the explained scores at images, once targets are resolved."""
-        return select_scores(self.score, self.compute_logits(images), self.targets)
+        return self.score_logits(self.compute_logits(images))
+
+    def score_logits(self, logits: Logits) -> Scores:
+        """Return the explained scores of logits, once targets are resolved."""
+        return select_scores(self.score, logits, self.targets)
 
     def compute_gradients(self, images: Float[Array, "b ..."]) -> Float[Array, "b targets ..."]:
         """Return the gradients of the scores with respect to images, once targets are resolved."""
         return self.differentiate(lambda images: (self.compute_logits(images), None), images)[2]
+
+    def split(self) -> AffineSplit:
+        """Return the model, rewritten, as its part that is affine in the images and the rest.
+
+        The gradients that are summed for the frontier have a row for each example and target. If these are more rows
+        than one model call has, the frontier may have at most four times as many elements as the images.
+        """
+        split = split_affine(self.compute_logits, self.images)
+        frontier = jax.eval_shape(split.prefix, self.images)
+        many = self.every_class and jax.eval_shape(split.rest, frontier).size > self.max_rows
+        if many and sum(x.size for x in frontier) > MAX_GROWTH * self.images.size:
+            return AffineSplit(lambda images: (images,), lambda values: self.compute_logits(*values))
+        return split
+
+    def pull_back(self, pull: Callable[[Frontier], tuple[Array]], gradients: Frontier) -> Float[Array, "b targets ..."]:
+        """Apply the transpose of an affine function of the images to gradients of each target.
+
+        Args:
+            pull: The vector-Jacobian product of the function, as `jax.vjp` returns it.
+            gradients: A tree of arrays [b, targets, ...] for the outputs of the function.
+
+        Returns:
+            Gradients [b, targets, ...] with respect to the images.
+        """
+
+        def pull_targets(gradients):
+            by_target = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), gradients)
+            return jnp.moveaxis(map_over(lambda g: pull(g)[0], by_target, self.points_per_call), 0, 1)
+
+        return rewrite_convolutions(pull_targets)(gradients)
 
     def resolve_targets(self, logits: Logits | None = None) -> tuple[Query, Scores]:
         """Return the query with predicted classes in place of missing targets, and the scores at its images.
@@ -98,7 +135,7 @@ class Query:
         """
         logits = self.compute_logits(self.images) if logits is None else logits
         query = self._set_targets(logits)
-        return query, select_scores(self.score, logits, query.targets)
+        return query, query.score_logits(logits)
 
     def resolve_with_gradients(self) -> tuple[Query, Scores, Float[Array, "b targets ..."]]:
         """Return the result of `resolve_targets` and the gradients, from one forward and one backward pass."""

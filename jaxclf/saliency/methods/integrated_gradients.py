@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, PyTree
 
 from jaxclf.errors import require
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import sum_over
 from jaxclf.saliency.methods.adaptive_integration import FIRST, integrate
 from jaxclf.saliency.query import Attribution, Query, make_complete_attribution
+from jaxclf.types import Array, Logits
 
 FixedRule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right"]
 Rule = FixedRule | Literal["adaptive"]
@@ -45,20 +49,52 @@ class IntegratedGradients(BaseMethod):
 
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one gradient per step, and the scores at both ends of the path."""
+        if self.rule == "adaptive":
+            return self._explain_adaptively(query)
+        split = query.split()
+        end, pull = jax.vjp(split.prefix, query.images)
+        start = split.prefix(query.baseline)
+        query, score = query.resolve_targets(split.rest(end))
+        mean = compute_mean_gradients(query, split.rest, start, end, compute_quadrature(self.rule, self.steps))
+        values = (query.images - query.baseline)[:, None] * query.pull_back(pull, mean)
+        return make_complete_attribution(query, values, score, query.score_logits(split.rest(start)), self.steps + 2)
+
+    def _explain_adaptively(self, query: Query) -> Attribution:
         query, score = query.resolve_targets()
         start = query.compute_scores(query.baseline)
-        if self.rule == "adaptive":
-            values, taken = integrate(query, score - start, self.tolerance, self.max_steps)
-            return make_complete_attribution(query, values, score, start, taken + 2)
-        way = query.images - query.baseline
-        points = jnp.asarray(compute_quadrature(self.rule, self.steps), way.dtype).T
+        values, taken = integrate(query, score - start, self.tolerance, self.max_steps)
+        return make_complete_attribution(query, values, score, start, taken + 2)
 
-        def weighted(point):
-            node, weight = point
-            return weight * query.compute_gradients(query.baseline + node * way)
 
-        mean = sum_over(weighted, points, query.points_per_call)
-        return make_complete_attribution(query, way[:, None] * mean, score, start, self.steps + 2)
+def compute_mean_gradients(
+    query: Query,
+    function: Callable[[PyTree[Array]], Logits],
+    start: PyTree[Array],
+    end: PyTree[Array],
+    quadrature: tuple[np.ndarray, np.ndarray],
+) -> PyTree[Array]:
+    """Return the mean gradients of the scores on a straight line.
+
+    Args:
+        query: Examples with resolved targets.
+        function: Maps a point, a tree of arrays [b, ...], to logits.
+        start: The point at which the line begins.
+        end: The point at which it ends.
+        quadrature: Nodes and weights [steps] of a rule.
+
+    Returns:
+        A tree of arrays [b, targets, ...].
+    """
+    way = jax.tree.map(jnp.subtract, end, start)
+
+    def compute_weighted(point: Float[Array, " 2"]) -> PyTree[Array]:
+        node, weight = point
+        place = jax.tree.map(lambda x, change: x + node.astype(x.dtype) * change, start, way)
+        gradients = query.differentiate(lambda place: (function(place), None), place)[2]
+        return jax.tree.map(lambda x: weight.astype(x.dtype) * x, gradients)
+
+    points = jnp.asarray(quadrature, query.images.dtype).T
+    return sum_over(compute_weighted, points, query.points_per_call)
 
 
 def compute_quadrature(rule: FixedRule, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ A method is a frozen dataclass, called as `method(model, variables, images, targ
 a model, its variables and images. docs/saliency.md describes each method and metric.
 """
 
+from jaxclf.saliency.adapters import adapt_equinox, adapt_haiku, adapt_keras, adapt_nnx
 from jaxclf.saliency.all_classes import AllClasses, all_classes
 from jaxclf.saliency.base import Method
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
@@ -60,6 +61,10 @@ __all__ = [
     "SmoothGradSquared",
     "VarGrad",
     "Xrai",
+    "adapt_equinox",
+    "adapt_haiku",
+    "adapt_keras",
+    "adapt_nnx",
     "all_classes",
     "completeness",
     "deletion",

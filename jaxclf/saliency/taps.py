@@ -12,7 +12,9 @@ from jaxtyping import Float
 
 from jaxclf.errors import UserError, require, suggest_names
 from jaxclf.models.taps import apply_with_taps, trace_outputs
+from jaxclf.saliency.calls import Call, trace_calls
 from jaxclf.saliency.query import Query, check_logits
+from jaxclf.saliency.tokens import Grid, find_grid, list_grids
 from jaxclf.types import Array, Logits
 
 Taps = dict[str, Float[Array, "b ..."]]
@@ -25,11 +27,17 @@ class Layer:
 
     path: str
     output: jax.ShapeDtypeStruct
-    """Shape [b, h, w, c] and dtype of its output."""
+    """Shape [b, h, w, c] or [b, n, c] and dtype of its output."""
+    grid: Grid | None = None
+    """The places of tokens [b, n, c] in the image; None for an output [b, h, w, c]."""
 
     def make_zeros(self) -> Taps:
         """Return a perturbation of its output by zeros."""
         return {self.path: jnp.zeros(self.output.shape, self.output.dtype)}
+
+    def to_map(self, values: Float[Array, ...]) -> Float[Array, "*batch h w c"]:
+        """Return an array shaped like its output, possibly with more leading axes, with height and width."""
+        return self.grid.to_map(values) if self.grid else values
 
 
 def tap_layers(query: Query) -> Callable[[Array, Taps], tuple[Logits, Taps]]:
@@ -49,32 +57,67 @@ def tap_layers(query: Query) -> Callable[[Array, Taps], tuple[Logits, Taps]]:
 
 
 def find_spatial_layer(query: Query, path: str | None) -> Layer:
-    """Return the layer at a path, or by default the last layer with an output [b, h, w, c].
+    """Return the layer at a path, with an output [b, h, w, c] or tokens [b, n, c] that are a grid over the image.
 
-    Raises UserError if there is none, if it is called more than once, and for models without modules.
+    The default is the last layer with an output [b, h, w, c], or where attention follows it the last layer with tokens
+    before the last attention, such as the layer normalization of a vision transformer's last block.
+
+    Raises UserError if there is none, if it is called more than once, if the tokens can be several grids, and for
+    models without modules.
     """
-    outputs = trace_outputs(_require_module(query), query.variables, query.images)
-    suitable = [name for name, calls in outputs.items() if len(calls) == 1 and _is_spatial(calls[0], query)]
+    model = _require_module(query)
+    outputs = trace_outputs(model, query.variables, query.images)
+    known = [calls[0].shape[1:3] for calls in outputs.values() if _is_spatial(calls[0].shape, query)]
+
+    def has_places(shape: tuple[int, ...]) -> bool:
+        return _is_spatial(shape, query) or _is_sequence(shape, query, known)
+
+    suitable = [name for name, calls in outputs.items() if len(calls) == 1 and has_places(calls[0].shape)]
     choice = f"choose one of {', '.join(suitable)}" if suitable else "the model has no layer that is suitable"
     if path is None:
-        path = next((name for name in reversed(outputs) if _is_spatial(outputs[name][-1], query)), None)
+        path = _choose_layer(query, model, known)
         if path is None:
             names = ", ".join(outputs)
             raise UserError(
-                f"no layer has an output [b, h, w, c], as a class activation map needs; the layers are {names}"
+                "no layer has an output [b, h, w, c], or tokens [b, n, c] of a grid over the image, as a class "
+                f"activation map needs; the layers are {names}"
             )
     require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
     calls = outputs[path]
     require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
-    shape = list(calls[0].shape)
+    shape = calls[0].shape
     require(
-        _is_spatial(calls[0], query), f"layer {path!r} has the output shape {shape}: expected [b, h, w, c]; {choice}"
+        has_places(shape),
+        f"layer {path!r} has the output shape {list(shape)}: expected [b, h, w, c], or tokens [b, n, c] of a grid over "
+        f"the image; {choice}",
     )
-    return Layer(path, calls[0])
+    return Layer(path, calls[0], None if len(shape) == 4 else find_grid(shape[1], query.images.shape, known))
 
 
-def _is_spatial(output: jax.ShapeDtypeStruct, query: Query) -> bool:
-    return len(output.shape) == 4 and output.shape[0] == query.images.shape[0]
+def _choose_layer(query: Query, model: nn.Module, known: list[tuple[int, ...]]) -> str | None:
+    """Return the default of `find_spatial_layer`, or None if there is none."""
+    calls = trace_calls(model, query.variables, query.images)
+    total = max((call.stop for call in calls), default=0)
+    # Layers inside of the module of the last attention, such as its queries [b, n, heads, c], are no feature maps.
+    owner = next((call.path + "/" for call in calls if call.start < total == call.stop), None)
+
+    def has_places(call: Call) -> bool:
+        if owner and call.path.startswith(owner):
+            return False
+        # After the last attention a class token has all that other tokens give to the logits: their gradients are 0.
+        before = call.stop < total or not total
+        return _is_spatial(call.outputs, query) or (before and _is_sequence(call.outputs, query, known))
+
+    return next((call.path for call in reversed(calls) if has_places(call)), None)
+
+
+def _is_spatial(shape: tuple[int, ...], query: Query) -> bool:
+    return len(shape) == 4 and shape[0] == query.images.shape[0]
+
+
+def _is_sequence(shape: tuple[int, ...], query: Query, known: list[tuple[int, ...]]) -> bool:
+    b = query.images.shape[0]
+    return len(shape) == 3 and shape[0] == b and bool(list_grids(shape[1], query.images.shape, known))
 
 
 def _require_module(query: Query) -> nn.Module:

@@ -181,6 +181,14 @@ def test_captum_637_791_916_zennit_184_a_vit_has_maps_or_an_error_in_one_line(me
         assert shapes.score.shape == (2,)
 
 
+@pytest.mark.parametrize("layer", ["block1", "block1/norm2", "block2/norm1"])
+def test_cam_257_355_403_426_511_maps_of_tokens_need_no_function_that_reshapes_them(layer):
+    """Two by two patches of four pixels, and the class token is left out."""
+    a = saliency.GradCam(layer, relu=False)(VIT, draw_variables(VIT, KINDS.shape), KINDS)
+    assert a.values.shape == (len(KINDS), 2, 2, 1)
+    assert np.abs(a.values).max() > 0
+
+
 def test_captum_1334_1413_351_no_delta_grows_with_steps_or_depth():
     """Adaptive integration keeps its tolerance on 100 images, and DeepLIFT is complete on a ViT."""
     variables = draw_variables(MODEL, KINDS.shape)

@@ -29,12 +29,17 @@ Map = Float[Array, "b targets h2 w2 1"]
 class ActivationMap(BaseMethod):
     """Base class of class activation maps. Values are [b, h, w, 1] of the layer's size, and are not normalized.
 
-    Raises UserError if the layer does not exist, is called more than once or has an output other than [b, h, w, c], if
-    the model is not a Linen module, and if images to upsample to are not [b, h, w, c].
+    The output of the layer is [b, h, w, c], or tokens [b, n, c] of a vision transformer: patches row by row, with the
+    aspect of the image, after up to five others (class token, distillation token, registers), which are left out.
+
+    Raises UserError if the layer does not exist, is called more than once or has another output, if tokens can be
+    several grids, if the model is not a Linen module, and if images to upsample to are not [b, h, w, c].
     """
 
     layer: str | None = None
-    """Path of the module whose output is used, such as "block/conv2"; None: the last with output [b, h, w, c]."""
+    """Path of the module whose output is used, such as "block/conv2"; None: the last with output [b, h, w, c], or where
+    attention follows it the last with tokens before the last attention. In a vision transformer that is the layer
+    normalization before it. Later layers have no gradients at the patches if a class token is pooled."""
     relu: bool = True
     """Set negative values, evidence against the class, to 0."""
     upsample: Upsampling | None = None
@@ -69,8 +74,8 @@ class GradientMap(ActivationMap):
         layer = find_spatial_layer(query, self.layer)
         run = partial(tap_layers(query), query.images)
         query, score, gradients, outputs = query.differentiate(run, layer.make_zeros())
-        activation = outputs[layer.path][:, None].astype(jnp.float32)
-        weights = self.compute_weights(activation, gradients[layer.path].astype(jnp.float32))
+        activation = layer.to_map(outputs[layer.path].astype(jnp.float32))[:, None]
+        weights = self.compute_weights(activation, layer.to_map(gradients[layer.path].astype(jnp.float32)))
         return make_attribution(query, self.combine_channels(query, weights, activation), score, evaluations=1)
 
 

@@ -19,7 +19,7 @@ class GuidedGradCam(BaseMethod):
     """
 
     layer: str | None = None
-    """Path of the module whose output Grad-CAM uses, such as "block/conv2"; None: the last with output [b, h, w, c]."""
+    """Path of the module whose output Grad-CAM uses, such as "block/conv2"; None: as in GradCam."""
     relu: bool = True
     """Set negative values of the Grad-CAM map, evidence against the class, to 0."""
 

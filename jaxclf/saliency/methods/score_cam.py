@@ -29,7 +29,7 @@ class ScoreCam(ActivationMap):
         """Explain a query with one forward pass per channel, and one for the images."""
         layer = find_spatial_layer(query, self.layer)
         logits, outputs = tap_layers(query)(query.images, layer.make_zeros())
-        activation = outputs[layer.path].astype(jnp.float32)
+        activation = layer.to_map(outputs[layer.path].astype(jnp.float32))
         query, score = query.resolve_targets(logits)
 
         def compute_masked_score(channel):

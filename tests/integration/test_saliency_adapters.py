@@ -1,0 +1,111 @@
+"""Models of other frameworks: every method gives on them what it gives on the same network in Flax Linen."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from support import frameworks
+from support.frameworks import CHEAPEST, IMAGES
+
+from jaxclf import saliency
+from jaxclf.errors import UserError
+from jaxclf.saliency.methods.grad_cam import ActivationMap
+
+ROOT = Path(__file__).parents[2]
+MODULES = {"nnx": "flax.nnx", "equinox": "equinox", "haiku": "haiku", "keras": "keras"}
+LAYERED = [name for name, method in CHEAPEST.items() if isinstance(method, ActivationMap)] + ["GuidedGradCam"]
+METHODS = [name for name in CHEAPEST if name not in LAYERED]
+# Equinox puts channels first, and FullGrad takes the middle axes of features for height and width.
+SUMS_ONLY = {("equinox", "FullGrad")}
+
+
+def run_python(*arguments, backend="jax"):
+    """Python in a process of its own, where Keras can choose its backend, and the tests' helpers can be imported."""
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path}
+    return subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
+
+
+@cache
+def find_import_error(framework):
+    """The last line of what is said where a framework is missing, or does not work with the installed jax."""
+    done = run_python("-c", f"import {MODULES[framework]}")
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+
+
+@pytest.fixture(params=MODULES)
+def framework(request):
+    if error := find_import_error(request.param):
+        pytest.skip(f"{request.param} cannot be imported: {error}")
+    return request.param
+
+
+@cache
+def explain_linen():
+    return frameworks.explain_all(*frameworks.make_linen(), METHODS)
+
+
+def explain(framework, folder):
+    if framework != "keras":
+        return frameworks.explain_all(*getattr(frameworks, f"make_{framework}")(), METHODS)
+    done = run_python("-m", "support.frameworks", folder / "values.npz", *METHODS)
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "values.npz")
+
+
+def test_every_method_gives_what_it_gives_on_the_same_network_in_linen(framework, tmp_path):
+    values = explain(framework, tmp_path)
+    for name, expected in explain_linen().items():
+        given = values[name]
+        if (framework, name) in SUMS_ONLY:
+            given, expected = given.sum(axis=(1, 2, 3)), expected.sum(axis=(1, 2, 3))
+        assert np.abs(expected).max() > 1e-3, name
+        np.testing.assert_allclose(given, expected, atol=2e-5 * np.abs(expected).max(), err_msg=name)
+
+
+def test_the_examples_of_the_documentation_run(framework):
+    blocks = re.findall("```python\n(.*?)```", (ROOT / "docs/saliency.md").read_text(encoding="utf-8"), re.S)
+    (example,) = (block for block in blocks if f"saliency.adapt_{framework}(" in block)
+    before = "import jax, numpy as np\nfrom jaxclf import saliency\nimages = np.full((2, 6, 6, 1), 99, np.uint8)\n"
+    done = run_python("-c", f"{before}{example}assert a.values.shape == images.shape\nassert abs(a.values).max() > 0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_methods_that_need_layers_say_so():
+    model, variables = frameworks.make_nnx()
+    for name in LAYERED:
+        with pytest.raises(UserError, match="AdaptedModel is not a Linen module"):
+            CHEAPEST[name](model, variables, IMAGES)
+
+
+def test_models_of_equal_structure_share_a_program_and_the_module_is_left_as_it_is():
+    nnx = pytest.importorskip("flax.nnx")
+    net = nnx.Sequential(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), nnx.Linear(4, 3, rngs=nnx.Rngs(1)))
+    first, second = saliency.adapt_nnx(net)[0], saliency.adapt_nnx(nnx.clone(net))[0]
+    assert first == second and hash(first) == hash(second)
+    assert not net.layers[0].deterministic
+
+
+def test_haiku_functions_with_and_without_state_and_random_keys():
+    hk = pytest.importorskip("haiku")
+    images = np.ones((2, 3), np.float32)
+    for transform in (hk.transform, hk.transform_with_state):
+        for wrap in (lambda x: x, hk.without_apply_rng):
+            transformed = wrap(transform(lambda x: hk.Linear(3)(x)))
+            given = transformed.init(jax.random.key(0), images)
+            given = given if transform is hk.transform_with_state else (given,)
+            model, variables = saliency.adapt_haiku(transformed, *given)
+            np.testing.assert_allclose(model(variables, images), images @ given[0]["linear"]["w"], atol=1e-6)
+
+
+def test_another_backend_of_keras_is_named():
+    if error := find_import_error("keras"):
+        pytest.skip(f"keras cannot be imported: {error}")
+    done = run_python("-c", "from jaxclf import saliency; saliency.adapt_keras(None)", backend="numpy")
+    assert 'UserError: the backend of Keras is numpy: set KERAS_BACKEND="jax"' in done.stderr

@@ -44,6 +44,11 @@ def require_classes(model: Model, variables: PyTree, images: Array, targets: Any
         raise UserError(f"target {wrong[0]} is no class of the model: expected 0 to {classes - 1}")
 
 
+def convert_targets(targets: Any) -> Any:
+    """Return targets that are a list or tuple as an array, so that others of the same number do not recompile."""
+    return np.asarray(targets) if isinstance(targets, list | tuple) else targets
+
+
 def require_finite(images: Shaped[Array, "b ..."]) -> None:
     """Raise UserError that names the images with pixels that are NaN or infinite. Under jit they are not checked."""
     if not jnp.issubdtype(images.dtype, jnp.floating) or not _is_readable(images):

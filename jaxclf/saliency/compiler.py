@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxclf.saliency.checks import compute_logits, is_inside_program, require_classes, require_finite, require_hashable
+from jaxclf.saliency.checks import (
+    compute_logits,
+    convert_targets,
+    is_inside_program,
+    require_classes,
+    require_finite,
+    require_hashable,
+)
 from jaxclf.saliency.methods.primitives import UNARY
 from jaxclf.saliency.query import Model
 from jaxclf.types import Array
@@ -31,12 +38,14 @@ def compile_with_static(*names: str) -> Callable[[Callable[Parameters, Result]],
 
         @wraps(function)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            given = signature.bind(*args, **kwargs).arguments
+            bound = signature.bind(*args, **kwargs)
+            given = bound.arguments
             require_hashable(**{name: given[name] for name in names if name in given})
             require_finite(given["images"])
             if given.get("targets") is not None:
+                given["targets"] = convert_targets(given["targets"])
                 require_classes(given["model"], given["variables"], given["images"], given["targets"])
-            return program(*args, **kwargs)
+            return program(*bound.args, **bound.kwargs)
 
         return call
 

@@ -69,6 +69,8 @@ class Query:
     """Shaped like the images, or a baseline distribution [k, ...] for expected gradients."""
     max_rows: int
     """The largest number of images in one model call."""
+    features: Any = None
+    """The `Features` that methods remove as a whole; None if none are given."""
     rewrite: Callable[[Callable], Callable] = lambda function: function
     """A transformation of the model function, such as one that changes the gradients of ReLUs."""
 

@@ -123,6 +123,8 @@ METHODS = [
     saliency.Occlusion(window=3, stride=2),
     saliency.all_classes(saliency.Occlusion(window=(3, 8), stride=(3, 5), aggregate="mean", score="margin")),
     saliency.Rise(samples=4, grid=3),
+    saliency.ShapleySampling(samples=2, grid=2),
+    saliency.all_classes(saliency.ShapleySampling(samples=3, grid=3, score="probability")),
     saliency.BlurIntegratedGradients(steps=4, max_sigma=6.0),
     saliency.GuidedIntegratedGradients(steps=4, score="probability"),
     saliency.all_classes(saliency.GuidedIntegratedGradients(steps=3, fraction=0.1, max_dist=0.3)),

@@ -146,6 +146,8 @@ def inner(method):
     return inner(method.method) if hasattr(method, "method") else method
 
 
+# The first setting of each method that is not of all classes.
+CHEAPEST = {type(inner(method)): method for method in reversed(METHODS) if not method.every_class}
 FOLDER = Path(os.environ["XDG_CACHE_HOME"]) / f"datasets_{os.getpid()}" / "folder"  # of this worker alone
 RANDOM = np.random.default_rng(1)
 RESIZINGS = [Resizing(), Resizing(crop_to_aspect_ratio=True), Resizing(interpolation="bicubic")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -22,6 +23,12 @@ def require(condition: bool, message: str) -> None:
     """Raise UserError with a message unless a condition holds."""
     if not condition:
         raise UserError(message)
+
+
+def suggest_names(name: str, names: Iterable[str], limit: int = 1) -> str:
+    """Return text for the error about an unknown name, with the most similar names; empty if there are none."""
+    near = difflib.get_close_matches(name, list(names), n=limit)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 class NonFiniteError(Exception):

@@ -22,11 +22,11 @@ from jaxclf.cli.benchmark_variants import Variant, build_variants, check_folds, 
 from jaxclf.cli.options import BenchmarkOptions
 from jaxclf.datasets import load_splits
 from jaxclf.errors import require
+from jaxclf.figures import plot_learning_rate_curve, save
 from jaxclf.inference.initial_variables import load_initial_variables
 from jaxclf.io.files import write_rows, write_text
 from jaxclf.io.lock import lock_directory
 from jaxclf.io.progress import track_progress
-from jaxclf.reporting.figures import plot_learning_rate_curve, save
 from jaxclf.reporting.tables import Table, print_table, to_csv, to_latex, to_markdown
 from jaxclf.runs.signals import handle_sigterm
 from jaxclf.training.devices import Devices

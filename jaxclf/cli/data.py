@@ -14,8 +14,8 @@ from jaxclf.cli.remarks import print_remarks
 from jaxclf.config import Config
 from jaxclf.config_io import read_config
 from jaxclf.errors import require
+from jaxclf.figures import plot_augmented, plot_image_grid, plot_one_hot, save
 from jaxclf.random import make_key
-from jaxclf.reporting.figures import plot_augmented, plot_image_grid, plot_one_hot, save
 from jaxclf.reporting.tables import print_rows
 from jaxclf.types import Split, Splits
 

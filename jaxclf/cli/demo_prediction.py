@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxclf import saliency
+from jaxclf.figures.overlay import MIN_SIDE, overlay_map, to_uint8
 from jaxclf.inference.explain import find_error, select_baseline
 from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.random import make_example_keys
-from jaxclf.reporting.figures.overlay import MIN_SIDE, overlay_map, to_uint8
 from jaxclf.saliency.names import METHODS
 
 TOP = 5  # number of classes to show

@@ -16,6 +16,13 @@ from jaxclf.cli.predict import find_named_images
 from jaxclf.config_io import to_json
 from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import require
+from jaxclf.figures import (
+    plot_explanation_grid,
+    plot_explanation_strip,
+    plot_gradient_study,
+    plot_photograph,
+    save,
+)
 from jaxclf.inference.explain import (
     MAX_MAPS,
     Explainer,
@@ -29,13 +36,6 @@ from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import write_json
 from jaxclf.io.formatting import format_number
 from jaxclf.io.progress import track_progress
-from jaxclf.reporting.figures import (
-    plot_explanation_grid,
-    plot_explanation_strip,
-    plot_gradient_study,
-    plot_photograph,
-    save,
-)
 from jaxclf.reporting.tables import Table, print_table
 from jaxclf.saliency.names import METHODS
 from jaxclf.training.devices import Devices

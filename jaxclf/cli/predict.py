@@ -18,6 +18,7 @@ from jaxclf.cli.load_run import choose_output, load_run
 from jaxclf.cli.options import PredictOptions
 from jaxclf.datasets.folders import to_printable
 from jaxclf.errors import UserError, require
+from jaxclf.figures.overlay import overlay_map
 from jaxclf.inference.explain import find_error, select_baseline
 from jaxclf.inference.files import FoundImages, find_images
 from jaxclf.inference.predict import Prediction, UnreadableImage, predict_files
@@ -25,7 +26,6 @@ from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import atomic_write, replace_non_finite
 from jaxclf.io.progress import track_progress
-from jaxclf.reporting.figures.overlay import overlay_map
 from jaxclf.saliency.names import METHODS, check_name
 
 SOME_FAILED = 4  # exit code if some images could not be predicted; the others were

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from jaxclf.cli.load_run import load_folder
 from jaxclf.cli.options import ProbeOptions
 from jaxclf.errors import require
+from jaxclf.figures import plot_learning_curve, save
 from jaxclf.inference.features.cache import compute_split_features
 from jaxclf.inference.features.selection import Labeled, check_nested, scale_features
 from jaxclf.inference.features.study import study_features
 from jaxclf.io.files import write_json, write_rows
 from jaxclf.io.formatting import format_percent
 from jaxclf.io.progress import show_status
-from jaxclf.reporting.figures import plot_learning_curve, save
 from jaxclf.reporting.report.probe_page import list_accuracies, summarize_study, write_probe_page
 from jaxclf.reporting.tables import print_rows
 from jaxclf.types import Splits

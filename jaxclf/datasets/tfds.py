@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jaxclf.datasets.tfrecord import EncodedImages, Record, read_tfrecords, wrap_errors
-from jaxclf.errors import UserError, require
+from jaxclf.errors import UserError, require, suggest_names
 from jaxclf.io.files import Json
 from jaxclf.types import Split, Splits
 
@@ -109,7 +108,7 @@ class Tfds:
         tfds, directory = _import_tfds(), str(self._directory)
         base, known = re.split("[/:]", self.name)[0], tfds.list_builders(with_community_datasets=False)
         if base not in known:
-            near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(base, known, 1))
+            near = suggest_names(base, known)
             raise UserError(f"{directory} has no dataset {base!r}, nor does TFDS know that name{near}")
         if not self.download:
             raise UserError(

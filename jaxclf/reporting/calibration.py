@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Integer
 from scipy.special import log_softmax
+
+from jaxclf.figures.curves import Reliability
 
 BINS = 15  # of equal width
 TEMPERATURES = 0.05, 20.0  # bounds of the search
@@ -56,17 +57,6 @@ def compute_brier_scores(logits: Logits, labels: Labels) -> Float[np.ndarray, " 
     errors = np.exp(compute_log_probabilities(logits))
     errors[np.arange(len(labels)), labels] -= 1
     return np.sum(errors**2, axis=1)
-
-
-class Reliability(NamedTuple):
-    """Examples grouped by confidence, in bins of equal width from 0 to 1. The means of an empty bin are NaN."""
-
-    examples: Int[np.ndarray, " bins"]
-    """Number of examples."""
-    confidence: Float[np.ndarray, " bins"]
-    """Mean of the highest probability."""
-    accuracy: Float[np.ndarray, " bins"]
-    """Proportion of correct predictions."""
 
 
 def compute_reliability(logits: Logits, labels: Labels, bins: int = BINS) -> Reliability:

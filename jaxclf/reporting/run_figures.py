@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.models.feature_maps import compute_feature_maps, get_filters, get_pixel_weights
-from jaxclf.reporting.figures import (
+from jaxclf.figures import (
     PredictedImages,
     plot_confusion_matrix,
     plot_curve_and_mistake,
@@ -21,13 +19,15 @@ from jaxclf.reporting.figures import (
     plot_weights,
     save,
 )
-from jaxclf.reporting.figures.confusion import MAX_CLASSES
-from jaxclf.reporting.figures.text import shorten_names
+from jaxclf.figures.confusion import MAX_CLASSES
+from jaxclf.figures.text import shorten_names
+from jaxclf.inference.trained_model import TrainedModel
+from jaxclf.models.feature_maps import compute_feature_maps, get_filters, get_pixel_weights
 from jaxclf.runs.directory import read_metrics
 from jaxclf.types import Split
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from jaxclf.figures.axes import Figure
 
 GRID = 9  # images of a grid
 MAX_CONVOLUTIONS = 24  # of a network whose feature maps fit into one figure

@@ -10,11 +10,11 @@ import numpy as np
 
 from jaxclf.augment import compute_input_shape
 from jaxclf.config_io import flatten, to_json
+from jaxclf.figures import plot_confusion_matrix, plot_prediction_grid, tile, to_pixels
+from jaxclf.figures.confusion import MAX_CLASSES, count_confusions
 from jaxclf.metrics import Accuracy
 from jaxclf.models.graph import trace_graph
 from jaxclf.models.summary import Summary
-from jaxclf.reporting.figures import plot_confusion_matrix, plot_prediction_grid, tile, to_pixels
-from jaxclf.reporting.figures.confusion import MAX_CLASSES, count_confusions
 from jaxclf.reporting.run_figures import GRID
 from jaxclf.training.callbacks import Callback
 from jaxclf.training.distributed import is_main_process

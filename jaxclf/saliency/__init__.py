@@ -7,6 +7,7 @@ a model, its variables and images. docs/saliency.md describes each method and me
 from jaxclf.saliency.adapters import adapt_equinox, adapt_haiku, adapt_keras, adapt_nnx
 from jaxclf.saliency.all_classes import AllClasses, all_classes
 from jaxclf.saliency.base import Method
+from jaxclf.saliency.features import segment_images
 from jaxclf.saliency.methods.attention_rollout import AttentionRollout
 from jaxclf.saliency.methods.balanced import Balanced
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
@@ -25,6 +26,7 @@ from jaxclf.saliency.methods.lrp import Lrp
 from jaxclf.saliency.methods.occlusion import Occlusion
 from jaxclf.saliency.methods.rise import Rise
 from jaxclf.saliency.methods.score_cam import ScoreCam
+from jaxclf.saliency.methods.shapley_sampling import ShapleySampling
 from jaxclf.saliency.methods.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from jaxclf.saliency.methods.xrai import Xrai
 from jaxclf.saliency.metrics.faithfulness import Curve, deletion, infidelity, insertion, sensitivity_n
@@ -65,6 +67,7 @@ __all__ = [
     "Randomization",
     "Rise",
     "ScoreCam",
+    "ShapleySampling",
     "SmoothGrad",
     "SmoothGradSquared",
     "VarGrad",
@@ -86,6 +89,7 @@ __all__ = [
     "parameter_randomization",
     "pointing_game",
     "road",
+    "segment_images",
     "sensitivity_max",
     "sensitivity_n",
 ]

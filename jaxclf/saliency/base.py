@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -13,16 +13,20 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, Key, Num, PyTree, UInt32
 
 from jaxclf.errors import require
-from jaxclf.saliency.compiler import (
-    CompilerOptions,
+from jaxclf.saliency.checks import (
+    convert_targets,
     require_classes,
+    require_finite,
     require_hashable,
-    select_compiler_options,
-    use_full_precision,
+    warn_of_probabilities,
 )
+from jaxclf.saliency.compiler import CompilerOptions, select_compiler_options, use_full_precision
+from jaxclf.saliency.features import Features, make_features
 from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution, Model, Query, Score
 from jaxclf.types import Array, to_unit_range
 
+Targets = Int[Array, "..."] | Sequence[int] | int | None
+"""Classes to explain: [b], as an array or a list, one for all examples, or None for the predicted ones."""
 Keys = Key[Array, "..."] | UInt32[Array, "..."]
 """One random key or [b], typed or as uint32 data."""
 
@@ -37,6 +41,8 @@ class Method(ABC):
     """True if the method is random and needs a key."""
     references: Any = False
     """True if the baseline is a distribution: images [k, ...] shared by all examples, not one image per example."""
+    removes_features: Any = False
+    """True if the method removes parts of the image, which can be given as `features`."""
     every_class: Any = False
     """True if the scores of all classes are explained."""
     gradient_based: Any = True
@@ -60,10 +66,11 @@ class Method(ABC):
         model: Model,
         variables: PyTree,
         images: Num[Array, "b ..."],
-        targets: Int[Array, ...] | int | None = None,
+        targets: Targets = None,
         *,
         key: Keys | None = None,
         baseline: Num[Array, ...] | float | None = None,
+        features: Int[Array, ...] | None = None,
     ) -> Attribution:
         """Explain scores of a model at images.
 
@@ -72,24 +79,33 @@ class Method(ABC):
                 (variables, images) -> logits [b, classes]. Hashable: it is static under jit.
             variables: The variables of the model. Other values of the same shapes do not recompile.
             images: [b, ...], integers in 0..255 (explained as images / 255) or floats in [0, 1].
-            targets: Classes [b], one class for all examples, or None for the predicted classes.
+            targets: Classes [b], an array or a list, one class for all examples, or None for the predicted classes.
             key: One random key, which is folded with the row number, or one per example [b]. Required by methods that
                 sample.
             baseline: The input without information, in [0, 1]: a number, an image [...] or images [b, ...]; None:
                 zeros. For expected gradients a baseline distribution [k, ...]. Ignored by methods without a baseline.
+            features: For methods that remove parts of the image: the region of each pixel, as integers [h, w] or
+                [b, h, w] ([n] or [b, n] for flat images), such as those of `segment_images`. Under jit a constant.
 
         Returns:
             The attribution. Its values are shaped like the images.
 
         Raises:
-            UserError: If shapes do not fit, a target is not a class of the model, the model is not hashable, or a
-                method that samples gets no key. Under jit, targets that are not classes give NaN instead.
+            UserError: If shapes do not fit, an image has pixels that are NaN or infinite, a target is not a class of
+                the model, the model is not hashable, or a method that samples gets no key. Under jit, such images and
+                targets that are not classes give NaN instead.
         """
         require_hashable(method=self, model=model)
+        require_finite(images)
+        targets = convert_targets(targets)
         if targets is not None:
             require_classes(model, variables, images, targets)
+        require(features is None or self.removes_features, f"{self} removes no features: call it without features=")
+        regions = None if features is None else make_features(features, images)
         explain = _compile_explain(select_compiler_options(model, variables, images, targets, key, baseline))
-        return explain(self, model, variables, images, targets, key, baseline)
+        a = explain(self, model, variables, images, targets, key, baseline, regions)
+        warn_of_probabilities(model, variables, images, a.score, self.score)
+        return a
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +149,11 @@ class Wrapper(Method):
         return self.method.gradient_based
 
     @property
+    def removes_features(self) -> bool:
+        """True if the wrapped method removes features."""
+        return self.method.removes_features
+
+    @property
     def every_class(self) -> bool:
         """True if the wrapped method explains all classes."""
         return self.method.every_class
@@ -151,8 +172,12 @@ def _explain(
     targets: Int[Array, ...] | None,
     key: Keys | None,
     baseline: Num[Array, ...] | None,
+    features: Features | None,
 ) -> Attribution:
-    a = map_over_batch(lambda query, _: method.explain(query), method, model, variables, images, targets, key, baseline)
+    def explain(query, features):
+        return method.explain(query.replace(features=features))
+
+    a = map_over_batch(explain, method, model, variables, images, targets, key, baseline, extras=features)
     # A target that is not a class has the score NaN. The gradient of that score is zero, which would be misread.
     known = ~jnp.isnan(a.score).reshape(a.score.shape + (1,) * (a.values.ndim - a.score.ndim))
     return a._replace(values=jnp.where(known, a.values, jnp.nan))
@@ -174,7 +199,7 @@ def map_over_batch(
     model: Model,
     variables: PyTree,
     images: Num[Array, "b ..."],
-    targets: Int[Array, ...] | int | None,
+    targets: Targets,
     key: Keys | None = None,
     baseline: Num[Array, ...] | float | None = None,
     extras: PyTree[Array] = None,

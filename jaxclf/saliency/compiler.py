@@ -9,14 +9,19 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import PyTree
 
-from jaxclf.errors import UserError
+from jaxclf.saliency.checks import (
+    compute_logits,
+    convert_targets,
+    is_inside_program,
+    require_classes,
+    require_finite,
+    require_hashable,
+)
 from jaxclf.saliency.methods.primitives import UNARY
-from jaxclf.saliency.query import Model, bind_variables, check_logits
-from jaxclf.types import Array, Logits, to_unit_range
+from jaxclf.saliency.query import Model
+from jaxclf.types import Array
 from jaxclf.xla.interpreter import has_primitive
 from jaxclf.xla.options import CompilerOptions, is_onednn_faster, select_options
 
@@ -33,11 +38,14 @@ def compile_with_static(*names: str) -> Callable[[Callable[Parameters, Result]],
 
         @wraps(function)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            given = signature.bind(*args, **kwargs).arguments
+            bound = signature.bind(*args, **kwargs)
+            given = bound.arguments
             require_hashable(**{name: given[name] for name in names if name in given})
+            require_finite(given["images"])
             if given.get("targets") is not None:
+                given["targets"] = convert_targets(given["targets"])
                 require_classes(given["model"], given["variables"], given["images"], given["targets"])
-            return program(*args, **kwargs)
+            return program(*bound.args, **bound.kwargs)
 
         return call
 
@@ -57,42 +65,9 @@ def use_full_precision(function: Callable[Parameters, Result]) -> Callable[Param
     return call
 
 
-def require_hashable(**arguments: Any) -> None:
-    """Raise UserError that names the first argument that is not hashable, as static arguments must be."""
-    for name, value in arguments.items():
-        try:
-            hash(value)
-        except TypeError:
-            raise UserError(
-                f"{name} is of type {type(value).__name__}, which is not hashable, and it is static under jit; "
-                "pass a function, a frozen dataclass or a tuple, without lists or arrays in it"
-            ) from None
-
-
-def require_classes(model: Model, variables: PyTree, images: Array, targets: Any) -> None:
-    """Raise UserError if a target is not a class of the model. Under jit, targets are not known and not checked."""
-    if has_tracer(variables, images, targets):
-        return
-    classes = _compute_logits.eval_shape(model, variables, images).shape[-1]
-    wrong = [int(target) for target in np.ravel(targets) if not 0 <= target < classes]
-    if wrong:
-        raise UserError(f"target {wrong[0]} is no class of the model: expected 0 to {classes - 1}")
-
-
-def has_tracer(*trees: PyTree) -> bool:
-    """Return True if an array of some trees is traced, as under jit."""
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
-
-
-@partial(jax.jit, static_argnums=0)  # never run: jit caches the traced program and its shapes
-def _compute_logits(model: Model, variables: PyTree, images: Array) -> Logits:
-    images = to_unit_range(images)
-    return check_logits(bind_variables(model, variables)(images), images)
-
-
 def select_compiler_options(model: Model, variables: PyTree, images: Array, *others: Any) -> CompilerOptions:
     """Return XLA options for the program of a method: none under jit, or where the user has set the same flags."""
-    if has_tracer(variables, images, others, jnp.zeros(())) or not is_onednn_faster():  # under jit new arrays are, too
+    if is_inside_program(variables, images, others) or not is_onednn_faster():
         return ()
     shapes, tree = jax.tree.flatten(
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), (variables, images))
@@ -105,5 +80,5 @@ def _is_piecewise_linear(model: Model, tree: Any, shapes: tuple[jax.ShapeDtypeSt
     """Return True if a model has no curved activations, as ReLU networks."""
     # With these options jax 0.12 miscompiles x * sigmoid(x) behind a convolution: gradients are wrong by half.
     variables, images = jax.tree.unflatten(tree, shapes)
-    program = jax.make_jaxpr(partial(_compute_logits, model))(variables, images)
+    program = jax.make_jaxpr(partial(compute_logits, model))(variables, images)
     return not any(has_primitive(eqn, name) for eqn in program.eqns for name in UNARY)

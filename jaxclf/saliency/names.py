@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import is_dataclass
 
 from jaxclf import saliency
-from jaxclf.errors import UserError
+from jaxclf.errors import UserError, suggest_names
 
 
 def get_name(cls: type[saliency.Method]) -> str:
@@ -29,6 +28,6 @@ METHODS: dict[str, type[saliency.Method]] = {
 def check_name(name: str, more: str = "") -> None:
     """Raise UserError if there is no method of this name. The text `more` ends the list of methods."""
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"there is no method {name!r}{hint}\nthe methods are {', '.join(METHODS)}{more}")
+        raise UserError(
+            f"there is no method {name!r}{suggest_names(name, METHODS)}\nthe methods are {', '.join(METHODS)}{more}"
+        )

@@ -21,7 +21,7 @@ def expand_along_axis(line: Shaped[Array, " n"], axis: int, images: Shaped[Array
     return jnp.reshape(line, [-1 if i == axis + 1 else 1 for i in range(images.ndim)])
 
 
-def broadcast_to_channels(maps: Float[Array, "b ..."], images: Shaped[Array, "b ..."]) -> Float[Array, "b ..."]:
+def broadcast_to_channels(maps: Shaped[Array, "b ..."], images: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
     """Repeat spatial maps, [b, ...] or [b, targets, ...], along the channel axis of images."""
     if images.ndim == 2:
         return maps

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, PyTree
+import numpy as np
+from jaxtyping import Float, Int, Num, PyTree
 
 from jaxclf.errors import UserError
+from jaxclf.figures.attribution import plot_attribution
 from jaxclf.models.calling import get_mode
 from jaxclf.saliency.affine import AffineSplit, Frontier, split_affine
 from jaxclf.saliency.batching import map_over
+from jaxclf.saliency.pixels import infer_image_shape
 from jaxclf.types import Array, Logits
 from jaxclf.xla.convolutions import rewrite_convolutions
+
+if TYPE_CHECKING:
+    from jaxclf.figures.axes import Figure
 
 Model = nn.Module | Callable[[PyTree, Array], Logits]
 """A Linen module, applied as in evaluation, or a callable of variables and images."""
@@ -49,6 +55,34 @@ class Attribution(NamedTuple):
     """[b] the number of images that the model evaluated per example, forward or forward and backward, with the
     endpoints of a path."""
 
+    def plot(self, images: Num[Array, "b ..."]) -> Figure:
+        """Plot the images beside their maps, one row per image, and with one class per image the maps over them.
+
+        Args:
+            images: The explained images [b, h, w, c], gray or color, or flat squares [b, n].
+
+        Returns:
+            A matplotlib figure, which notebooks show; `figure.savefig(path)` writes it. Red raises the score, blue
+            lowers it; at the right are the values of the last colors. Channels are summed.
+
+        Raises:
+            UserError: If the images are not those of the attribution, not gray or color, or flat and not square.
+        """
+        shape = infer_image_shape(images.shape[1:])
+        if shape is None or shape[2] not in (1, 3) or len(images) != len(self.values):
+            raise UserError(
+                f"images of shape {list(images.shape)} for values of shape {list(self.values.shape)}: expected the "
+                "explained images [b, h, w, c] with 1 or 3 channels, or [b, n] of squares"
+            )
+        values, scores = jax.device_get((self.values, self.score))
+        scores = scores.reshape(len(scores), -1)
+        values = values.reshape(*scores.shape, *values.shape[self.score.ndim :])
+        values = values if values.ndim == 5 else values.reshape(*scores.shape, *shape)
+        single = self.score.ndim == 1
+        rows = [f"score\n{score:.3g}" if single else "" for score in scores[:, 0]]
+        columns = ["map"] if single else [f"class {i}" for i in range(scores.shape[1])]
+        return plot_attribution(np.asarray(images).reshape(-1, *shape), values, rows, columns)
+
 
 @dataclass(frozen=True, eq=False)
 class Query:
@@ -69,6 +103,8 @@ class Query:
     """Shaped like the images, or a baseline distribution [k, ...] for expected gradients."""
     max_rows: int
     """The largest number of images in one model call."""
+    features: Any = None
+    """The `Features` that methods remove as a whole; None if none are given."""
     rewrite: Callable[[Callable], Callable] = lambda function: function
     """A transformation of the model function, such as one that changes the gradients of ReLUs."""
 

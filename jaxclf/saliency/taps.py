@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxclf.errors import UserError, require
+from jaxclf.errors import UserError, require, suggest_names
 from jaxclf.models.taps import apply_with_taps, trace_outputs
 from jaxclf.saliency.calls import Call, trace_calls
 from jaxclf.saliency.query import Query, check_logits
@@ -82,7 +82,7 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
                 "no layer has an output [b, h, w, c], or tokens [b, n, c] of a grid over the image, as a class "
                 f"activation map needs; the layers are {names}"
             )
-    require(path in outputs, f"no layer {path!r}: {choice}")
+    require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
     calls = outputs[path]
     require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
     shape = calls[0].shape

@@ -16,7 +16,7 @@ from support.cli import lines
 import jaxclf
 from jaxclf.cli.models import FAMILIES
 from jaxclf.errors import UserError
-from jaxclf.reporting.figures import RIGHT, WRONG
+from jaxclf.figures import RIGHT, WRONG
 
 ROOT = Path(jaxclf.__file__).parent.parent
 MINE = """

@@ -14,10 +14,10 @@ from support.cli import predict
 
 from jaxclf import load, saliency
 from jaxclf.datasets.decoding import ImageFiles
+from jaxclf.figures.overlay import LOWERS, RAISES, overlay_map
 from jaxclf.inference.files import find_images
 from jaxclf.inference.predict import UnreadableImage, predict_files
 from jaxclf.inference.preprocess import Preprocessor, center_digit, is_dark_on_light
-from jaxclf.reporting.figures.overlay import LOWERS, RAISES, overlay_map
 from jaxclf.saliency.names import METHODS
 from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import evaluate

@@ -17,10 +17,10 @@ import jaxclf
 from jaxclf.config import Config
 from jaxclf.datasets import Mnist
 from jaxclf.errors import UserError
+from jaxclf.figures.curves import Series
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.models import Mlp
 from jaxclf.optimizers import Sgd
-from jaxclf.reporting.figures.curves import Series
 from jaxclf.reporting.report import EvaluatedSplit, write_comparison, write_report
 from jaxclf.reporting.report.charts import MAX_POINTS, decimate_points, draw_chart
 from jaxclf.reporting.report.examples import PER_CELL, collect_examples, select_examples

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.components import METHODS, inner
+from support.components import CHEAPEST, METHODS, inner
 from support.saliency import limited, traced_rows
 
 from jaxclf import saliency
@@ -20,7 +20,7 @@ UNIT = IMAGES / np.float32(255)
 KEYS = jax.random.split(jax.random.key(3), B)
 WITH_DELTA = (
     "GradientTimesInput", "IntegratedGradients", "ExpectedGradients", "BlurIntegratedGradients",
-    "GuidedIntegratedGradients", "FullGrad", "DeepLift", "Lrp",
+    "GuidedIntegratedGradients", "FullGrad", "DeepLift", "Lrp", "ShapleySampling",
 )  # fmt: skip
 
 
@@ -136,6 +136,10 @@ def test_an_example_does_not_depend_on_its_neighbours(method, variables):
     close(method(MODEL, variables, IMAGES[alone], key=KEYS[alone]), partial(pick, alone), variables)
     beside = UNIT.copy()
     beside[:2] = np.nan
+    if method.host:
+        with pytest.raises(UserError, match=r"2 of 5 images have pixels that are NaN .* 0, 1, counted"):
+            method(MODEL, variables, beside, key=KEYS)
+        return
     found = jax.tree.map(lambda x: x[alone], jitted(method)(MODEL, variables, beside, key=KEYS))
     close(found, partial(pick, alone), variables)
 
@@ -166,6 +170,28 @@ def test_targets_are_the_predicted_class_one_class_or_one_an_example(method, var
     predicted = np.argmax(MODEL.apply(variables, IMAGES), axis=1)
     close(explain(variables), partial(explain, targets=predicted), variables)
     close(explain(variables, targets=1), partial(explain, targets=np.full(B, 1)), variables)
+    close(explain(variables, targets=[1, 0, 3, 2, 1]), partial(explain, targets=np.array([1, 0, 3, 2, 1])), variables)
+
+
+@pytest.mark.parametrize("method", CHEAPEST.values(), ids=lambda method: type(method).__name__)
+def test_images_need_not_be_square(method, variables):
+    """Height and width exchanged, in the images and in the weights, are exchanged in the values."""
+    wide = np.random.default_rng(0).random((B, 8, 12, 1), np.float32)
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), wide)
+    random = np.random.default_rng(1)
+    across = jax.tree.map(lambda leaf: 0.4 * random.standard_normal(leaf.shape, np.float32), shapes)
+    down = jax.tree.map(np.copy, across)
+    for name in ("conv1", "conv2"):
+        down["params"][name]["kernel"] = across["params"][name]["kernel"].swapaxes(0, 1)
+    kernel = across["params"]["dense1"]["kernel"].reshape(2, 3, 3, -1)
+    down["params"]["dense1"]["kernel"] = kernel.swapaxes(0, 1).reshape(18, -1)
+    a = method(MODEL, across, wide, key=KEYS)
+    b = method(MODEL, down, wide.swapaxes(1, 2), key=KEYS)
+    np.testing.assert_allclose(a.score, b.score, rtol=1e-4)
+    assert a.values.shape == b.values.swapaxes(1, 2).shape
+    assert np.isfinite(a.values).all()
+    if not method.sampled and not method.host:  # the draws for a pixel, and segments, are others
+        np.testing.assert_allclose(a.values, b.values.swapaxes(1, 2), atol=1e-4 * np.abs(a.values).max())
 
 
 def test_devices_share_the_batch(method, variables):

@@ -123,6 +123,8 @@ METHODS = [
     saliency.Occlusion(window=3, stride=2),
     saliency.all_classes(saliency.Occlusion(window=(3, 8), stride=(3, 5), aggregate="mean", score="margin")),
     saliency.Rise(samples=4, grid=3),
+    saliency.ShapleySampling(samples=2, grid=2),
+    saliency.all_classes(saliency.ShapleySampling(samples=3, grid=3, score="probability")),
     saliency.BlurIntegratedGradients(steps=4, max_sigma=6.0),
     saliency.GuidedIntegratedGradients(steps=4, score="probability"),
     saliency.all_classes(saliency.GuidedIntegratedGradients(steps=3, fraction=0.1, max_dist=0.3)),
@@ -155,6 +157,8 @@ def inner(method):
     return inner(method.method) if hasattr(method, "method") else method
 
 
+# The first setting of each method that is not of all classes.
+CHEAPEST = {type(inner(method)): method for method in reversed(METHODS) if not method.every_class}
 FOLDER = Path(os.environ["XDG_CACHE_HOME"]) / f"datasets_{os.getpid()}" / "folder"  # of this worker alone
 RANDOM = np.random.default_rng(1)
 RESIZINGS = [Resizing(), Resizing(crop_to_aspect_ratio=True), Resizing(interpolation="bicubic")]

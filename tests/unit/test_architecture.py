@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "jaxclf"
 # A file imports only from its own family, its own group and the groups before it.
 ORDER = [
-    {"types", "errors", "random", "io", "xla"},
+    {"types", "errors", "random", "io", "xla", "figures"},
     {"augment", "losses", "metrics", "optimizers"},  # which do not import each other
     {"models"},
     {"datasets"},
@@ -85,7 +85,7 @@ def test_files_import_only_from_their_own_and_earlier_groups():
         ("orbax", "training"),
         ("tensorflow", "training"),
         ("tensorboardX", "training"),
-        ("matplotlib", "reporting"),
+        ("matplotlib", "figures"),
         ("ray", "benchmark"),
         ("safetensors", "pretrained"),
         ("jinja2", "reporting"),

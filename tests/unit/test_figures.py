@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex, to_rgb
 
-from jaxclf.reporting.figures import (
+from jaxclf.figures import (
     RIGHT,
     WRONG,
     PredictedImages,
@@ -27,7 +27,7 @@ from jaxclf.reporting.figures import (
     save,
     tile,
 )
-from jaxclf.reporting.figures.text import find_font, print_note, shorten_names
+from jaxclf.figures.text import find_font, print_note, shorten_names
 
 NAMES = ("ant", "bee", "cat")
 LABELS = np.array([0, 1, 2, 0, 1])

@@ -105,7 +105,7 @@ class OnePixel(nn.Module):
 @pytest.mark.parametrize("gain, pixel", [(2.0, -1.0), (0.0, 1.0), (1e-15, 1.0)])
 def test_gradcam_plus_plus_divides_by_no_zero(gain, pixel):
     """2 g^2 + A g^3 is zero for A g = -2 and for g = 0, and underflows for small g; the map is then 0, or A g / 2."""
-    a = saliency.GradCamPlusPlus(relu=False)(OnePixel((gain, 1.0)), {}, np.full((1, 1, 1, 1), pixel, np.float32), 0)
+    a = saliency.GradCamPlusPlus(relu=False)(OnePixel((gain, 3.0)), {}, np.full((1, 1, 1, 1), pixel, np.float32), 0)
     np.testing.assert_allclose(a.values, pixel * gain / 2 if pixel > 0 else 0, rtol=1e-6)
 
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from support.components import METHODS, inner
+from support.components import CHEAPEST
 from support.networks import draw_variables
 
 from jaxclf.errors import UserError
@@ -11,8 +11,6 @@ from jaxclf.models import Cnn
 from jaxclf.saliency import Gradient
 
 MODEL = Cnn(features=(2, 2), dense=(), classes=3, kernel_size=3)
-# The first setting of each method: the cheapest, and not wrapped.
-CHEAPEST = {type(inner(method)): method for method in reversed(METHODS) if not method.every_class}
 
 
 @pytest.fixture(params=CHEAPEST.values(), ids=lambda method: type(method).__name__)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from jaxclf.reporting.figures.curves import Rows, Series, plot_series, select_series
+from jaxclf.figures.curves import Rows, Series, plot_series, select_series
 from jaxclf.reporting.report.pictures import to_svg
 
 MAX_POINTS = 300  # of a curve: more would make the page large, and none of them could be told apart

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from jaxclf.config_io import flatten
 from jaxclf.errors import require
+from jaxclf.figures.curves import Rows, Series, select_points
 from jaxclf.io.files import read_json
-from jaxclf.reporting.figures.curves import Rows, Series, select_points
 from jaxclf.reporting.report.charts import MAX_POINTS, Chart, draw_chart
 from jaxclf.reporting.report.confusions import get_scale_start
 from jaxclf.reporting.report.findings import Proportion, measure_proportion

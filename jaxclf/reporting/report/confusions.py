@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxclf.reporting.figures.confusion import MAX_CLASSES, MAX_COUNTED, compute_cell_shades
+from jaxclf.figures.confusion import MAX_CLASSES, MAX_COUNTED, compute_cell_shades
 from jaxclf.reporting.report.findings import (
     ClassScores,
     EvaluatedSplit,

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxclf.figures.confusion import count_confusions
+from jaxclf.figures.curves import Reliability
 from jaxclf.reporting.calibration import (
-    Reliability,
     compute_brier_scores,
     compute_calibration_error,
     compute_log_probabilities,
@@ -18,7 +19,6 @@ from jaxclf.reporting.calibration import (
     compute_reliability,
     fit_temperature,
 )
-from jaxclf.reporting.figures.confusion import count_confusions
 from jaxclf.reporting.stats import Estimate, estimate, estimate_proportion_interval
 from jaxclf.types import Split, Splits
 

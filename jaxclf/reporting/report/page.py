@@ -12,9 +12,9 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from jaxclf.figures import RIGHT, WRONG
 from jaxclf.io.files import atomic_write
 from jaxclf.io.formatting import format_number, format_percent
-from jaxclf.reporting.figures import RIGHT, WRONG
 from jaxclf.reporting.stats import Estimate
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from jaxclf.reporting.figures import RIGHT, WRONG
-from jaxclf.reporting.figures.curves import BLUE
-from jaxclf.reporting.figures.maps import compute_color_strength
-from jaxclf.reporting.figures.overlay import LOWERS, RAISES, to_uint8
+from jaxclf.figures.axes import RIGHT, WRONG, render_svg
+from jaxclf.figures.curves import BLUE
+from jaxclf.figures.maps import compute_color_strength
+from jaxclf.figures.overlay import LOWERS, RAISES, to_uint8
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from jaxclf.figures.axes import Figure
 
 SHADES = 15  # of a saliency map, so that it stays small
 # Colors of figures as the page has them, light or dark; --right-light and --wrong-light are RIGHT and WRONG.
@@ -68,15 +68,7 @@ def to_svg(figure: Figure) -> Markup:
 
     Elements with the id `series-<i>` become `class="curve" data-series="<i>"`.
     """
-    import matplotlib
-
-    file = io.StringIO()
-    # With a fixed salt the ids, and so the page, are the same in every run.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jaxclf"}):
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = render_svg(figure)
     svg = re.sub(r'id="series-(\d+)"', r'class="curve" data-series="\1"', svg)
     svg = re.sub(r' id="(?![a-z][0-9a-f]{10}")[^"]*"', "", svg)  # ids of several figures would clash
     return Markup(re.sub("#[0-9a-f]{6}", lambda color: THEME.get(color[0], color[0]), svg))

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxclf.figures import plot_learning_curve
 from jaxclf.inference.features.selection import PENALTIES
 from jaxclf.inference.features.study import Study
 from jaxclf.io.formatting import format_percent
-from jaxclf.reporting.figures import plot_learning_curve
 from jaxclf.reporting.report.charts import Chart
 from jaxclf.reporting.report.confusions import describe_confusions
 from jaxclf.reporting.report.examples import describe_image, render_with_examples

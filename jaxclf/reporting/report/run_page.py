@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxclf.config_io import flatten, to_json
+from jaxclf.figures import plot_reliability
+from jaxclf.figures.curves import Rows
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import read_json
 from jaxclf.io.formatting import format_number, format_percent
 from jaxclf.reporting.calibration import BINS
-from jaxclf.reporting.figures import plot_reliability
-from jaxclf.reporting.figures.curves import Rows
 from jaxclf.reporting.report.charts import MAX_POINTS, Chart, draw_training_charts
 from jaxclf.reporting.report.confusions import describe_confusions
 from jaxclf.reporting.report.examples import render_with_examples

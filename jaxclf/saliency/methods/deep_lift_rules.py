@@ -112,6 +112,11 @@ def _propagate_linear(eqn: JaxprEqn, arguments: Operands) -> Pair | list[Pair]:
     return Pair(value, baseline, change)
 
 
+def _propagate_conversion(eqn: JaxprEqn, arguments: Operands) -> Pair | list[Pair] | None:
+    """A conversion of floats. Integers, such as indices, have no differences."""
+    return _propagate_linear(eqn, arguments) if jnp.issubdtype(get_output(eqn).dtype, jnp.floating) else None
+
+
 def _propagate_unary(eqn: JaxprEqn, arguments: Operands) -> Pair | None:
     """An elementwise function of one pair, by the rescale rule."""
     operation, pairs = bind_dependents(eqn, arguments)
@@ -232,6 +237,7 @@ RULES: dict[str, Callable[[JaxprEqn, Operands], Any]] = {
     **dict.fromkeys(("max", "min"), _propagate_extremum),
     **dict.fromkeys(("reduce_max", "reduce_min"), _propagate_reduction),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _propagate_pooling),
+    "convert_element_type": _propagate_conversion,
     "div": _propagate_division,
     "select_n": _propagate_selection,
     # `nn.softmax` stops the gradient of the largest logit that it subtracts, but the value does change.

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 from jaxclf.errors import require
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import map_over
+from jaxclf.saliency.features import Features
 from jaxclf.saliency.pixels import broadcast_to_channels, expand_along_axis, get_spatial_shape
-from jaxclf.saliency.query import Attribution, Query, make_attribution
+from jaxclf.saliency.query import Attribution, Query, Scores, make_attribution
 from jaxclf.types import Array
 
 
@@ -25,7 +26,8 @@ class Occlusion(BaseMethod):
 
     Windows start every `stride` pixels; the last one is cut at the border, so every pixel is in a window. All channels
     are replaced together and have the same value. Spatial axes are those between batch and channels; flat images have
-    one. It needs no gradients, and shows effects of pixels that are removed together.
+    one. With the argument `features`, the regions that it gives are replaced instead of windows. It needs no gradients,
+    and shows effects of pixels that are removed together.
 
     M. D. Zeiler, R. Fergus, "Visualizing and understanding convolutional networks" (2013), arXiv:1311.2901.
     """
@@ -38,6 +40,7 @@ class Occlusion(BaseMethod):
     """How the decreases of all windows that contain a pixel are combined."""
 
     gradient_based = False
+    removes_features = True
 
     def __post_init__(self):
         axes = [len(sides) for sides in (self.window, self.stride) if isinstance(sides, tuple)]
@@ -51,6 +54,8 @@ class Occlusion(BaseMethod):
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward pass per window, and one for the images."""
         query, score = query.resolve_targets()
+        if query.features is not None:
+            return _remove_features(query, query.features, score)
         images, sizes = query.images, get_spatial_shape(query.images)
         lines = [_mask_windows(size, *one) for size, one in zip(sizes, self._expand_sides(len(sizes)), strict=True)]
 
@@ -85,6 +90,19 @@ class Occlusion(BaseMethod):
                 drops, jnp.asarray(share, drops.dtype), axes=(0, 0), precision=jax.lax.Precision.HIGHEST
             )
         return drops
+
+
+def _remove_features(query: Query, features: Features, score: Scores) -> Attribution:
+    """Return the decrease of the scores without each of the features, at all its pixels."""
+    images = query.images
+
+    def drop(number):
+        hidden = broadcast_to_channels(features.labels == number, images)
+        return score - query.compute_scores(jnp.where(hidden, query.baseline, images))
+
+    drops = map_over(drop, jnp.arange(features.count), query.points_per_call)
+    values = features.repeat(jnp.moveaxis(drops, 0, -1), images)
+    return make_attribution(query, values, score, features.count + 1)
 
 
 def _mask_windows(size: int, window: int, stride: int) -> Bool[np.ndarray, "windows size"]:

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Key, Num, UInt32
 
 from jaxclf.errors import UserError, require
-from jaxclf.saliency.base import BaseMethod
-from jaxclf.saliency.compiler import has_tracer
+from jaxclf.saliency.base import BaseMethod, Targets
+from jaxclf.saliency.checks import has_tracer
+from jaxclf.saliency.features import import_scikit_image
 from jaxclf.saliency.methods.integrated_gradients import IntegratedGradients
 from jaxclf.saliency.query import Attribution, Query
 from jaxclf.types import Array, to_unit_range
@@ -61,20 +62,21 @@ class Xrai(BaseMethod):
         model: Any,
         variables: Any,
         images: Num[Array, "b ..."],
-        targets: Int[Array, ...] | int | None = None,
+        targets: Targets = None,
         *,
         key: Key[Array, ...] | UInt32[Array, ...] | None = None,
         baseline: Num[Array, ...] | float | None = None,
+        features: Int[Array, ...] | None = None,
     ) -> Attribution:
         """Explain scores of a model at images [b, h, w, c]; see `Method.__call__` for arguments and result.
 
         Raises:
             UserError: Under jit, for images of another rank, or if scikit-image is not installed.
         """
-        if has_tracer(variables, images, targets, baseline):
-            return super().__call__(model, variables, images, targets, key=key, baseline=baseline)
+        if has_tracer(variables, images, targets, baseline) or features is not None:
+            return super().__call__(model, variables, images, targets, key=key, baseline=baseline, features=features)
         require(images.ndim == 4, f"images of shape {list(images.shape)}: expected [b, h, w, c]")
-        skimage = _import_scikit_image()
+        skimage = import_scikit_image("Xrai")
         method = IntegratedGradients(self.steps, score=self.score, max_rows=self.max_rows)
         attributions = [
             method(model, variables, images, targets, key=key, baseline=start)
@@ -134,12 +136,3 @@ def average_regions(
     for part in parts:
         values[part] = attribution[part].mean()
     return values
-
-
-def _import_scikit_image() -> Any:
-    """Import scikit-image, an optional dependency; raise UserError if it is missing."""
-    try:
-        import skimage
-    except ImportError:
-        raise UserError("Xrai needs scikit-image to segment images: pip install 'jaxclf[xrai]'") from None
-    return skimage

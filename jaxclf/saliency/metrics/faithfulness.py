@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Key, Num, PyTree
 
 from jaxclf.errors import require
-from jaxclf.saliency.base import Keys, ScoreSpec, map_over_batch
+from jaxclf.saliency.base import Keys, ScoreSpec, Targets, map_over_batch
 from jaxclf.saliency.batching import map_over
 from jaxclf.saliency.compiler import compile_with_static
 from jaxclf.saliency.metrics.similarity import compute_correlation
@@ -27,7 +27,6 @@ from jaxclf.saliency.sampling import fold_sample_keys
 from jaxclf.types import Array
 
 Images = Num[Array, "b ..."]
-Targets = Int[Array, "..."] | int | None
 Baseline = Num[Array, "..."] | float | None
 PixelValues = Float[Array, "b pixels channels"]
 Perturb = Callable[[Query, Key[Array, " b"], PixelValues], tuple[Float[Array, " b"], Float[Array, "b ..."]]]

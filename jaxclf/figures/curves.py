@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from jaxclf.reporting.calibration import Reliability
-from jaxclf.reporting.figures.axes import WRONG, draw_frame, show_image
+from jaxclf.figures.axes import WRONG, draw_frame, show_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,17 @@ SPLIT_STYLES = {
     ("test", "epoch"): ("test", {"color": "#009e73", "marker": "D", "markersize": 5, "linestyle": "none"}),
 }
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
+
+
+class Reliability(NamedTuple):
+    """Examples grouped by confidence, in bins of equal width from 0 to 1. The means of an empty bin are NaN."""
+
+    examples: Int[np.ndarray, " bins"]
+    """Number of examples."""
+    confidence: Float[np.ndarray, " bins"]
+    """Mean of the highest probability."""
+    accuracy: Float[np.ndarray, " bins"]
+    """Proportion of correct predictions."""
 
 
 class Series(NamedTuple):

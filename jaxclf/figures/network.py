@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxclf.reporting.figures.axes import show_image
-from jaxclf.reporting.figures.examples import compute_grid_shape, tile
-from jaxclf.reporting.figures.maps import SIGNED, get_color_limit
-from jaxclf.reporting.figures.text import shorten_names
+from jaxclf.figures.axes import show_image
+from jaxclf.figures.examples import compute_grid_shape, tile
+from jaxclf.figures.maps import SIGNED, get_color_limit
+from jaxclf.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase

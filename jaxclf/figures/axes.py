@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxclf.figures.text import set_fonts
 from jaxclf.io.files import atomic_write
-from jaxclf.reporting.figures.text import set_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,3 +57,16 @@ def to_pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def render_svg(figure: Figure) -> str:
+    """Render a figure as an SVG element without a background; the same figure gives the same text."""
+    import matplotlib
+
+    file = io.StringIO()
+    # Without the salt the ids differ in every run.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jaxclf"}):
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+    svg = file.getvalue()
+    return svg[svg.index("<svg") :]

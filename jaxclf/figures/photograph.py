@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxclf.reporting.figures.axes import show_image
-from jaxclf.reporting.figures.maps import SIGNED, get_color_range
-from jaxclf.reporting.figures.overlay import overlay_map
-from jaxclf.reporting.figures.text import shorten_names
+from jaxclf.figures.axes import show_image
+from jaxclf.figures.maps import SIGNED, get_color_range
+from jaxclf.figures.overlay import overlay_map
+from jaxclf.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxclf.reporting.figures.axes import RIGHT, WRONG, draw_frame, show_image
-from jaxclf.reporting.figures.examples import describe_predictions
-from jaxclf.reporting.figures.text import shorten_names
+from jaxclf.figures.axes import RIGHT, WRONG, draw_frame, show_image
+from jaxclf.figures.examples import describe_predictions
+from jaxclf.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,11 +54,9 @@ def plot_gradient_study(
     figure = Figure(figsize=(CELL * (maps.shape[1] + 2.5), CELL * len(images) + 0.8), layout="constrained")
     figure.suptitle("Gradients of class probabilities: red raises, blue lowers, one scale per row")
     rows = figure.subplots(len(images), 1 + maps.shape[1], squeeze=False)
-    _draw_maps(rows, images, maps, ranges)
+    draw_maps(rows, images, maps, ranges)
     names = shorten_names(class_names)
-    _annotate_grid(
-        rows, [names[label] for label in labels], ("image", "max grad", *(names[label] for label in classes))
-    )
+    annotate_grid(rows, [names[label] for label in labels], ("image", "max grad", *(names[label] for label in classes)))
     for row, row_limits, label, predicted in zip(rows, limits, labels, predictions, strict=True):
         row[-1].yaxis.set_label_position("right")
         row[-1].set_ylabel(f"± {row_limits[-1]:.2g}", fontsize=8, rotation=0, ha="left", va="center")
@@ -91,9 +89,9 @@ def plot_explanation_grid(
     figure = Figure(figsize=(CELL * (len(maps) + 2.5), CELL * len(images) + 0.8), layout="constrained")
     rows = figure.subplots(len(images), 1 + len(maps), squeeze=False)
     summed = [[of_method[i].sum(axis=-1) for of_method in maps.values()] for i in range(len(images))]
-    _draw_maps(rows, images, summed, [[get_color_range(values) for values in row] for row in summed])
+    draw_maps(rows, images, summed, [[get_color_range(values) for values in row] for row in summed])
     titles, colors = describe_predictions(labels, predictions, class_names)
-    _annotate_grid(rows, titles, ("image", *maps))
+    annotate_grid(rows, titles, ("image", *maps))
     for row, color in zip(rows, colors, strict=True):
         draw_frame(row[0], color)
     return figure
@@ -116,11 +114,11 @@ def plot_explanation_strip(images: np.ndarray, maps: np.ndarray, title: str) -> 
     figure.suptitle(title, parse_math=False, fontsize=10)
     summed = [[values.sum(axis=-1)] for values in maps]
     columns = figure.subplots(2, len(images), squeeze=False).T
-    _draw_maps(columns, images, summed, [[get_color_range(row[0])] for row in summed])
+    draw_maps(columns, images, summed, [[get_color_range(row[0])] for row in summed])
     return figure
 
 
-def _draw_maps(
+def draw_maps(
     rows: np.ndarray,
     images: np.ndarray,
     maps: Sequence[Sequence[np.ndarray]] | np.ndarray,
@@ -163,7 +161,7 @@ def compute_color_strength(values: np.ndarray) -> np.ndarray:
     return np.clip((2 * summed - high - low) / (high - low), -1, 1).astype(np.float32)
 
 
-def _annotate_grid(rows: np.ndarray, row_names: Sequence[str], column_names: Sequence[str]) -> None:
+def annotate_grid(rows: np.ndarray, row_names: Sequence[str], column_names: Sequence[str]) -> None:
     """Label each row of axes on its left and each column on top."""
     for row, name in zip(rows, row_names, strict=True):
         row[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center", parse_math=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from jaxclf.reporting.figures.maps import compute_color_strength
+from jaxclf.figures.maps import compute_color_strength
 
 RAISES, LOWERS = (255, 60, 40), (60, 130, 255)  # bright enough to be visible on black
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in the brightness

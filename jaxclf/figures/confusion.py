@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxclf.reporting.figures.text import shorten_names
+from jaxclf.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

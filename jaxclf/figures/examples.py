@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jaxclf.reporting.figures.axes import RIGHT, WRONG, draw_frame, show_image
-from jaxclf.reporting.figures.text import shorten_names
+from jaxclf.figures.axes import RIGHT, WRONG, draw_frame, show_image
+from jaxclf.figures.text import shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase

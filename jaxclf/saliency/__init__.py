@@ -8,6 +8,7 @@ from jaxclf.saliency.adapters import adapt_equinox, adapt_haiku, adapt_keras, ad
 from jaxclf.saliency.all_classes import AllClasses, all_classes
 from jaxclf.saliency.base import Method
 from jaxclf.saliency.methods.attention_rollout import AttentionRollout
+from jaxclf.saliency.methods.balanced import Balanced
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
 from jaxclf.saliency.methods.deep_lift import DeepLift
 from jaxclf.saliency.methods.expected_gradients import ExpectedGradients
@@ -39,6 +40,7 @@ __all__ = [
     "AllClasses",
     "AttentionRollout",
     "Attribution",
+    "Balanced",
     "BlurIntegratedGradients",
     "Curve",
     "Deconvnet",

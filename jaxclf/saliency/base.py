@@ -39,6 +39,8 @@ class Method(ABC):
     """True if the baseline is a distribution: images [k, ...] shared by all examples, not one image per example."""
     every_class: Any = False
     """True if the scores of all classes are explained."""
+    gradient_based: Any = True
+    """False if the method does not depend on gradients of the model, so that they cannot be balanced."""
     host: Any = False
     """True if the method runs on the host, and so neither under jit nor inside a wrapper."""
 
@@ -124,6 +126,11 @@ class Wrapper(Method):
     def references(self) -> bool:
         """True if the wrapped method has a baseline distribution."""
         return self.method.references
+
+    @property
+    def gradient_based(self) -> bool:
+        """True if the wrapped method depends on gradients of the model."""
+        return self.method.gradient_based
 
     @property
     def every_class(self) -> bool:

@@ -10,10 +10,10 @@ from collections import Counter
 
 import jax
 import jax.numpy as jnp
-from jaxclf.saliency.methods.balanced_rules import Balancer, Differentiated
 from support.coverage_models import MODELS
 
 from jaxclf.errors import UserError
+from jaxclf.saliency.methods.balanced_rules import Balancer, Differentiated
 from jaxclf.saliency.methods.deep_lift_rules import Differences, Pair
 from jaxclf.saliency.methods.lrp_layer_rules import LayerRules
 from jaxclf.saliency.methods.lrp_rules import Relevances, Relevant
@@ -62,7 +62,6 @@ def make_counter(interpreter):
 
     class Counting(type(interpreter)):
         inlines = True
-        missing = Counter()
 
         def process_primitive(self, eqn, arguments):
             try:
@@ -72,7 +71,7 @@ def make_counter(interpreter):
                 outputs = bind(eqn, arguments)
                 return list(map(self.lift, outputs)) if eqn.primitive.multiple_results else self.lift(outputs)
 
-    interpreter.__class__ = Counting
+    interpreter.__class__, interpreter.missing = Counting, Counter()
     return interpreter
 
 

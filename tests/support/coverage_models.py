@@ -1,4 +1,4 @@
-"""Networks of several frameworks by name, as functions of their variables, and as shapes alone where that is possible."""
+"""Networks of several frameworks by name, with their variables, or only the shapes of these."""
 
 import flax.linen as nn
 import jax

@@ -40,6 +40,8 @@ class DeepLift(BaseMethod):
     (2017), arXiv:1704.02685: the rescale rule.
     """
 
+    gradient_based = False
+
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward pass at the images, one at the baseline, and one backward pass."""
 

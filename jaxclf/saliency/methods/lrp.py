@@ -79,6 +79,8 @@ class Lrp(BaseMethod):
     """Extra weight, where two branches are added, of the one that has the sign of the sum. For values above 0 relevance
     is at most 1 + 2 / residual_gamma times as large after it; branches that cancel make it large with 0."""
 
+    gradient_based = False
+
     def __post_init__(self):
         rules = ", ".join(get_args(Rule))
         named = tuple(self.rules.items() if isinstance(self.rules, Mapping) else map(tuple, self.rules))

@@ -37,12 +37,9 @@ class Inputs:
 
     value: Array
     share: Array
+    terms: Array
+    """The values times their shares."""
     box: Box | None
-
-    @property
-    def terms(self) -> Array:
-        """The values times their shares."""
-        return self.value * self.share
 
 
 @dataclass(frozen=True, eq=False)

@@ -231,7 +231,8 @@ class Relevances(Interpreter):
         if is_traced(first) and is_traced(second):
             return self._propagate_mixture(eqn, arguments)
         x, weights = (first, second) if is_traced(first) else (second, first)
-        inputs = Inputs(x.value, self.lower(x).share, x.box)
+        share = self.lower(x).share
+        inputs = Inputs(x.value, share, x.value * share, x.box)
 
         def layer(weights: Array, inputs: Array) -> Array:
             return bind(eqn, [inputs, weights] if x is first else [weights, inputs])

@@ -37,6 +37,8 @@ class Occlusion(BaseMethod):
     aggregate: Literal["sum", "mean"] = "sum"
     """How the decreases of all windows that contain a pixel are combined."""
 
+    gradient_based = False
+
     def __post_init__(self):
         axes = [len(sides) for sides in (self.window, self.stride) if isinstance(sides, tuple)]
         for window, stride in self._expand_sides(max(axes, default=1)):

@@ -1,104 +1,109 @@
-"""Every saliency method on a vision transformer: values or a reason; and what methods of attention promise."""
+"""LRP and balanced gradients of transformers: sweeps over activations, options and models."""
 
-from functools import partial
-
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.components import ATTENTION_METHODS, METHODS
 from support.networks import draw_variables
-from support.saliency import limited, traced_rows
+from support.saliency import ACTIVATIONS, Mixer, check_identity
 
 from jaxclf import saliency
-from jaxclf.errors import UserError
-from jaxclf.models import Vit
+from jaxclf.models import ConvNext, ResNet, Vit
+from jaxclf.saliency import Balanced, FullGrad, Lrp
 
-B, CLASSES = 5, 3
-MODEL = Vit(patch=4, width=8, depth=2, heads=2, classes=CLASSES, image_size=(16, 12))
-IMAGES = np.random.default_rng(0).random((B, 16, 12, 3), np.float32)
-VARIABLES = jax.tree.map(lambda x: 2 * x, draw_variables(MODEL, IMAGES.shape))
-KEYS = jax.random.split(jax.random.key(3), B)
-REASONS = {
-    "GuidedBackprop": "this model has no ReLU",
-    "Deconvnet": "this model has no ReLU",
-    "GuidedGradCam": "this model has no ReLU",
-}
+RANDOM = np.random.default_rng(0)
+VIT = Vit(patch=4, width=8, depth=2, heads=2, classes=3, image_size=(8, 8))
+CONVNEXT = ConvNext(depths=(1, 1), features=(4, 6), classes=3, kernel_size=3, layer_scale=0.5)
+RESNET = ResNet(depths=(1,), width=4, classes=3, norm="group")
+IMAGES = RANDOM.random((2, 8, 8, 1), np.float32)
+MIXERS = [*map(Mixer, (*ACTIVATIONS, "swiglu")), Mixer("relu", nn.RMSNorm), Mixer("relu", lambda: nn.GroupNorm(4))]
 
 
-def name_of(method):
-    return name_of(method.method) if isinstance(method, saliency.AllClasses) else type(method).__name__
+@pytest.mark.parametrize("model", [*MIXERS, VIT, CONVNEXT, RESNET], ids=str)
+def test_balanced_gradient_times_input_is_lrp_with_constant_attention(model):
+    check_identity(model, IMAGES)
 
 
-def replace_layers(method):
-    """The method with its default layer, where it names one of another model."""
-    if hasattr(method, "method"):
-        return type(method)(**(vars(method) | {"method": replace_layers(method.method)}))
-    return type(method)(**(vars(method) | ({"layer": None} if getattr(method, "layer", None) else {})))
+@pytest.mark.parametrize("model", [*MIXERS, VIT, CONVNEXT, RESNET], ids=str)
+def test_balanced_full_gradients_and_deep_lift_are_complete(model):
+    """Plain full gradients are not, except of ReLU networks without normalization."""
+    variables = draw_variables(model, IMAGES.shape)
+    for method in (Balanced(FullGrad()), saliency.DeepLift()):
+        a = method(model, variables, IMAGES, 1)
+        scale = np.abs(a.values).sum(axis=(1, 2, 3)).max()
+        np.testing.assert_allclose(a.delta, np.zeros(2), atol=1e-5 * max(scale, 1))
+    assert np.abs(FullGrad()(model, variables, IMAGES, 1).delta).min() > 1e-3
 
 
-@pytest.mark.parametrize("method", METHODS + ATTENTION_METHODS, ids=str)
-def test_every_method_gives_values_or_a_reason(method):
-    method = replace_layers(method)
-    if name_of(method) in REASONS:
-        with pytest.raises(UserError, match=REASONS[name_of(method)]):
-            method(MODEL, VARIABLES, IMAGES, key=KEYS)
-        return
-    a = method(MODEL, VARIABLES, IMAGES, key=KEYS)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(a))
-    assert np.abs(a.values).max() > 0
+def test_balanced_class_activation_maps_sum_to_the_logit():
+    """Without biases behind the layer, with gradients place by place."""
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, x: 0 * x if path[-1].key == "bias" else x, draw_variables(CONVNEXT, IMAGES.shape)
+    )
+    a = Balanced(saliency.HiResCam(relu=False))(CONVNEXT, variables, IMAGES, 1)
+    np.testing.assert_allclose(a.values.sum(axis=(1, 2, 3)), a.score, rtol=1e-4)
 
 
-@pytest.fixture(params=ATTENTION_METHODS, ids=str)
-def method(request):
-    return request.param
+def test_options_differ_where_they_should():
+    variables = draw_variables(VIT, IMAGES.shape)
+    plain, constant, residual = (
+        np.asarray(method(VIT, variables, IMAGES, 1).values)
+        for method in (Lrp(), Lrp(attention="cp"), Lrp(residual_gamma=1.0))
+    )
+    scale = np.abs(plain).max()
+    assert np.abs(plain - constant).max() > 0.01 * scale
+    assert np.abs(plain - residual).max() > 0.01 * scale
+    assert plain.shape == IMAGES.shape
 
 
-def assert_close(a, b):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-5 * float(np.abs(y).max()))
+@pytest.mark.parametrize(
+    "model",
+    [
+        VIT.clone(qk_norm=True, layer_scale=0.5, remat=True),
+        CONVNEXT,
+    ],
+    ids=["vit", "convnext"],
+)
+def test_it_can_be_compiled_and_differentiated_through(model):
+    variables = draw_variables(model, IMAGES.shape)
+    method = Lrp(residual_gamma=1.0, epsilon=0.0)
+    whole = method(model, variables, IMAGES, np.array([0, 2]))
+
+    def measure(variables):
+        return jnp.abs(method(model, variables, IMAGES, jnp.array([0, 2])).values).sum()
+
+    total, gradients = jax.jit(jax.value_and_grad(measure))(variables)
+    np.testing.assert_allclose(total, np.abs(whole.values).sum(), rtol=1e-3)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert sum(float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(gradients)) > 0
 
 
-def test_the_score_is_that_of_the_image(method):
-    logits = MODEL.apply(VARIABLES, IMAGES)
-    gradient = saliency.Gradient(score=method.score)
-    expected = (saliency.all_classes(gradient) if method.every_class else gradient)(MODEL, VARIABLES, IMAGES).score
-    np.testing.assert_allclose(method(MODEL, VARIABLES, IMAGES).score, expected, atol=1e-5 * np.abs(logits).max())
+def test_a_network_of_one_function_is_explained_like_its_modules():
+    """Attention as XLA has it in one function, written with einsum, and with the softmax as exponentials."""
+    weights = RANDOM.normal(size=(3, 4, 8)).astype(np.float32)
 
+    def explain(attend, **options):
+        def model(_, x):
+            return attend(*(x.reshape(2, 16, 4) @ w for w in weights)).mean(axis=1)
 
-def test_jit_rows_and_neighbors_change_rounding_only(method):
-    a = method(MODEL, VARIABLES, IMAGES)
-    assert_close(jax.jit(partial(method, MODEL))(VARIABLES, IMAGES), a)
-    with traced_rows() as rows:
-        assert_close(limited(method, 2)(MODEL, VARIABLES, IMAGES), a)
-    assert 0 < max(rows) <= 2
-    order = np.array([3, 0, 4, 1, 2])
-    assert_close(method(MODEL, VARIABLES, IMAGES[order]), jax.tree.map(lambda x: x[order], a))
-    assert_close(method(MODEL, VARIABLES, IMAGES[2:3]), jax.tree.map(lambda x: x[2:3], a))
+        return np.asarray(Lrp(**options)(model, {}, IMAGES, 3).values)
 
+    def attend_at_once(q, k, v):
+        heads = (x.reshape(2, 16, 2, 4) for x in (q, k, v))
+        return jax.nn.dot_product_attention(*heads, implementation="xla").reshape(2, 16, 8)
 
-def test_each_class_of_all_is_that_class_alone(method):
-    single = method.method if method.every_class else method
-    together = saliency.all_classes(single)(MODEL, VARIABLES, IMAGES)
-    for target in range(CLASSES):
-        alone = single(MODEL, VARIABLES, IMAGES, target)
-        assert_close(jax.tree.map(lambda x, target=target: x[:, target], together), alone)
+    def attend_by_einsum(q, k, v, softmax=jax.nn.softmax):
+        q, k, v = (x.reshape(2, 16, 2, 4) for x in (q, k, v))
+        weights = softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / 2)
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(2, 16, 8)
 
+    def softmax(x):
+        e = jnp.exp(x - x.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
 
-def test_devices_share_the_batch(method):
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    images = jax.device_put(IMAGES[:4], jax.NamedSharding(mesh, jax.P("data")))
-    assert_close(method(MODEL, VARIABLES, images), method(MODEL, VARIABLES, IMAGES[:4]))
-
-
-def test_derivatives_go_through(method):
-    """The derivative of a map by the parameters, by finite differences along one direction."""
-    if type(method).__name__ == "AllClasses":
-        method = method.method
-    direction = draw_variables(MODEL, IMAGES.shape, seed=1)
-
-    def measure(step):
-        moved = jax.tree.map(lambda x, change: x + step * change, VARIABLES, direction)
-        return (method(MODEL, moved, IMAGES, 1).values ** 2).sum()
-
-    measured = (measure(1e-2) - measure(-1e-2)) / 2e-2
-    np.testing.assert_allclose(jax.jit(jax.grad(measure))(0.0), measured, rtol=0.05)
+    for options in ({}, {"attention": "cp"}):
+        expected = explain(attend_by_einsum, **options)
+        scale = np.abs(expected).max()
+        for attend in (attend_at_once, lambda *x: attend_by_einsum(*x, softmax=softmax)):
+            np.testing.assert_allclose(explain(attend, **options), expected, atol=1e-4 * scale)

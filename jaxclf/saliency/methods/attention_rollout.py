@@ -30,6 +30,8 @@ class AttentionRollout(BaseMethod):
     """What the logits are computed from, "class_token" (the first token) or the "mean" of all tokens; None: the first
     token if there are others than patches."""
 
+    gradient_based = False
+
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward pass."""
         logits, weights = tap_attention(query.compute_logits)(query.images, ())

@@ -30,6 +30,8 @@ class GenericAttention(BaseMethod):
     """What the logits are computed from, "class_token" (the first token) or the "mean" of all tokens; None: the first
     token if there are others than patches."""
 
+    gradient_based = False  # those of attention weights, which balanced gradients take for constants
+
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward and one backward pass."""
         run = partial(tap_attention(query.compute_logits), query.images)

@@ -41,6 +41,8 @@ class LeGrad(BaseMethod):
     (2024), arXiv:2404.03214, without the normalization of the result to [0, 1].
     """
 
+    gradient_based = False  # those of attention weights, which balanced gradients take for constants
+
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward pass, and one forward and one backward pass through each block by itself."""
         blocks = find_blocks(query)

@@ -9,6 +9,7 @@ from jaxclf.saliency.all_classes import AllClasses, all_classes
 from jaxclf.saliency.base import Method
 from jaxclf.saliency.features import segment_images
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
+from jaxclf.saliency.methods.conductance import Conductance
 from jaxclf.saliency.methods.deep_lift import DeepLift
 from jaxclf.saliency.methods.expected_gradients import ExpectedGradients
 from jaxclf.saliency.methods.full_grad import FullGrad
@@ -32,12 +33,14 @@ from jaxclf.saliency.metrics.robustness import local_lipschitz, sensitivity_max
 from jaxclf.saliency.metrics.sanity import Randomization, input_invariance, parameter_randomization
 from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution
 from jaxclf.saliency.sampling import make_metric_keys
+from jaxclf.saliency.units import select_units
 
 __all__ = [
     "DEFAULT_MAX_ROWS",
     "AllClasses",
     "Attribution",
     "BlurIntegratedGradients",
+    "Conductance",
     "Curve",
     "Deconvnet",
     "DeepLift",
@@ -82,6 +85,7 @@ __all__ = [
     "pointing_game",
     "road",
     "segment_images",
+    "select_units",
     "sensitivity_max",
     "sensitivity_n",
 ]

@@ -82,16 +82,35 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
                 "no layer has an output [b, h, w, c], or tokens [b, n, c] of a grid over the image, as a class "
                 f"activation map needs; the layers are {names}"
             )
-    require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
-    calls = outputs[path]
-    require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
-    shape = calls[0].shape
+    output = _get_only_output(path, outputs, choice)
+    shape = output.shape
     require(
         has_places(shape),
         f"layer {path!r} has the output shape {list(shape)}: expected [b, h, w, c], or tokens [b, n, c] of a grid over "
         f"the image; {choice}",
     )
-    return Layer(path, calls[0], None if len(shape) == 4 else find_grid(shape[1], query.images.shape, known))
+    return Layer(path, output, None if len(shape) == 4 else find_grid(shape[1], query.images.shape, known))
+
+
+def find_layer(query: Query, path: str | None) -> Layer:
+    """Return the layer at a path, with an output [b, ...] of any shape, or the default of `find_spatial_layer`.
+
+    Raises UserError if there is none, if it is called more than once, and for models without modules.
+    """
+    if path is None:
+        return find_spatial_layer(query, None)
+    outputs = trace_outputs(_require_module(query), query.variables, query.images)
+    suitable = [name for name, calls in outputs.items() if len(calls) == 1]
+    return Layer(path, _get_only_output(path, outputs, f"choose one of {', '.join(suitable)}"))
+
+
+def _get_only_output(
+    path: str, outputs: dict[str, tuple[jax.ShapeDtypeStruct, ...]], choice: str
+) -> jax.ShapeDtypeStruct:
+    require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
+    calls = outputs[path]
+    require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
+    return calls[0]
 
 
 def _choose_layer(query: Query, model: nn.Module, known: list[tuple[int, ...]]) -> str | None:

@@ -8,17 +8,21 @@ from jaxclf.saliency.adapters import adapt_equinox, adapt_haiku, adapt_keras, ad
 from jaxclf.saliency.all_classes import AllClasses, all_classes
 from jaxclf.saliency.base import Method
 from jaxclf.saliency.features import segment_images
+from jaxclf.saliency.methods.attention_rollout import AttentionRollout
+from jaxclf.saliency.methods.balanced import Balanced
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
 from jaxclf.saliency.methods.conductance import Conductance
 from jaxclf.saliency.methods.deep_lift import DeepLift
 from jaxclf.saliency.methods.expected_gradients import ExpectedGradients
 from jaxclf.saliency.methods.full_grad import FullGrad
+from jaxclf.saliency.methods.generic_attention import GenericAttention
 from jaxclf.saliency.methods.grad_cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam
 from jaxclf.saliency.methods.gradient import Gradient, GradientTimesInput
 from jaxclf.saliency.methods.guided_backprop import Deconvnet, GuidedBackprop
 from jaxclf.saliency.methods.guided_grad_cam import GuidedGradCam
 from jaxclf.saliency.methods.guided_integrated_gradients import GuidedIntegratedGradients
 from jaxclf.saliency.methods.integrated_gradients import IntegratedGradients
+from jaxclf.saliency.methods.legrad import LeGrad
 from jaxclf.saliency.methods.lrp import Lrp
 from jaxclf.saliency.methods.occlusion import Occlusion
 from jaxclf.saliency.methods.rise import Rise
@@ -38,7 +42,9 @@ from jaxclf.saliency.units import select_units
 __all__ = [
     "DEFAULT_MAX_ROWS",
     "AllClasses",
+    "AttentionRollout",
     "Attribution",
+    "Balanced",
     "BlurIntegratedGradients",
     "Conductance",
     "Curve",
@@ -46,6 +52,7 @@ __all__ = [
     "DeepLift",
     "ExpectedGradients",
     "FullGrad",
+    "GenericAttention",
     "GradCam",
     "GradCamPlusPlus",
     "Gradient",
@@ -56,6 +63,7 @@ __all__ = [
     "HiResCam",
     "IntegratedGradients",
     "LayerCam",
+    "LeGrad",
     "Lrp",
     "Method",
     "Occlusion",

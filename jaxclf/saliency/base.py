@@ -45,6 +45,8 @@ class Method(ABC):
     """True if the method removes parts of the image, which can be given as `features`."""
     every_class: Any = False
     """True if the scores of all classes are explained."""
+    gradient_based: Any = True
+    """False if the method does not depend on gradients of the model, so that they cannot be balanced."""
     host: Any = False
     """True if the method runs on the host, and so neither under jit nor inside a wrapper."""
 
@@ -145,6 +147,11 @@ class Wrapper(Method):
     def removes_features(self) -> bool:
         """True if the wrapped method removes features."""
         return self.method.removes_features
+
+    @property
+    def gradient_based(self) -> bool:
+        """True if the wrapped method depends on gradients of the model."""
+        return self.method.gradient_based
 
     @property
     def every_class(self) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
-from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
+from jaxclf.saliency.methods.primitives import get_output
 from jaxclf.saliency.query import bind_variables
 from jaxclf.types import Array
 from jaxclf.xla.interpreter import close_jaxpr, find_subjaxprs
@@ -33,10 +33,14 @@ class Call:
     """Number of attentions in the model before the call."""
     stop: int
     """Number of attentions before its end: it contains attention i for start <= i < stop."""
+    begin: int
+    """Number of equations in the program before the call."""
+    end: int
+    """Number of equations in the program before its end."""
 
 
-def trace_calls(model: nn.Module, variables: PyTree, images: Array) -> list[Call]:
-    """Return the calls of the modules inside a model, without the model itself, in the order in which they end.
+def trace_calls(model: nn.Module, variables: PyTree, images: Array) -> tuple[list[Call], int]:
+    """Return the calls of the modules inside a model in the order in which they end, and the number of attentions.
 
     An attention is an exponential of scores [b, n, n] or [b, heads, n, n], between all tokens.
     """
@@ -48,7 +52,7 @@ def trace_calls(model: nn.Module, variables: PyTree, images: Array) -> list[Call
     # A module that is equal to one before it would not be called under `nn.jit`.
     with jax.disable_jit():
         program = jax.make_jaxpr(run)(images)
-    return list(_find_calls(program))
+    return list(_find_calls(program)), sum(_is_attention(eqn) for eqn in _walk(program))
 
 
 def _mark_call(call: Any, arguments: tuple, options: dict[str, Any], context: Any) -> Any:
@@ -61,18 +65,19 @@ def _mark_call(call: Any, arguments: tuple, options: dict[str, Any], context: An
 
 
 def _find_calls(program: ClosedJaxpr) -> Iterator[Call]:
-    attentions, started = 0, []
+    attentions, equations, started = 0, 0, []
     for eqn in _walk(program):
-        mark, shape = str(eqn.params.get("name", "")), cast(ShapedArray, eqn.outvars[0].aval).shape
-        if _is_attention(eqn, shape):
-            attentions += 1
-        elif mark.startswith(START):
-            started.append((mark.removeprefix(START), shape, attentions))
+        mark, shape = str(eqn.params.get("name", "")), get_output(eqn).shape
+        if mark.startswith(START):
+            started.append((mark.removeprefix(START), shape, attentions, equations))
         elif mark.startswith(STOP):
-            path, inputs, before = started.pop()
+            path, inputs, start, begin = started.pop()
             while path != mark.removeprefix(STOP):  # calls whose output is no array have no end
-                path, inputs, before = started.pop()
-            yield Call(path, inputs, shape, before, attentions)
+                path, inputs, start, begin = started.pop()
+            yield Call(path, inputs, shape, start, attentions, begin, equations)
+        else:
+            attentions += _is_attention(eqn)
+            equations += not any(find_subjaxprs(eqn))
 
 
 def _walk(program: Jaxpr | ClosedJaxpr) -> Iterator[JaxprEqn]:
@@ -84,5 +89,6 @@ def _walk(program: Jaxpr | ClosedJaxpr) -> Iterator[JaxprEqn]:
             yield from _walk(body)
 
 
-def _is_attention(eqn: JaxprEqn, shape: Shape) -> bool:
+def _is_attention(eqn: JaxprEqn) -> bool:
+    shape = get_output(eqn).shape
     return eqn.primitive.name == "exp" and len(shape) in (3, 4) and shape[-1] == shape[-2] > 1

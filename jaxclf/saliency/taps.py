@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxclf.errors import UserError, require, suggest_names
 from jaxclf.models.taps import apply_with_taps, trace_outputs
 from jaxclf.saliency.calls import Call, trace_calls
-from jaxclf.saliency.query import Query, check_logits
+from jaxclf.saliency.query import Model, Query, check_logits
 from jaxclf.saliency.tokens import Grid, find_grid, list_grids
 from jaxclf.types import Array, Logits
 
@@ -45,7 +45,7 @@ def tap_layers(query: Query) -> Callable[[Array, Taps], tuple[Logits, Taps]]:
 
     The perturbations are added to the outputs of their layers; the results are the logits and these outputs.
     """
-    model = _require_module(query)
+    model = require_module(query.model)
 
     def run(images: Array, perturbations: Taps) -> tuple[Logits, Taps]:
         logits, outputs = apply_with_taps(
@@ -65,7 +65,7 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
     Raises UserError if there is none, if it is called more than once, if the tokens can be several grids, and for
     models without modules.
     """
-    model = _require_module(query)
+    model = require_module(query.model)
     outputs = trace_outputs(model, query.variables, query.images)
     known = [calls[0].shape[1:3] for calls in outputs.values() if _is_spatial(calls[0].shape, query)]
 
@@ -99,7 +99,7 @@ def find_layer(query: Query, path: str | None) -> Layer:
     """
     if path is None:
         return find_spatial_layer(query, None)
-    outputs = trace_outputs(_require_module(query), query.variables, query.images)
+    outputs = trace_outputs(require_module(query.model), query.variables, query.images)
     suitable = [name for name, calls in outputs.items() if len(calls) == 1]
     return Layer(path, _get_only_output(path, outputs, f"choose one of {', '.join(suitable)}"))
 
@@ -115,8 +115,7 @@ def _get_only_output(
 
 def _choose_layer(query: Query, model: nn.Module, known: list[tuple[int, ...]]) -> str | None:
     """Return the default of `find_spatial_layer`, or None if there is none."""
-    calls = trace_calls(model, query.variables, query.images)
-    total = max((call.stop for call in calls), default=0)
+    calls, total = trace_calls(model, query.variables, query.images)
     # Layers inside of the module of the last attention, such as its queries [b, n, heads, c], are no feature maps.
     owner = next((call.path + "/" for call in calls if call.start < total == call.stop), None)
 
@@ -139,7 +138,8 @@ def _is_sequence(shape: tuple[int, ...], query: Query, known: list[tuple[int, ..
     return len(shape) == 3 and shape[0] == b and bool(list_grids(shape[1], query.images.shape, known))
 
 
-def _require_module(query: Query) -> nn.Module:
-    if not isinstance(query.model, nn.Module):
-        raise UserError(f"{type(query.model).__name__} is not a Linen module, so it has no layers; pass the module")
-    return query.model
+def require_module(model: Model) -> nn.Module:
+    """Return a model; raise UserError if it is not a Linen module."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{type(model).__name__} is not a Linen module, so it has no layers; pass the module")
+    return model

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jaxtyping import Float, PyTree
 
-from jaxclf.errors import UserError, require, suggest_names
+from jaxclf.errors import require, suggest_names
 from jaxclf.models.taps import apply_with_taps
 from jaxclf.saliency.query import Model
+from jaxclf.saliency.taps import require_module
 from jaxclf.types import Array, Logits
 
 
@@ -31,9 +32,7 @@ def select_units(model: Model, layer: str) -> LayerUnits:
     Raises:
         UserError: If the model is not a Linen module; when it is called, if there is no such layer.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{type(model).__name__} is not a Linen module, so it has no layers; pass the module")
-    return LayerUnits(model, layer)
+    return LayerUnits(require_module(model), layer)
 
 
 @dataclass(frozen=True)

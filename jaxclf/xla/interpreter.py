@@ -13,6 +13,7 @@ from operator import is_
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jax.typing import ArrayLike
@@ -38,6 +39,10 @@ class Interpreter(ABC):
     It evaluates the bodies of jit, checkpoint, scan and cond too. The carry of a loop is `Traced` where the body makes
     it so in any iteration.
     """
+
+    inlines: bool = False
+    """Evaluate the bodies of checkpoint and scan in place, iteration by iteration, so that values can be taken out of
+    them; memory is not saved then."""
 
     @abstractmethod
     def process_primitive(self, eqn: JaxprEqn, arguments: list[Value]) -> Any:
@@ -107,9 +112,11 @@ class Interpreter(ABC):
         if name in INLINED:
             return self.evaluate(get_body(eqn), arguments)
         if name in CHECKPOINTS:
+            if self.inlines:
+                return self.evaluate(close_jaxpr(params["jaxpr"]), arguments)
             return self._evaluate_checkpoint(params, arguments)
         if name == "scan":
-            return self._evaluate_scan(params, arguments)
+            return (self._unroll_scan if self.inlines else self._evaluate_scan)(params, arguments)
         if name == "cond" and not isinstance(index := self._lower_traced(arguments[0]), Traced):
             return self._evaluate_cond(params["branches"], index, arguments[1:])
         return self.process_primitive(eqn, arguments)
@@ -153,6 +160,18 @@ class Interpreter(ABC):
         carry = self._stabilize_carry(lambda carry: body(carry, jax.tree.map(lambda x: x[0], xs)), carry)
         carry, ys = lax.scan(step, carry, xs, params["length"], params["reverse"], unroll=params["unroll"])
         return [*carry, *ys]
+
+    def _unroll_scan(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
+        constants, carry, xs = _split_scan_arguments(params, arguments)
+        outputs: list[list[Value]] = []
+        places = range(params["length"])
+        for place in reversed(places) if params["reverse"] else places:
+            slices = jax.tree.map(lambda x, place=place: x[place], xs)
+            results = self.evaluate(params["jaxpr"], [*constants, *carry, *slices])
+            carry, ys = results[: len(carry)], results[len(carry) :]
+            outputs.append([self.convert(y) for y in ys])
+        outputs = outputs[::-1] if params["reverse"] else outputs
+        return [*carry, *(jax.tree.map(lambda *ys: jnp.stack(ys), *column) for column in zip(*outputs, strict=True))]
 
     def _stabilize_carry(self, body: Callable[[list[Value]], list[Value]], carry: list[Value]) -> list[Value]:
         """Convert values of a carry until an iteration makes no other one `Traced`, as `lax.scan` requires."""

@@ -1,9 +1,6 @@
 """Models of other frameworks: every method gives on them what it gives on the same network in Flax Linen."""
 
-import os
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -11,32 +8,17 @@ import jax
 import numpy as np
 import pytest
 from support import frameworks
-from support.frameworks import CHEAPEST, IMAGES
+from support.frameworks import CHEAPEST, IMAGES, MODULES, find_import_error, run_python
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.saliency.methods.grad_cam import ActivationMap
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"nnx": "flax.nnx", "equinox": "equinox", "haiku": "haiku", "keras": "keras"}
 LAYERED = [name for name, method in CHEAPEST.items() if isinstance(method, ActivationMap)] + ["GuidedGradCam"]
 METHODS = [name for name in CHEAPEST if name not in LAYERED]
 # Equinox puts channels first, and FullGrad takes the middle axes of features for height and width.
 SUMS_ONLY = {("equinox", "FullGrad")}
-
-
-def run_python(*arguments, backend="jax"):
-    """Python in a process of its own, where Keras can choose its backend, and the tests' helpers can be imported."""
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path}
-    return subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
-
-
-@cache
-def find_import_error(framework):
-    """The last line of what is said where a framework is missing, or does not work with the installed jax."""
-    done = run_python("-c", f"import {MODULES[framework]}")
-    return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
 @pytest.fixture(params=MODULES)

@@ -30,6 +30,7 @@ def test_the_page_shows_every_method():
 
 def test_the_python_of_the_page_runs(as_the_page_says):
     blocks = re.findall(r"```python\n(.*?)```", as_the_page_says, re.S)
+    blocks = [block for block in blocks if "saliency.adapt_" not in block]  # test_saliency_adapters.py runs those
     assert len(blocks) >= 4
     exec("".join(blocks), {})
 

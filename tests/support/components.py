@@ -141,7 +141,18 @@ METHODS = [
     saliency.Lrp(epsilon=1e-3),
     saliency.Lrp("gamma", score="margin"),
     saliency.all_classes(saliency.Lrp("alpha_beta", alpha=1.5, beta=0.5, score="probability")),
+    saliency.Balanced(saliency.GradientTimesInput(score="margin")),
+    saliency.all_classes(saliency.Balanced(saliency.FullGrad(score="margin"))),
     saliency.Xrai(steps=3, scales=(20.0, 50.0), side=48),
+]
+# Methods for transformers, which need attention.
+ATTENTION_METHODS = [
+    saliency.AttentionRollout(),
+    saliency.AttentionRollout("mean", score="probability"),
+    saliency.GenericAttention(),
+    saliency.all_classes(saliency.GenericAttention("mean", score="margin")),
+    saliency.LeGrad(),
+    saliency.all_classes(saliency.LeGrad(score="log_probability")),
 ]
 
 

@@ -1,7 +1,11 @@
 """One network in Flax Linen, Flax NNX, Equinox, Haiku and Keras, with the same weights: convolution, batch
 normalization, ReLU, max pooling, dropout and a dense layer."""
 
+import os
+import subprocess
 import sys
+from functools import cache
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -12,8 +16,23 @@ from support.networks import draw_variables
 
 from jaxclf import saliency
 
+MODULES = {"nnx": "flax.nnx", "equinox": "equinox", "haiku": "haiku", "keras": "keras"}
 SHAPE, FEATURES, CLASSES = (3, 8, 8, 1), 3, 4
 IMAGES = np.random.default_rng(0).random(SHAPE, np.float32)
+
+
+def run_python(*arguments, backend="jax"):
+    """Python in a process of its own, where Keras can choose its backend, and the tests' helpers can be imported."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path}
+    return subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
+
+
+@cache
+def find_import_error(framework):
+    """The last line of what is said where a framework is missing, or does not work with the installed jax."""
+    done = run_python("-c", f"import {MODULES[framework]}")
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
 class LinenNet(nn.Module):

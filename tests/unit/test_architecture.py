@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.components import (
+    ATTENTION_METHODS,
     AUGMENTATIONS,
     DATASETS,
     EVALUATION_TRANSFORMS,
@@ -129,7 +130,7 @@ def test_public_functions_document_their_arguments():
         ("metrics", METRICS),
         ("models", MODELS + NORMALIZATIONS + INITIALIZERS),
         ("optimizers", OPTIMIZERS + SCHEDULES),
-        ("saliency", [*METHODS, *map(inner, METHODS)]),
+        ("saliency", [*METHODS, *map(inner, METHODS + ATTENTION_METHODS)]),
     ],
 )
 def test_every_component_is_in_the_list_of_its_family(family, tested):

@@ -122,6 +122,64 @@ def test_each_rule_by_hand(method):
     np.testing.assert_allclose(a.delta[0], gap, rtol=1e-4, atol=1e-4)
 
 
+def test_alpha_beta_by_hand():
+    """Weights (1, -1), bias -1, inputs (1, 1): positive products 1; negative ones -1, and the bias."""
+    layer = np.array([[1], [-1]], np.float32)
+    for alpha, expected in ((1.0, [-1, 0]), (2.0, [-2, 0.5])):
+        a = explained(lambda x: x @ layer - 1, [[1, 1]], Lrp("alpha_beta", alpha=alpha, beta=alpha - 1))
+        np.testing.assert_allclose(a.values, [expected], rtol=1e-6)
+
+
+def test_rules_of_pixels_by_hand():
+    """z-box in [0, 1], for pixels that the network normalizes first; w-squared and flat; biases get nothing."""
+    x, w = RANDOM.random((1, 3), np.float32), RANDOM.normal(size=(3, 2)).astype(np.float32)
+    mean, deviation = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, -0.3, 0.1])
+    z = (x - mean) / deviation
+    bounds = np.stack([(0 - mean) / deviation, (1 - mean) / deviation])
+    low, high = bounds.min(axis=0)[:, None], bounds.max(axis=0)[:, None]
+    score = float((z @ w)[0, 0]) + 0.3
+    shares = {
+        "z_box": z.T * w - low * np.maximum(w, 0) - high * np.minimum(w, 0),
+        "w_squared": w**2,
+        "flat": np.ones_like(w),
+    }
+
+    def model(x):
+        return ((x - mean[None]) / deviation[None]).reshape(1, 3, 1)[..., 0] @ w + 0.3
+
+    for rule, share in shares.items():
+        a = explained(model, x, Lrp(rule))
+        expected = (share / share.sum(axis=0))[:, 0] * score
+        if rule != "z_box":  # the mean keeps its share of what the layer gets
+            expected = expected * x[0] / (x - mean)[0]
+        np.testing.assert_allclose(a.values[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(explained(model, x, Lrp("z_box")).values.sum(), score, rtol=1e-5)
+
+
+def test_rules_follow_the_names_of_layers():
+    """The first that fits a layer or a module around it; `rule` for others; the same model with one rule is equal."""
+    images = RANDOM.random((2, 8, 8, 1), np.float32)
+    model = Cnn(features=(3, 4), dense=(5,), classes=3)
+    variables = jax.tree.map(lambda x: x + 0.05, jax.jit(model.init)(jax.random.key(0), images))
+
+    def explain(*arguments, **options):
+        return np.asarray(Lrp(*arguments, **options)(model, variables, images, 1).values)
+
+    gamma, plus = explain("gamma"), explain("z_plus")
+    np.testing.assert_array_equal(explain(rules={"*": "gamma", "conv1": "flat"}), gamma)
+    np.testing.assert_array_equal(explain("gamma", rules=(("conv*", "z_plus"), ("*", "z_plus"))), plus)
+    mixed = explain("gamma", rules={"conv*": "z_plus"})
+    assert np.abs(mixed - gamma).max() > 1e-3 * np.abs(gamma).max()
+    assert np.abs(mixed - plus).max() > 1e-3 * np.abs(plus).max()
+    assert Lrp(rules={"conv1": "flat"}) == Lrp(rules=(("conv1", "flat"),))
+    with pytest.raises(UserError, match="rules: 'cnov1' fits no layer with weights; the nearest are conv1, conv2"):
+        explain(rules={"cnov1": "flat"})
+    with pytest.raises(UserError, match='"z_box" is for a layer of pixels'):
+        explain(rules={"conv2": "z_box"})
+    with pytest.raises(UserError, match="'conv1' fits no layer, because this model gives its layers no names"):
+        explained(lambda x: x @ np.ones((3, 2), np.float32), np.ones((1, 3)), Lrp(rules={"conv1": "flat"}))
+
+
 @pytest.mark.parametrize("method", RULES, ids=str)
 def test_a_convolution_is_the_layer_of_its_matrix(method):
     """And weights on either side of the product are the same layer."""
@@ -243,12 +301,12 @@ def test_relevance_begins_as_the_score(score):
 @pytest.mark.parametrize(
     ("function", "name"),
     [
-        (lambda x: x * x[:, ::-1], "mul"),
-        (lambda x: jnp.einsum("bi,bj->bij", x, x).sum(axis=2), "dot_general"),
-        (lambda x: nn.softmax(x), "div"),
         (lambda x: jnp.sort(x, axis=1), "sort"),
+        (lambda x: jnp.cumprod(x, axis=1), "cumprod"),
+        (lambda x: x ** x[:, ::-1], "pow"),
+        (lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 1, lambda x: 2 * x, x), "while"),
     ],
-    ids=["gate", "product", "softmax", "sort"],
+    ids=["sort", "product", "power", "loop"],
 )
 def test_what_has_no_rule_is_named(function, name):
     with pytest.raises(UserError, match=f"no rule for '{name}'.*DeepLift"):
@@ -262,6 +320,7 @@ def test_what_has_no_rule_is_named(function, name):
         ({"gamma": -0.1}, "gamma=-0.1: expected at least 0"),
         ({"alpha": 0.5, "beta": -0.5}, "beta=-0.5: expected at least 0"),
         ({"alpha": 2.0, "beta": 0.5}, "alpha - beta = 1.5: expected 1"),
+        ({"residual_gamma": -1.0}, "residual_gamma=-1.0: expected at least 0"),
     ],
 )
 def test_fields_that_do_not_fit_are_named(fields, message):

@@ -47,6 +47,8 @@ class DeepLift(BaseMethod):
     layer: str | None = None
     """Path of the module whose output is explained, such as "block/conv2", with values shaped like it; None: pixels."""
 
+    gradient_based = False
+
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward pass at the images, one at the baseline, and one backward pass."""
         layer = None if self.layer is None else find_layer(query, self.layer)

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from jaxclf.errors import UserError
 from jaxclf.saliency.methods.primitives import (
     COMPARISONS,
     CUSTOM_DERIVATIVES,
@@ -26,6 +25,7 @@ from jaxclf.saliency.methods.primitives import (
     bind_dependents,
     get_output,
     is_custom_unary,
+    make_missing_rule_error,
 )
 from jaxclf.types import Array
 from jaxclf.xla.interpreter import Interpreter, Traced, Value, bind, get_body, is_traced
@@ -75,10 +75,7 @@ class Differences(Interpreter):
         compares = any(isinstance(x, Comparison) for x in arguments)
         outputs = RULES[name](eqn, arguments) if name in RULES and compares <= (name == "select_n") else None
         if outputs is None:
-            raise UserError(
-                f"DeepLift has no rule for {name!r}, which this model applies to values that depend on the image; "
-                "use IntegratedGradients instead"
-            )
+            raise make_missing_rule_error("DeepLift", eqn, "IntegratedGradients")
         return outputs
 
 

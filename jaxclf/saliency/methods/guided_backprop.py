@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -64,5 +63,6 @@ class Deconvnet(BaseMethod):
 
 def _explain_with_relu(query: Query, relu: Relu) -> Attribution:
     """Explain a query by the gradients of the model with another ReLU."""
-    query, score, gradients = query.replace(rewrite=partial(replace_relus, relu=relu)).resolve_with_gradients()
+    rewritten = query.replace(rewrite=lambda function: replace_relus(query.rewrite(function), relu))
+    query, score, gradients = rewritten.resolve_with_gradients()
     return make_attribution(query, gradients, score, evaluations=1)

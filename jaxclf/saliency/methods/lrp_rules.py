@@ -6,8 +6,8 @@ from the output back to the pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
-from jaxclf.errors import UserError
+from jaxclf.saliency.methods.lrp_layer_rules import Box, Inputs, LayerRules, Part, split_scope
 from jaxclf.saliency.methods.primitives import (
     COMPARISONS,
     CUSTOM_DERIVATIVES,
@@ -24,43 +24,41 @@ from jaxclf.saliency.methods.primitives import (
     UNARY_WITH_CONSTANTS,
     Operands,
     bind_dependents,
+    make_missing_rule_error,
 )
+from jaxclf.saliency.methods.roles import Carried, drop_weights, find_common_origin, infer_kind_and_role
+from jaxclf.saliency.methods.softmax import Softmax
 from jaxclf.types import Array
 from jaxclf.xla.interpreter import Interpreter, Traced, bind, get_array, get_body, is_traced
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=("value", "share"), meta_fields=(), drop_fields=("origin",))
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("value", "share"),
+    meta_fields=(),
+    drop_fields=("origin", "kind", "role", "box"),
+)
 @dataclass(frozen=True, eq=False)
-class Relevant(Traced):
+class Relevant(Carried):
     """A value at the image and its `share`, which is linear in the shares of the pixels.
 
     The transpose of that linear function maps relevance of the value to relevance of the pixels.
     """
 
     share: Any
-    origin: Traced | None = None
-    """The value of which this is an elementwise function."""
+    box: Box | None = None
+    """For a rule that needs them: bounds of the value."""
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One term of a layer's rule: `weight` times numerator / denominator is the share of the output."""
-
-    weight: float
-    numerator: Any
-    denominator: Any
-    bias_term: Callable[[Any], Any]
-    """Maps a bias of the layer to what it adds to the denominator."""
-
-
-@dataclass(frozen=True, eq=False)
-class Layer(Traced):
+class Layer(Carried):
     """The output of a layer before its shares are computed: a bias may be added to it yet."""
 
     parts: tuple[Part, ...]
     scalable: bool
     """True if a factor that follows, such as that of BatchNorm, belongs to the layer: the denominator is the value."""
-    origin: Traced | None = None
+    box: Box | None = None
+    """For a rule that needs them: bounds of the value."""
 
     def transform(self, value: Array, linear: Callable[[Array], Array], origin: Traced | None = None) -> Layer:
         """Return the layer followed by a linear function, whose output is `value`."""
@@ -68,27 +66,30 @@ class Layer(Traced):
         for part in self.parts:
             numerator, denominator = jnp.broadcast_arrays(part.numerator, part.denominator)
             parts.append(Part(part.weight, linear(numerator), linear(denominator), part.bias_term))
-        return Layer(value, tuple(parts), self.scalable, origin)
-
-
-Linear = Callable[[Array, Array], Array]
-"""A layer as a function of its weights and inputs."""
-LayerRule = Callable[[Linear, Array, Array, Array], tuple[Part, ...]]
-"""Maps a layer, its weights, its inputs, and the inputs times their shares to the parts of its rule."""
+        return Layer(value, tuple(parts), self.scalable, origin=origin)
 
 
 def _make_sum_layer(value: Array, terms: Array, origin: Traced | None = None) -> Layer:
     """Return a layer by the epsilon rule: each term of a sum has the share that it is of the sum."""
-    return Layer(value, (Part(1.0, terms, value, lambda bias: bias),), True, origin)
+    return Layer(value, (Part(1.0, terms, value, lambda bias: bias),), True, origin=origin)
 
 
 class Relevances(Interpreter):
     """Evaluates a program together with the shares of its values."""
 
-    def __init__(self, rule: LayerRule | None, epsilon: float):
-        """Use `rule` for layers with weights (None: the epsilon rule), and `epsilon` to stabilize denominators."""
-        self.rule = rule
+    def __init__(
+        self, rules: LayerRules, epsilon: float, constant_attention: bool = False, residual_gamma: float = 0.0
+    ):
+        """Use `rules` for layers with weights, and `epsilon` to stabilize denominators.
+
+        With `constant_attention` the softmax of attention is a constant weight, and `residual_gamma` is the extra
+        weight of the branches of a sum that have the sign of the sum.
+        """
+        self.rules = rules
         self.epsilon = epsilon
+        self.constant_attention = constant_attention
+        self.residual_gamma = residual_gamma
+        self.scope = ""
 
     def lift(self, value: Any) -> Relevant:
         """Return an array as a value without a share."""
@@ -99,25 +100,48 @@ class Relevances(Interpreter):
         if not isinstance(value, Layer):
             return value
         shares = [part.weight * self._divide(part.numerator, part.denominator) for part in value.parts]
-        return Relevant(value.value, jnp.broadcast_to(sum(shares), value.value.shape), value.origin)
+        share = jnp.broadcast_to(sum(shares), value.value.shape)
+        return Relevant(value.value, share, value.box, origin=value.origin, kind=value.kind, role=value.role)
 
     def _divide(self, numerator: Array, denominator: Array) -> Array:
         away = denominator + self.epsilon * jnp.where(denominator < 0, -1, 1)
         # With epsilon = 0 a denominator can still be 0; the inner `where` keeps NaN out of the derivative too.
         return jnp.where(away == 0, 0, numerator / jnp.where(away == 0, 1, away))
 
+    def _evaluate_equation(self, eqn: JaxprEqn, arguments: Operands) -> Any:
+        # The names of modules around an equation; in a body they begin at the operation that has the body.
+        scope = self.scope
+        self.scope = f"{scope}/{eqn.source_info.name_stack}"
+        outputs = super()._evaluate_equation(eqn, arguments)
+        self.scope = scope
+        return outputs
+
     def process_primitive(self, eqn: JaxprEqn, arguments: Operands) -> Any:
         """Apply the rule of a primitive; raise UserError if there is none."""
         name = eqn.primitive.name
         if name in CUSTOM_DERIVATIVES:
             return self.evaluate(get_body(eqn), arguments)
-        outputs = RULES[name](self, eqn, arguments) if name in RULES else None
+        if eqn.primitive.multiple_results:
+            outputs = RULES[name](self, eqn, arguments) if name in RULES else None
+        else:
+            outputs = self._propagate_one(eqn, arguments)
         if outputs is None:
-            raise UserError(
-                f"Lrp has no rule for {name!r}, which this model applies to values that depend on the image; "
-                "use DeepLift instead"
-            )
+            raise make_missing_rule_error("Lrp", eqn, "DeepLift")
         return outputs
+
+    def _propagate_one(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer | None:
+        """An equation with one output, of which it is known what the output is to products."""
+        name = eqn.primitive.name
+        kind, role = infer_kind_and_role(eqn, arguments, self.constant_attention)
+        if isinstance(kind, Softmax):
+            output = self._propagate_softmax(bind(eqn, arguments), kind)
+        else:
+            output = RULES[name](self, eqn, arguments) if name in RULES else None
+        if output is None:
+            return None
+        facts = {"kind": kind, "role": role, "box": _transform_box(eqn, arguments)}
+        unchanged = all(getattr(output, name) is fact for name, fact in facts.items())
+        return output if unchanged else replace(output, **facts)
 
     def _propagate_rearrangement(self, eqn: JaxprEqn, arguments: Operands) -> Any:
         """Moved values, and maxima along axes: shares move with the values."""
@@ -134,13 +158,13 @@ class Relevances(Interpreter):
 
     def _propagate_unary(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | None:
         """An elementwise function of one value, such as silu(x) = x * sigmoid(x): it has the share of that value."""
-        origin = _find_common_origin([x for x in arguments if is_traced(x)])
+        origin = find_common_origin([x for x in arguments if is_traced(x)])
         if origin is None:
             return None
         value, share = bind(eqn, arguments), self.lower(origin).share
         if jnp.issubdtype(value.dtype, jnp.floating):
             share = share.astype(value.dtype)
-        return Relevant(value, jnp.broadcast_to(share, value.shape), origin)
+        return Relevant(value, jnp.broadcast_to(share, value.shape), origin=origin)
 
     def _propagate_comparison(self, eqn: JaxprEqn, arguments: Operands) -> Relevant:
         """A comparison: its origin decides whether a selection by it is an elementwise function."""
@@ -148,49 +172,90 @@ class Relevances(Interpreter):
 
     def _propagate_sum(self, eqn: JaxprEqn, arguments: Operands, origin: Traced | None = None) -> Layer:
         """A sum, by the epsilon rule."""
+        value, terms = self._sum_terms(eqn, arguments)
+        return _make_sum_layer(value, terms, origin)
+
+    def _sum_terms(self, eqn: JaxprEqn, arguments: Operands) -> tuple[Array, Array]:
+        """Return the value of a sum, and the sum of its terms times the shares of the values in them."""
         operation, inputs = bind_dependents(eqn, arguments)
         terms = [x.value * self.lower(x).share for x in inputs]
-        value, terms = jax.jvp(operation, [x.value for x in inputs], terms)
-        return _make_sum_layer(value, terms, origin)
+        return jax.jvp(operation, [x.value for x in inputs], terms)
 
     def _propagate_addition(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer:
         """A bias, which belongs to the layer before it, or the sum of two branches."""
         first, second = arguments
         if is_traced(first) and is_traced(second):
-            return self._propagate_unary(eqn, arguments) or self._propagate_sum(eqn, arguments)
+            return self._propagate_unary(eqn, arguments) or self._propagate_branches(eqn, arguments)
         x, bias = (first, second) if is_traced(first) else (second, first)
         subtracts = eqn.primitive.name == "sub"
         if not isinstance(x, Layer) or (subtracts and x is second):
             return self._propagate_sum(eqn, arguments, origin=x)
         bias = -bias if subtracts else bias
         parts = [Part(p.weight, p.numerator, p.denominator + p.bias_term(bias), p.bias_term) for p in x.parts]
-        return Layer(bind(eqn, arguments), tuple(parts), x.scalable, x)
+        return Layer(bind(eqn, arguments), tuple(parts), x.scalable, origin=x)
+
+    def _propagate_branches(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer:
+        """The sum of two branches: by the epsilon rule, or with more weight for those that have the sign of the sum."""
+        if self.residual_gamma == 0 or eqn.primitive.name == "sub":
+            return self._propagate_sum(eqn, arguments)
+        value = bind(eqn, arguments)
+        first, second = map(self.lower, arguments)
+        a, b = (x * (1 + self.residual_gamma * (jnp.sign(x) == jnp.sign(value))) for x in (first.value, second.value))
+        return Relevant(value, self._divide(a * first.share + b * second.share, a + b))
 
     def _propagate_scaling(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer | None:
         """A constant factor: part of the layer before it if that is scalable; otherwise shares stay the same."""
+        if all(map(is_traced, arguments)):
+            return self._propagate_unary(eqn, arguments) or self._propagate_product(eqn, arguments)
         operation, inputs = bind_dependents(eqn, arguments)
         x, value = inputs[0], bind(eqn, arguments)
-        if len(inputs) == 2 or (x is not arguments[0] and eqn.primitive.name == "div"):
+        if x is not arguments[0] and eqn.primitive.name == "div":
             return self._propagate_unary(eqn, arguments)
         if isinstance(x, Layer) and x.scalable:
             return x.transform(value, operation, x)
-        return Relevant(value, jnp.broadcast_to(self.lower(x).share, value.shape), x)
+        return Relevant(value, jnp.broadcast_to(self.lower(x).share, value.shape), origin=x)
 
-    def _propagate_layer(self, eqn: JaxprEqn, arguments: Operands) -> Layer | None:
-        """A dense or convolutional layer, by the rule."""
+    def _propagate_product(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer | None:
+        """A product or quotient of two values: a half for each factor, but nothing for weights and divisors."""
+        first, second = arguments
+        if eqn.primitive.name == "div":
+            return self._propagate_scaling(eqn, [first, second.value])
+        if (factors := drop_weights(arguments)) is not arguments:
+            return self._propagate_scaling(eqn, factors)
+        share = (self.lower(first).share + self.lower(second).share) / 2
+        return Relevant(bind(eqn, arguments), share)
+
+    def _propagate_layer(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer:
+        """A dense or convolutional layer, by its rule, or such a product of two values."""
         first, second = arguments
         if is_traced(first) and is_traced(second):
-            return None
+            return self._propagate_mixture(eqn, arguments)
         x, weights = (first, second) if is_traced(first) else (second, first)
-        terms = x.value * self.lower(x).share
+        share = self.lower(x).share
+        inputs = Inputs(x.value, share, x.value * share, x.box)
 
         def layer(weights: Array, inputs: Array) -> Array:
             return bind(eqn, [inputs, weights] if x is first else [weights, inputs])
 
-        value = layer(weights, x.value)
-        if self.rule is None:
-            return _make_sum_layer(value, layer(weights, terms))
-        return Layer(value, self.rule(layer, weights, x.value, terms), False)
+        value, rule = layer(weights, x.value), self.rules.select(split_scope(self.scope))
+        if rule is None:
+            return _make_sum_layer(value, layer(weights, inputs.terms))
+        return Layer(value, rule(layer, weights, inputs), False)
+
+    def _propagate_mixture(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer:
+        """A sum of products of two values, as in attention: as products and a sum by the epsilon rule."""
+        factors = drop_weights(arguments)
+        value, terms = self._sum_terms(eqn, factors)
+        if factors is not arguments:
+            return _make_sum_layer(value, terms)
+        return Relevant(value, self._divide(terms, 2 * value))
+
+    def _propagate_softmax(self, value: Array, kind: Softmax) -> Relevant:
+        """A softmax, by its expansion to first order at its inputs."""
+        inputs = self.lower(kind.inputs)
+        terms = jnp.where(jnp.isneginf(inputs.value), 0, inputs.value) * inputs.share
+        share = (terms - (value * terms).sum(kind.axes, keepdims=True)).astype(value.dtype)
+        return Relevant(value, share)
 
     def _propagate_extremum(self, eqn: JaxprEqn, arguments: Operands) -> Relevant:
         """An elementwise maximum or minimum: the winner has the share, of equal operands the first."""
@@ -210,17 +275,16 @@ class Relevances(Interpreter):
         return Relevant(bind(eqn, arguments), bind(eqn, [get_array(which), *(self.convert(x).share for x in cases)]))
 
 
-def _find_common_origin(values: list[Any]) -> Any:
-    """Return the nearest value of which all values are elementwise functions, or None; of one value, that value."""
-    first, *others = map(list, map(_walk_origins, values))
-    return next((x for x in first if all(any(x is y for y in other) for other in others)), None)
-
-
-def _walk_origins(value: Any) -> Iterator[Any]:
-    """Yield a value, its origin, the origin of that, and so on."""
-    while value is not None:
-        yield value
-        value = value.origin
+def _transform_box(eqn: JaxprEqn, arguments: Operands) -> Box | None:
+    """Return the bounds of the output of a rearrangement, or of an affine function of one value."""
+    operation, inputs = bind_dependents(eqn, arguments)
+    name, box = eqn.primitive.name, inputs[0].box
+    if box is None or len(inputs) > 1:
+        return None
+    if name in REARRANGEMENTS:
+        return box.transform(operation, affine=False)
+    affine = name in ("add", "mul", "neg", "sub") or (name == "div" and is_traced(arguments[0]))
+    return box.transform(operation, affine=True) if affine else None
 
 
 RULES: dict[str, Callable[[Relevances, JaxprEqn, Operands], Any]] = {

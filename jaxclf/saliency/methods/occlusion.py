@@ -40,6 +40,7 @@ class Occlusion(BaseMethod):
     """How the decreases of all windows that contain a pixel are combined."""
 
     removes_features = True
+    gradient_based = False
 
     def __post_init__(self):
         axes = [len(sides) for sides in (self.window, self.stride) if isinstance(sides, tuple)]

@@ -8,6 +8,7 @@ from typing import Any, cast
 from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 
+from jaxclf.errors import UserError
 from jaxclf.xla.interpreter import INLINED, bind, get_body, is_traced
 
 Operands = list[Any]
@@ -31,7 +32,7 @@ UNARY = frozenset((
 UNARY_WITH_CONSTANTS = frozenset(("atan2", "clamp", "pow", "rem"))
 """Elementwise functions that are handled if only one argument depends on the image."""
 CUSTOM_DERIVATIVES = frozenset(("custom_jvp_call", "custom_vjp_call"))
-_ELEMENTWISE = UNARY | UNARY_WITH_CONSTANTS | COMPARISONS | {
+ELEMENTWISE = UNARY | UNARY_WITH_CONSTANTS | COMPARISONS | {
     "add", "broadcast_in_dim", "div", "max", "min", "mul", "neg", "select_n", "stop_gradient", "sub",
 }  # fmt: skip
 
@@ -63,4 +64,18 @@ def is_elementwise(eqn: JaxprEqn) -> bool:
     """Return True if an equation, or every equation in its body, works elementwise."""
     if eqn.primitive.name in (*INLINED, "custom_jvp_call"):
         return all(map(is_elementwise, get_body(eqn).eqns))
-    return eqn.primitive.name in _ELEMENTWISE
+    return eqn.primitive.name in ELEMENTWISE
+
+
+def make_missing_rule_error(method: str, eqn: JaxprEqn, instead: str) -> UserError:
+    """Return the error for an operation of which a method has no rule. `instead` names what has one."""
+    name = eqn.primitive.name
+    if "dot_product_attention" in name:
+        return UserError(
+            f"{method} cannot look into the attention of cuDNN ({name!r}); "
+            "set implementation='xla' in jax.nn.dot_product_attention"
+        )
+    return UserError(
+        f"{method} has no rule for {name!r}, which this model applies to values that depend on the image; "
+        f"use {instead} instead"
+    )

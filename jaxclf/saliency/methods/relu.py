@@ -32,6 +32,7 @@ from jaxclf.xla.interpreter import (
 
 Relu = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 """A ReLU, possibly with another gradient."""
+SQUARES = ("square", "integer_pow")
 RESHAPING = ("broadcast_in_dim", "convert_element_type", "copy", "reshape", "slice", "squeeze", "transpose")
 
 
@@ -58,7 +59,7 @@ def replace_relus(function: Callable, relu: Relu) -> Callable:
 
 @dataclass(frozen=True)
 class Known(Traced):
-    """An array of a known kind: "zero", "square" or "variance"."""
+    """An array of a known kind: "zero", "square" (also a mean of squares) or "variance"."""
 
     kind: str
 
@@ -73,7 +74,7 @@ class ReluReplacer(Interpreter):
 
     def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
         """Return True if an equation may contain a ReLU, or tell the kind of an array."""
-        return has_primitive(eqn, "max") or not any(find_subjaxprs(eqn))
+        return not any(find_subjaxprs(eqn)) or any(has_primitive(eqn, name) for name in ("max", *SQUARES))
 
     def lower(self, value: Traced) -> ArrayLike:
         """Return the array."""
@@ -115,8 +116,10 @@ def _find_relu_input(eqn: JaxprEqn, arguments: list[Value]) -> ArrayLike | None:
     if eqn.primitive.name != "max" or not jnp.issubdtype(get_output(eqn).dtype, jnp.floating):
         return None
     for inputs, other in (arguments, arguments[::-1]):
-        # BatchNorm and LayerNorm compute a variance as max(0, mean(x^2) - mean(x)^2), against rounding: it is no ReLU.
-        if _is_zero(other) and not _is_zero(inputs) and not _has_kind(inputs, "variance"):
+        # BatchNorm and LayerNorm compute a variance as max(0, mean(x^2) - mean(x)^2), against rounding, and Equinox as
+        # max(0, mean((x - mean)^2)): these are no ReLUs.
+        is_variance = _has_kind(inputs, "variance") or _has_kind(inputs, "square")
+        if _is_zero(other) and not _is_zero(inputs) and not is_variance:
             return get_array(inputs)
     return None
 
@@ -133,7 +136,11 @@ def _infer_kind(eqn: JaxprEqn, arguments: list[Value]) -> str | None:
     name = eqn.primitive.name
     if name in RESHAPING and _is_zero(arguments[0]):
         return "zero"
-    if name == "square" or (name == "integer_pow" and eqn.params["y"] == 2):
+    if name in SQUARES and eqn.params.get("y", 2) == 2:
+        return "square"
+    inputs = [x for x in arguments if is_traced(x)]
+    averages = name in (*RESHAPING, "mul", "reduce_sum") or (name == "div" and is_traced(arguments[0]))
+    if averages and len(inputs) == 1 and _has_kind(inputs[0], "square"):
         return "square"
     return "variance" if name == "sub" and _has_kind(arguments[1], "square") else None
 

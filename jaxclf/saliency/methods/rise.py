@@ -40,6 +40,8 @@ class Rise(BaseMethod):
 
     sampled = True
 
+    gradient_based = False
+
     def __post_init__(self):
         require(self.samples >= 2, f"samples={self.samples}: expected at least 2")
         require(self.grid >= 2, f"grid={self.grid}: expected at least 2, as one cell shows all of the image or nothing")

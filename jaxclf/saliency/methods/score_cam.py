@@ -25,6 +25,8 @@ class ScoreCam(ActivationMap):
     H. Wang et al., "Score-CAM" (2020), arXiv:1910.01279.
     """
 
+    gradient_based = False
+
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward pass per channel, and one for the images."""
         layer = find_spatial_layer(query, self.layer)

@@ -72,7 +72,7 @@ class _Total:
 Kind = Softmax | _Maximum | _Shifted | _Exponentials | _Total
 _SHAPE_KEEPING = frozenset(("convert_element_type", "copy", "reduce_precision", "select_n"))
 """Primitives after which exponentials are still those of the same inputs, or 0 where a mask is."""
-_ROW_KEEPING = REARRANGEMENTS | {"max", "select_n", "stop_gradient"}
+_ROW_KEEPING = REARRANGEMENTS | {"max", "select_n"}
 """Primitives after which there is still one number for each row."""
 
 
@@ -105,6 +105,8 @@ def _infer_from_two(name: str, left: Any, right: Any) -> Kind | None:
 
 def _infer_from_one(eqn: JaxprEqn, value: Any, is_first: bool) -> Kind | None:
     name, kind = eqn.primitive.name, value.kind
+    if name == "stop_gradient":
+        return kind
     if name == "exp":
         shifted = isinstance(kind, _Shifted)
         return _Exponentials(kind.inputs if shifted else value, shifted)

@@ -45,6 +45,7 @@ class Xrai(BaseMethod):
     side: int = 224
     """Height and width in pixels of the resized image that is segmented, to which `scales` refer."""
 
+    gradient_based = False
     host = True
 
     def __post_init__(self):

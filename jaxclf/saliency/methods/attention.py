@@ -1,0 +1,111 @@
+"""The attention weights of a traced model, and the logits as a function of changes of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, PyTree
+
+from jaxclf.errors import UserError, require
+from jaxclf.saliency.methods.softmax import Classified, SoftmaxReplacer
+from jaxclf.saliency.tokens import find_grid
+from jaxclf.types import Array
+from jaxclf.xla.interpreter import get_array, is_traced
+
+Weights = Float[Array, "b heads n n"]
+"""What each token of an image takes from each token; rows sum to 1."""
+Relevance = Float[Array, "b targets n n"]
+"""How much each token of the last layer owes to each token of the first."""
+Pool = Literal["class_token", "mean"]
+
+
+class AttentionReplacer(SoftmaxReplacer):
+    """Replaces attention weights in the program itself, so that they can be taken out of loops and checkpoints."""
+
+    inlines = True
+
+
+Function = Callable[[PyTree], Any]
+"""A function of a tree of arrays [b, ...], such as images."""
+
+
+def tap_attention(function: Function) -> Callable[[PyTree, Sequence[Array]], tuple[Any, list[Weights]]]:
+    """Return a function as one of its argument and perturbations of its attention weights.
+
+    Attention weights are the outputs of softmaxes that are [b, heads, n, n], or [b, n, n] with one head, along the last
+    axis. Perturbations are added to them, one for each in the order of the program; without any, nothing is added. The
+    results are those of the function, and the attention weights.
+
+    Raises:
+        UserError: If there are none, or if some are between other tokens than others.
+    """
+
+    def run(point: PyTree, perturbations: Sequence[Array]) -> tuple[Any, list[Weights]]:
+        weights: list[Weights] = []
+        shapes: list[tuple[int, ...]] = []
+        b = jax.tree.leaves(point)[0].shape[0]
+
+        def replace(_: Array, outputs: Array, axes: tuple[int, ...]) -> Array:
+            shapes.append(outputs.shape)
+            if axes != (outputs.ndim - 1,) or outputs.ndim not in (3, 4) or outputs.shape[0] != b:
+                return outputs
+            changed = outputs + perturbations[len(weights)].reshape(outputs.shape) if perturbations else outputs
+            weights.append(outputs.reshape(b, -1, *outputs.shape[-2:]))
+            return changed
+
+        outputs = AttentionReplacer(replace).run(function, jax.tree.map(Classified, point))
+        _check_weights(weights, shapes)
+        return jax.tree.map(get_array, outputs, is_leaf=is_traced), weights
+
+    return run
+
+
+def make_zeros(function: Function, point: PyTree) -> list[Weights]:
+    """Return perturbations by zeros for the attention weights of a function, which is traced but not computed."""
+    _, weights = jax.eval_shape(lambda point: tap_attention(function)(point, ()), point)
+    return [jnp.zeros(x.shape, x.dtype) for x in weights]
+
+
+def _check_weights(weights: list[Weights], shapes: list[tuple[int, ...]]) -> None:
+    known = ", ".join(str(list(shape)) for shape in shapes) or "none"
+    if not weights:
+        raise UserError(
+            "this model has no attention, no softmax over the last axis of scores [b, heads, n, n]; the shapes of its "
+            f"softmaxes are {known}; use a method for all models, such as GradCam or IntegratedGradients"
+        )
+    pairs = {x.shape[-2:] for x in weights}
+    require(
+        len(pairs) == 1 and len(set(pairs.pop())) == 1,
+        f"attention weights of shapes {known}: expected [b, heads, n, n] with the same n everywhere; attention in "
+        "windows, to other tokens or with fewer tokens in later layers is not supported",
+    )
+
+
+def multiply_relevance(layers: Sequence[Float[Array, "b targets n n"]]) -> Relevance:
+    """Return the product of the matrices of all layers, the first layer on the right."""
+    relevance = layers[0]
+    for matrix in layers[1:]:
+        relevance = matrix @ relevance
+    return relevance
+
+
+def make_token_map(
+    relevance: Relevance, images: Float[Array, "b ..."], pool: Pool | None
+) -> Float[Array, "b targets h w 1"]:
+    """Return the relevance of the patches for what the logits are computed from.
+
+    Args:
+        relevance: For each token of the last layer (rows), the relevance of each token of the first.
+        images: Images [b, h, w, c], whose aspect the grid of patches has.
+        pool: "class_token": the row of the first token; "mean": the mean of the rows; None: the row of the first token
+            if there are tokens before those of the grid, otherwise the mean.
+    """
+    choices = (None, *get_args(Pool))
+    require(pool in choices, f"pool={pool!r}: expected one of {', '.join(map(str, choices))}")
+    grid = find_grid(relevance.shape[-1], images.shape)
+    first = pool == "class_token" or (pool is None and grid.others > 0)
+    row = relevance[:, :, 0] if first else relevance.mean(axis=2)
+    return grid.to_map(row[..., None])

@@ -13,8 +13,10 @@ from support.networks import draw_variables
 from jaxclf import saliency
 from jaxclf.models import Cnn, Mlp, ResNet, Vit
 from jaxclf.saliency.affine import split_affine
+from jaxclf.saliency.methods.guided_backprop import apply_guided_relu
 from jaxclf.saliency.methods.integrated_gradients import compute_quadrature
-from jaxclf.saliency.query import bind_variables
+from jaxclf.saliency.methods.relu import replace_relus
+from jaxclf.saliency.query import Query, bind_variables
 from jaxclf.xla.interpreter import find_subjaxprs
 
 IMAGES = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
@@ -112,6 +114,28 @@ def test_a_step_does_not_compute_the_first_layer(classes):
     first, others, ends = 192 * 20, 20 * 6 + 6 * 4, 2
     expected = b * ((ends + classes) * first + (ends + steps * (1 + classes)) * others)
     assert count_multiplications(program) == expected
+
+
+def test_what_a_method_rewrites_is_split_after_it_is_rewritten(random):
+    """Guided ReLUs are no part of an affine prefix, and their gradients are what is summed."""
+    model = Mlp((7, 5), 4)
+    variables, images = draw_variables(model, IMAGES.shape), jnp.asarray(IMAGES)
+    query = Query(model, variables, images, jnp.ones(3, int), False, "logit", None, 0 * images, 256)
+    query = query.replace(rewrite=partial(replace_relus, relu=apply_guided_relu))
+    a = saliency.IntegratedGradients(steps=3).explain(query)
+    expected = integrate_directly(query.compute_logits, images, 0 * images, 1, 3)
+    np.testing.assert_allclose(a.values[:, 0], expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
+    plain = integrate_directly(bind_variables(model, variables), IMAGES, 0 * IMAGES, 1, 3)
+    assert np.abs(plain - expected).max() > 0.1 * np.abs(plain).max()
+
+
+def test_of_many_classes_no_frontier_is_kept_that_is_much_larger_than_the_image():
+    model = Cnn((13,), (), 4, kernel_size=5)
+    variables, images = draw_variables(model, IMAGES.shape), jnp.asarray(IMAGES)
+    query = Query(model, variables, images, None, True, "logit", None, 0 * images, 12)
+    assert query.split().prefix(images)[0].shape == (3, 8, 8, 13)
+    assert query.replace(max_rows=11).split().prefix(images)[0] is images
+    assert query.replace(max_rows=3, every_class=False).split().prefix(images)[0].shape == (3, 8, 8, 13)
 
 
 def step(variables, images):

@@ -25,7 +25,10 @@ from jaxclf.types import Split, Variables
 
 MAX_MAPS = 10  # images whose maps are kept for figures
 BASELINE_IMAGES = 20  # training images in the baseline distribution of expected gradients
-INFIDELITY_SAMPLES = 30  # random perturbations per image
+MEASURED = (
+    "gini", "entropy", "completeness", "insertion", "deletion", "infidelity", "sensitivity_max",
+    "srg", "irof", "saco", "single_deletion",
+)  # fmt: skip
 MAX_EVALUATIONS = 100  # of methods whose sensitivity is measured, which costs ten times as much as the method
 
 
@@ -132,29 +135,24 @@ class Explainer:
         if isinstance(method, saliency.AllClasses):
             method, attribution = method.method, select_classes(attribution, np.asarray(batch.predictions))
         a = jax.device_put(attribution, self.devices.sharded)
+        inputs, targets = (self.run.model, self.variables, batch.images), batch.predictions
+        pixels = a._replace(values=jax.image.resize(a.values, (*batch.images.shape[:3], a.values.shape[3]), "bilinear"))
+        key = jax.device_put(saliency.make_metric_keys(batch.keys), self.devices.sharded)
+        options = {"key": key, "targets": targets, "score": method.score, "max_rows": method.max_rows}
         calls: dict[str, Callable[[], Any]] = {
-            "gini": partial(saliency.gini, a),
-            "entropy": partial(saliency.entropy, a),
+            name: partial(measure, *inputs, pixels if measure.perturbs else a, **options)
+            for name, measure in saliency.MEASURES.items()
+            if name in MEASURED
         }
         if a.delta is not None:
             calls["completeness"] = partial(saliency.completeness, a)
-        inputs, targets = (self.run.model, self.variables, batch.images), batch.predictions
-        pixels = a._replace(values=jax.image.resize(a.values, (*batch.images.shape[:3], a.values.shape[3]), "bilinear"))
-        options = {"targets": targets, "max_rows": method.max_rows}
-        calls["insertion"] = lambda: saliency.insertion(*inputs, pixels, **options).auc
-        calls["deletion"] = lambda: saliency.deletion(*inputs, pixels, **options).auc
-        key = jax.device_put(saliency.make_metric_keys(batch.keys), self.devices.sharded)
-        calls["infidelity"] = partial(
-            saliency.infidelity, *inputs, pixels,
-            key=key, samples=INFIDELITY_SAMPLES, normalize=True, score=method.score, **options,
-        )  # fmt: skip
         if cheap and not method.host:
             calls["sensitivity_max"] = partial(
                 saliency.sensitivity_max, method, *inputs,
                 key=batch.keys, targets=targets, baseline=self.baselines[name],
             )  # fmt: skip
         # One after the other: overlapping programs on several virtual CPU devices can deadlock.
-        return {name: jax.device_get(call()) for name, call in calls.items()}
+        return {name: jax.device_get(calls[name]()) for name in MEASURED if name in calls}
 
 
 def select_baseline(run: TrainedModel, method: saliency.Method, devices: Devices | None = None) -> jax.Array | None:

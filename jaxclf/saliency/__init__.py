@@ -30,22 +30,36 @@ from jaxclf.saliency.methods.score_cam import ScoreCam
 from jaxclf.saliency.methods.shapley_sampling import ShapleySampling
 from jaxclf.saliency.methods.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from jaxclf.saliency.methods.xrai import Xrai
-from jaxclf.saliency.metrics.faithfulness import Curve, deletion, infidelity, insertion, sensitivity_n
-from jaxclf.saliency.metrics.measures import completeness, entropy, gini, pointing_game
+from jaxclf.saliency.metrics.catalog import MEASURES
+from jaxclf.saliency.metrics.curves import Curve, deletion, insertion, srg
+from jaxclf.saliency.metrics.faithfulness import faithfulness_correlation, infidelity, sensitivity_n
+from jaxclf.saliency.metrics.localization import (
+    localization_auc,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    top_k_intersection,
+)
+from jaxclf.saliency.metrics.measures import completeness, entropy, gini
+from jaxclf.saliency.metrics.randomization import ClassSimilarity, efficient_randomization, random_logit
+from jaxclf.saliency.metrics.regions import irof, saco, single_deletion
 from jaxclf.saliency.metrics.road import road
 from jaxclf.saliency.metrics.robustness import local_lipschitz, sensitivity_max
 from jaxclf.saliency.metrics.sanity import Randomization, input_invariance, parameter_randomization
+from jaxclf.saliency.metrics.stability import relative_stability
 from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution
 from jaxclf.saliency.sampling import make_metric_keys
 from jaxclf.saliency.units import select_units
 
 __all__ = [
     "DEFAULT_MAX_ROWS",
+    "MEASURES",
     "AllClasses",
     "AttentionRollout",
     "Attribution",
     "Balanced",
     "BlurIntegratedGradients",
+    "ClassSimilarity",
     "Conductance",
     "Curve",
     "Deconvnet",
@@ -82,18 +96,30 @@ __all__ = [
     "all_classes",
     "completeness",
     "deletion",
+    "efficient_randomization",
     "entropy",
+    "faithfulness_correlation",
     "gini",
     "infidelity",
     "input_invariance",
     "insertion",
+    "irof",
     "local_lipschitz",
+    "localization_auc",
     "make_metric_keys",
     "parameter_randomization",
     "pointing_game",
+    "random_logit",
+    "relative_stability",
+    "relevance_mass_accuracy",
+    "relevance_rank_accuracy",
     "road",
+    "saco",
     "segment_images",
     "select_units",
     "sensitivity_max",
     "sensitivity_n",
+    "single_deletion",
+    "srg",
+    "top_k_intersection",
 ]

@@ -12,7 +12,19 @@ from support.saliency import traced_rows
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn
-from jaxclf.saliency import Attribution, deletion, infidelity, insertion, road, sensitivity_n
+from jaxclf.saliency import (
+    Attribution,
+    deletion,
+    faithfulness_correlation,
+    infidelity,
+    insertion,
+    irof,
+    road,
+    saco,
+    sensitivity_n,
+    single_deletion,
+    srg,
+)
 from jaxclf.saliency.metrics.road import impute
 
 B, CLASSES = 5, 4
@@ -28,6 +40,13 @@ MEASURES = {
         *args[:4], key=args[4], samples=4, noise=0.1, normalize=True, **rows
     ),
     "sensitivity_n": lambda *args, **rows: sensitivity_n(*args[:4], key=args[4], samples=5, n=9, **rows),
+    "faithfulness_correlation": lambda *args, **rows: faithfulness_correlation(
+        *args[:4], key=args[4], samples=5, n=9, **rows
+    ),
+    "srg": lambda *args, **rows: srg(*args[:4], steps=4, **rows),
+    "irof": lambda *args, **rows: irof(*args[:4], cells=2, **rows),
+    "single_deletion": lambda *args, **rows: single_deletion(*args[:4], cells=2, **rows),
+    "saco": lambda *args, **rows: saco(*args[:4], groups=3, **rows),
     "insertion": lambda *args, **rows: insertion(*args[:4], steps=4, **rows),
     "deletion": lambda *args, **rows: deletion(*args[:4], steps=4, **rows),
     "road": lambda *args, **rows: road(*args[:4], key=args[4], percentages=(10, 40, 90), **rows),
@@ -144,6 +163,25 @@ def test_sensitivity_1_is_the_correlation_over_pixels(plane, random):
     )
     expected = [np.corrcoef(*pair)[0, 1] for pair in zip(values, contributions, strict=True)]
     np.testing.assert_allclose(found, expected, atol=4 / samples**0.5)
+
+
+def test_the_features_of_faithfulness_correlation_are_numbers_and_those_of_sensitivity_n_are_pixels(random):
+    """In gray images they are the same; in color images only numbers can be removed one by one."""
+    images = random.random((3, 2, 3, 3)).astype(np.float32)
+    variables = {"w": random.normal(size=(18, 2)).astype(np.float32), "b": np.zeros((1, 2), np.float32)}
+    contributions = images * variables["w"][:, 0].reshape(2, 3, 3)
+    ask = partial(faithfulness_correlation, linear, variables, images, key=KEY, samples=40, targets=0, n=5)
+    np.testing.assert_allclose(ask(of(contributions)), 1, atol=1e-5)
+    assert np.all(ask(of(np.broadcast_to(contributions.mean(axis=3, keepdims=True), images.shape))) < 0.99)
+    sums = of(contributions.sum(axis=3, keepdims=True))
+    np.testing.assert_allclose(ask(sums), ask(of(np.broadcast_to(sums.values / 3, images.shape))), atol=1e-5)
+    gray = [
+        measure(linear, variables, images.reshape(3, 18), of(contributions.reshape(3, 18) + 0.1), key=KEY, samples=20)
+        for measure in (faithfulness_correlation, sensitivity_n)
+    ]
+    np.testing.assert_allclose(*gray, atol=1e-6)
+    with pytest.raises(UserError, match="n=19: expected 1 to 18"):
+        ask(of(contributions), n=19)
 
 
 def walk(contributions, values, steps):

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from math import prod
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Bool, Float, Int, Key, Num, PyTree
+from jaxtyping import Bool, Float, Key, Num, PyTree
 
 from jaxclf.errors import require
 from jaxclf.saliency.base import Keys, ScoreSpec, Targets, map_over_batch
 from jaxclf.saliency.batching import map_over
 from jaxclf.saliency.compiler import compile_with_static
 from jaxclf.saliency.metrics.similarity import compute_correlation
-from jaxclf.saliency.pixels import replace_pixels, split_pixels, sum_channels
+from jaxclf.saliency.pixels import replace_pixels, split_pixels
 from jaxclf.saliency.query import Attribution, Model, Query, Score
 from jaxclf.saliency.sampling import fold_sample_keys
 from jaxclf.types import Array
@@ -31,15 +30,6 @@ Baseline = Num[Array, "..."] | float | None
 PixelValues = Float[Array, "b pixels channels"]
 Perturb = Callable[[Query, Key[Array, " b"], PixelValues], tuple[Float[Array, " b"], Float[Array, "b ..."]]]
 """Returns the predicted loss of the score for a random perturbation, and the perturbed images."""
-
-
-class Curve(NamedTuple):
-    """The score as pixels are removed or inserted."""
-
-    curve: Float[Array, "b points"]
-    """The score at each point."""
-    auc: Float[Array, " b"]
-    """The mean score: the area under the curve over the fraction of pixels."""
 
 
 @compile_with_static("model", "samples", "normalize", "share", "noise", "score", "max_rows")
@@ -143,8 +133,73 @@ def sensitivity_n(
     Raises:
         UserError: If a number is out of range or shapes do not fit.
     """
+    values, spec = split_pixels(a.values, images), ScoreSpec(score, max_rows)
+    return _correlate_losses(values, n, samples, spec, model, variables, images, targets, key, baseline)
+
+
+@compile_with_static("model", "n", "samples", "score", "max_rows")
+def faithfulness_correlation(
+    model: Model,
+    variables: PyTree,
+    images: Images,
+    a: Attribution,
+    *,
+    key: Keys,
+    n: int | None = None,
+    samples: int = 100,
+    targets: Targets = None,
+    baseline: Baseline = None,
+    score: Score = "logit",
+    max_rows: int | None = None,
+) -> Float[Array, " b"]:
+    """Compute the correlation of the values of `n` random numbers of the image, summed, with the loss of the score.
+
+    This is `sensitivity_n` with single numbers in place of pixels with all their channels; in gray images they are the
+    same. The value of a pixel in a map with one channel is divided equally among its numbers.
+
+    U. Bhatt, A. Weller, J. M. F. Moura, "Evaluating and aggregating feature-based model explanations" (2020),
+    arXiv:2005.00631, definition of faithfulness.
+
+    Args:
+        model: As in `sensitivity_n`, like the other arguments.
+        variables: The variables of the model.
+        images: Images [b, ...].
+        a: Their attribution.
+        key: One random key or [b].
+        n: Number of removed numbers; None: a fifth of all.
+        samples: Number of random subsets per image.
+        targets: The explained classes.
+        baseline: Replaces removed numbers.
+        score: The explained score.
+        max_rows: Largest number of images per model call.
+
+    Returns:
+        [b] in [-1, 1]; 1 is best. 0 if the sum or the loss is constant, as for an attribution of zeros.
+
+    Raises:
+        UserError: If a number is out of range or shapes do not fit.
+    """
+    values, spec = split_pixels(a.values, images), ScoreSpec(score, max_rows)
+    b, pixels, given = values.shape
+    channels = prod(images.shape[1:]) // pixels
+    values = jnp.broadcast_to(values * (given / channels), (b, pixels, channels)).reshape(b, -1, 1)
+    return _correlate_losses(values, n, samples, spec, model, variables, images, targets, key, baseline)
+
+
+def _correlate_losses(
+    values: PixelValues,
+    n: int | None,
+    samples: int,
+    spec: ScoreSpec,
+    model: Model,
+    variables: PyTree,
+    images: Images,
+    targets: Targets,
+    key: Keys,
+    baseline: Baseline,
+) -> Float[Array, " b"]:
+    """Correlate the summed values of random pixels with the losses of the score without them."""
     require(samples >= 2, f"samples={samples}: expected at least 2")
-    values = split_pixels(a.values, images)
     pixels = values.shape[1]
     count = max(1, pixels // 5) if n is None else n
     require(1 <= count <= pixels, f"n={count}: expected 1 to {pixels}, the number of pixels")
@@ -157,7 +212,6 @@ def sensitivity_n(
         predicted, actual = _sample_losses(query, values, samples, remove_random_pixels)
         return compute_correlation(jnp.moveaxis(predicted, 0, -1), jnp.moveaxis(actual, 0, -1))
 
-    spec = ScoreSpec(score, max_rows)
     return map_over_batch(measure, spec, model, variables, images, targets, key, baseline, values)
 
 
@@ -198,115 +252,3 @@ def _sample_losses(
         return predicted[:, None], score - query.compute_scores(images)
 
     return map_over(sample, jnp.arange(samples), query.points_per_call)
-
-
-@compile_with_static("model", "steps", "score", "max_rows")
-def insertion(
-    model: Model,
-    variables: PyTree,
-    images: Images,
-    a: Attribution,
-    *,
-    steps: int = 10,
-    targets: Targets = None,
-    baseline: Baseline = None,
-    score: Score = "probability",
-    max_rows: int | None = None,
-) -> Curve:
-    """Compute the score as pixels are inserted into the baseline, in descending order of importance.
-
-    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
-
-    Args:
-        model: As in `Method.__call__`.
-        variables: The variables of the model.
-        images: Images [b, ...].
-        a: Their attribution.
-        steps: Number of steps, each with the same number of pixels.
-        targets: The explained classes.
-        baseline: The image into which pixels are inserted.
-        score: The explained score.
-        max_rows: Largest number of images per model call.
-
-    Returns:
-        The curve of `steps` + 1 points from the baseline to the image. A large area is good.
-
-    Raises:
-        UserError: If a number is out of range or shapes do not fit.
-    """
-    return _compute_curve(False, steps, model, variables, images, a, targets, baseline, ScoreSpec(score, max_rows))
-
-
-@compile_with_static("model", "steps", "score", "max_rows")
-def deletion(
-    model: Model,
-    variables: PyTree,
-    images: Images,
-    a: Attribution,
-    *,
-    steps: int = 10,
-    targets: Targets = None,
-    baseline: Baseline = None,
-    score: Score = "probability",
-    max_rows: int | None = None,
-) -> Curve:
-    """Compute the score as pixels are replaced by the baseline, in descending order of importance.
-
-    V. Petsiuk, A. Das, K. Saenko, "RISE" (2018), arXiv:1806.07421.
-
-    Args:
-        model: As in `insertion`, like the other arguments.
-        variables: The variables of the model.
-        images: Images [b, ...].
-        a: Their attribution.
-        steps: Number of steps, each with the same number of pixels.
-        targets: The explained classes.
-        baseline: Replaces removed pixels.
-        score: The explained score.
-        max_rows: Largest number of images per model call.
-
-    Returns:
-        The curve of `steps` + 1 points from the image to the baseline. A small area is good.
-
-    Raises:
-        UserError: If a number is out of range or shapes do not fit.
-    """
-    return _compute_curve(True, steps, model, variables, images, a, targets, baseline, ScoreSpec(score, max_rows))
-
-
-def _compute_curve(
-    delete: bool,
-    steps: int,
-    model: Model,
-    variables: PyTree,
-    images: Images,
-    a: Attribution,
-    targets: Targets,
-    baseline: Baseline,
-    spec: ScoreSpec,
-) -> Curve:
-    """Compute the scores with more and more of the most important pixels deleted, or only these inserted."""
-    require(steps >= 1, f"steps={steps}: expected at least 1")
-    values = split_pixels(a.values, images)
-    counts = np.round(np.linspace(0, values.shape[1], steps + 1)).astype(np.int32)
-
-    def measure(query, values):
-        query, _ = query.resolve_targets()
-        ranks = rank_pixels(values)
-
-        def score(count):
-            removed = ranks < count if delete else ranks >= count
-            return query.compute_scores(replace_pixels(query.images, query.baseline, removed))
-
-        scores = map_over(score, jnp.asarray(counts), query.points_per_call)
-        return jnp.moveaxis(scores, 0, -1)
-
-    curve = map_over_batch(measure, spec, model, variables, images, targets, baseline=baseline, extras=values)
-    widths = jnp.asarray(np.diff(counts) / values.shape[1], curve.dtype)
-    return Curve(curve, jnp.sum(widths[None] * (curve[:, 1:] + curve[:, :-1]) / 2, axis=1))
-
-
-def rank_pixels(values: PixelValues) -> Int[Array, "b pixels"]:
-    """Return the rank of each pixel; the most important one has rank 0."""
-    order = jnp.argsort(-sum_channels(values), axis=1, stable=True)
-    return jnp.argsort(order, axis=1)

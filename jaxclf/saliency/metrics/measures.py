@@ -1,4 +1,4 @@
-"""Metrics of an attribution alone: completeness, sparseness, complexity, and localization with a mask."""
+"""Metrics of an attribution alone: completeness, sparseness and complexity."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-from jaxclf.errors import UserError, require
-from jaxclf.saliency.pixels import sum_channels
+from jaxclf.errors import UserError
 from jaxclf.saliency.query import Attribution
 from jaxclf.types import Array
 
@@ -73,34 +72,6 @@ def entropy(a: Attribution) -> Float[Array, " b"]:
         [b] in nats, from 0 for a single nonzero value to log n for n equal values or an attribution of zeros.
     """
     return entr(_normalize(a)).sum(axis=1)
-
-
-@jax.jit
-def pointing_game(a: Attribution, mask: Shaped[Array, "b ..."]) -> Float[Array, " b"]:
-    """Test if the most important pixel is on the object.
-
-    J. Zhang et al., "Top-down neural attention by excitation backprop" (2016), arXiv:1608.00507; without its
-    margin around the object: enlarge the mask.
-
-    Args:
-        a: The attribution.
-        mask: True or nonzero where the object is, one number per pixel: [b, h, w], or [b, n] for flat images.
-
-    Returns:
-        [b] 1 if the most important pixel is under the mask, else 0. If several pixels are tied, the fraction of them
-        under the mask, so a constant map scores like chance.
-
-    Raises:
-        UserError: If the mask does not have the shape of the pixels.
-    """
-    pixels = sum_channels(a.values)
-    inside = mask.reshape(mask.shape[0], -1) != 0
-    require(
-        inside.shape == pixels.shape,
-        f"a mask of shape {list(mask.shape)} for values of shape {list(a.values.shape)}: expected one number per pixel",
-    )
-    largest = pixels == pixels.max(axis=1, keepdims=True)
-    return jnp.sum(largest & inside, axis=1) / jnp.sum(largest, axis=1)
 
 
 def _normalize(a: Attribution) -> Float[Array, "b n"]:

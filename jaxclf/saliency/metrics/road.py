@@ -12,7 +12,8 @@ from jaxclf.errors import UserError, require
 from jaxclf.saliency.base import Keys, ScoreSpec, map_over_batch
 from jaxclf.saliency.batching import map_over
 from jaxclf.saliency.compiler import compile_with_static
-from jaxclf.saliency.metrics.faithfulness import Curve, Images, Targets, rank_pixels
+from jaxclf.saliency.metrics.curves import Curve, rank_pixels
+from jaxclf.saliency.metrics.faithfulness import Images, Targets
 from jaxclf.saliency.pixels import infer_image_shape, split_pixels
 from jaxclf.saliency.query import Attribution, Model, Score
 from jaxclf.saliency.sampling import fold_sample_keys

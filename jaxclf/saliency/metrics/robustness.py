@@ -11,7 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, PyTree, Shaped
 
 from jaxclf.errors import require
 from jaxclf.saliency.base import Keys, Method, map_over_batch
@@ -59,10 +59,10 @@ def sensitivity_max(
     Raises:
         UserError: If a number is out of range or shapes do not fit.
     """
-    _check(radius, samples)
+    check_samples(radius, samples)
 
     def measure(query, _):
-        return _find_largest(
+        return find_largest(
             method, query, radius, samples, lambda values, clean, step: compute_relative_distance(values, clean)
         )
 
@@ -108,7 +108,7 @@ def local_lipschitz(
     Raises:
         UserError: If a number is out of range, or `exact` is used with `all_classes`.
     """
-    _check(radius, samples)
+    check_samples(radius, samples)
     require(iterations >= 1, f"iterations={iterations}: expected at least 1")
     require(not (exact and method.every_class), f"{method}: the exact constant is for one class; pass a target")
 
@@ -118,20 +118,25 @@ def local_lipschitz(
     def measure(query, _):
         if exact:
             return _compute_spectral_norm(method, query, iterations)
-        return _find_largest(method, query, radius, samples, compute_ratio)
+        return find_largest(method, query, radius, samples, compute_ratio)
 
     return map_over_batch(measure, method, model, variables, images, targets, key, baseline)
 
 
-def _check(radius: float, samples: int) -> None:
+def check_samples(radius: float, samples: int) -> None:
+    """Raise UserError if there are no samples, or if they would be the image itself."""
     require(radius > 0, f"radius={radius}: expected more than 0")
     require(samples >= 1, f"samples={samples}: expected at least 1")
 
 
-def _find_largest(
-    method: Method, query: Query, radius: float, samples: int, measure: Callable[..., Float[Array, "b targets"]]
-) -> Float[Array, "b targets"]:
-    """Return the largest measure of the values nearby, those at the images, and the step [b, 1, ...] between them."""
+def find_largest(
+    method: Method,
+    query: Query,
+    radius: float,
+    samples: int,
+    measure: Callable[..., PyTree[Shaped[Array, "b targets"]]],
+) -> PyTree[Shaped[Array, "b targets"]]:
+    """Return the largest measures of the values nearby, those at the images, and the step [b, 1, ...] between them."""
     query, _ = query.resolve_targets()
     clean = method.explain(query).values
     group_size = query.points_per_call
@@ -145,7 +150,10 @@ def _find_largest(
         values = method.explain(reduced.replace(images=query.images + step)).values
         return measure(values, clean, step[:, None])
 
-    return fold(lambda js: jax.vmap(sample)(js).max(axis=0), jnp.maximum, jnp.arange(samples), group_size)
+    def find_in_group(js):
+        return jax.tree.map(lambda x: x.max(axis=0), jax.vmap(sample)(js))
+
+    return fold(find_in_group, partial(jax.tree.map, jnp.maximum), jnp.arange(samples), group_size)
 
 
 def _compute_spectral_norm(method: Method, query: Query, iterations: int) -> Float[Array, "b 1"]:

@@ -71,8 +71,7 @@ def parameter_randomization(
     Raises:
         UserError: If the model is not a Linen module, or shapes do not fit.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{type(model).__name__} is not a Linen module, so its layers cannot be initialized again")
+    model = require_module(model)
     layers = find_parameter_layers(model, variables, images[:1])
     names = tuple("/".join(layer) or type(model).__name__ for layer in layers)
     return Randomization(names, *_compare_maps(method, model, layers, variables, images, key, targets, baseline))
@@ -89,11 +88,7 @@ def _compare_maps(
     targets: Targets,
     baseline: Baseline,
 ) -> tuple[Float[Array, "layers b ..."], Float[Array, "layers b ..."]]:
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(jnp.asarray(key))
-    require(key.shape == (), f"keys of shape {list(key.shape)}: expected one, as all examples share the parameters")
-    init_key = jax.random.fold_in(key, jnp.int32(METRIC_SAMPLE))
-    random = initialize_model(model, init_key, jnp.asarray(to_unit_range(images))[:1])[1]["params"]
+    random = initialize_parameters(model, images, key)
 
     def measure(query, _):
         query, _ = query.resolve_targets()
@@ -102,7 +97,7 @@ def _compare_maps(
         def compare(stage):
             params = replace_layers(variables["params"], random, layers, stage)
             values = method.explain(query.replace(variables={**variables, "params": params})).values
-            return _compute_similarities(values, trained)
+            return compute_similarities(values, trained)
 
         similarities = jax.lax.map(compare, jnp.arange(len(layers)))
         return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), similarities)
@@ -111,7 +106,23 @@ def _compare_maps(
     return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), similarities)
 
 
-def _compute_similarities(
+def require_module(model: Model) -> nn.Module:
+    """Return the model; raise UserError if it is not a Linen module."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{type(model).__name__} is not a Linen module, so its layers cannot be initialized again")
+    return model
+
+
+def initialize_parameters(model: nn.Module, images: Images, key: Keys) -> PyTree[Array]:
+    """Return random parameters of the model, which all examples share. `key` must be one key."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(jnp.asarray(key))
+    require(key.shape == (), f"keys of shape {list(key.shape)}: expected one, as all examples share the parameters")
+    init_key = jax.random.fold_in(key, jnp.int32(METRIC_SAMPLE))
+    return initialize_model(model, init_key, jnp.asarray(to_unit_range(images))[:1])[1]["params"]
+
+
+def compute_similarities(
     x: Float[Array, "b targets ..."], y: Float[Array, "b targets ..."]
 ) -> tuple[Float[Array, "b targets"], Float[Array, "b targets"]]:
     """Return rank correlation and structural similarity."""

@@ -11,6 +11,7 @@ from jaxclf.saliency.features import segment_images
 from jaxclf.saliency.methods.attention_rollout import AttentionRollout
 from jaxclf.saliency.methods.balanced import Balanced
 from jaxclf.saliency.methods.blur_integrated_gradients import BlurIntegratedGradients
+from jaxclf.saliency.methods.conductance import Conductance
 from jaxclf.saliency.methods.deep_lift import DeepLift
 from jaxclf.saliency.methods.expected_gradients import ExpectedGradients
 from jaxclf.saliency.methods.full_grad import FullGrad
@@ -48,6 +49,7 @@ from jaxclf.saliency.metrics.sanity import Randomization, input_invariance, para
 from jaxclf.saliency.metrics.stability import relative_stability
 from jaxclf.saliency.query import DEFAULT_MAX_ROWS, Attribution
 from jaxclf.saliency.sampling import make_metric_keys
+from jaxclf.saliency.units import select_units
 
 __all__ = [
     "DEFAULT_MAX_ROWS",
@@ -58,6 +60,7 @@ __all__ = [
     "Balanced",
     "BlurIntegratedGradients",
     "ClassSimilarity",
+    "Conductance",
     "Curve",
     "Deconvnet",
     "DeepLift",
@@ -113,6 +116,7 @@ __all__ = [
     "road",
     "saco",
     "segment_images",
+    "select_units",
     "sensitivity_max",
     "sensitivity_n",
     "single_deletion",

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxclf.errors import UserError, require, suggest_names
 from jaxclf.models.taps import apply_with_taps, trace_outputs
 from jaxclf.saliency.calls import Call, trace_calls
-from jaxclf.saliency.query import Query, check_logits
+from jaxclf.saliency.query import Model, Query, check_logits
 from jaxclf.saliency.tokens import Grid, find_grid, list_grids
 from jaxclf.types import Array, Logits
 
@@ -45,7 +45,7 @@ def tap_layers(query: Query) -> Callable[[Array, Taps], tuple[Logits, Taps]]:
 
     The perturbations are added to the outputs of their layers; the results are the logits and these outputs.
     """
-    model = require_module(query)
+    model = require_module(query.model)
 
     def run(images: Array, perturbations: Taps) -> tuple[Logits, Taps]:
         logits, outputs = apply_with_taps(
@@ -65,7 +65,7 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
     Raises UserError if there is none, if it is called more than once, if the tokens can be several grids, and for
     models without modules.
     """
-    model = require_module(query)
+    model = require_module(query.model)
     outputs = trace_outputs(model, query.variables, query.images)
     known = [calls[0].shape[1:3] for calls in outputs.values() if _is_spatial(calls[0].shape, query)]
 
@@ -82,16 +82,35 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
                 "no layer has an output [b, h, w, c], or tokens [b, n, c] of a grid over the image, as a class "
                 f"activation map needs; the layers are {names}"
             )
-    require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
-    calls = outputs[path]
-    require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
-    shape = calls[0].shape
+    output = _get_only_output(path, outputs, choice)
+    shape = output.shape
     require(
         has_places(shape),
         f"layer {path!r} has the output shape {list(shape)}: expected [b, h, w, c], or tokens [b, n, c] of a grid over "
         f"the image; {choice}",
     )
-    return Layer(path, calls[0], None if len(shape) == 4 else find_grid(shape[1], query.images.shape, known))
+    return Layer(path, output, None if len(shape) == 4 else find_grid(shape[1], query.images.shape, known))
+
+
+def find_layer(query: Query, path: str | None) -> Layer:
+    """Return the layer at a path, with an output [b, ...] of any shape, or the default of `find_spatial_layer`.
+
+    Raises UserError if there is none, if it is called more than once, and for models without modules.
+    """
+    if path is None:
+        return find_spatial_layer(query, None)
+    outputs = trace_outputs(require_module(query.model), query.variables, query.images)
+    suitable = [name for name, calls in outputs.items() if len(calls) == 1]
+    return Layer(path, _get_only_output(path, outputs, f"choose one of {', '.join(suitable)}"))
+
+
+def _get_only_output(
+    path: str, outputs: dict[str, tuple[jax.ShapeDtypeStruct, ...]], choice: str
+) -> jax.ShapeDtypeStruct:
+    require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
+    calls = outputs[path]
+    require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
+    return calls[0]
 
 
 def _choose_layer(query: Query, model: nn.Module, known: list[tuple[int, ...]]) -> str | None:
@@ -119,8 +138,8 @@ def _is_sequence(shape: tuple[int, ...], query: Query, known: list[tuple[int, ..
     return len(shape) == 3 and shape[0] == b and bool(list_grids(shape[1], query.images.shape, known))
 
 
-def require_module(query: Query) -> nn.Module:
-    """Return the model of a query; raise UserError if it is no Linen module."""
-    if not isinstance(query.model, nn.Module):
-        raise UserError(f"{type(query.model).__name__} is not a Linen module, so it has no layers; pass the module")
-    return query.model
+def require_module(model: Model) -> nn.Module:
+    """Return a model; raise UserError if it is not a Linen module."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{type(model).__name__} is not a Linen module, so it has no layers; pass the module")
+    return model

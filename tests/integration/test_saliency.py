@@ -20,7 +20,7 @@ UNIT = IMAGES / np.float32(255)
 KEYS = jax.random.split(jax.random.key(3), B)
 WITH_DELTA = (
     "GradientTimesInput", "IntegratedGradients", "ExpectedGradients", "BlurIntegratedGradients",
-    "GuidedIntegratedGradients", "FullGrad", "DeepLift", "Lrp", "ShapleySampling",
+    "GuidedIntegratedGradients", "FullGrad", "DeepLift", "Lrp", "ShapleySampling", "Conductance",
 )  # fmt: skip
 
 

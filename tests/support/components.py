@@ -106,6 +106,9 @@ METHODS = [
     saliency.IntegratedGradients(steps=5, score="log_probability"),
     saliency.IntegratedGradients(rule="adaptive", tolerance=0.03, max_steps=100),
     saliency.all_classes(saliency.IntegratedGradients(steps=3, score="probability")),
+    saliency.IntegratedGradients(steps=3, layer="conv1"),
+    saliency.Conductance(steps=3),
+    saliency.all_classes(saliency.Conductance("dense1", steps=2, score="margin")),
     saliency.ExpectedGradients(samples=4),
     saliency.SmoothGrad(samples=3),
     saliency.SmoothGradSquared(
@@ -133,6 +136,7 @@ METHODS = [
     saliency.GuidedGradCam("conv1", relu=False, score="probability"),
     saliency.all_classes(saliency.FullGrad(score="margin")),
     saliency.DeepLift(score="margin"),
+    saliency.DeepLift(layer="conv2"),
     saliency.all_classes(saliency.DeepLift(score="log_probability")),
     saliency.Lrp(epsilon=1e-3),
     saliency.Lrp("gamma", score="margin"),

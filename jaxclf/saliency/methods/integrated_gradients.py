@@ -16,7 +16,8 @@ from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import sum_over
 from jaxclf.saliency.methods.adaptive_integration import FIRST, integrate
 from jaxclf.saliency.query import Attribution, Query, make_complete_attribution
-from jaxclf.types import Array, Logits
+from jaxclf.saliency.taps import find_layer, tap_layers
+from jaxclf.types import Array, Logits, promote_float
 
 FixedRule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right"]
 Rule = FixedRule | Literal["adaptive"]
@@ -27,7 +28,8 @@ class IntegratedGradients(BaseMethod):
     """The difference from the baseline times the mean gradient on the straight line from the baseline to the image.
 
     The values sum to the change of the score from the baseline, up to `delta`, which decreases with the steps: a good
-    default if there is a meaningful baseline.
+    default if there is a meaningful baseline. With a layer, the straight line is that of its output: the values sum to
+    the change of the score from the baseline if all of the image passes through it.
     M. Sundararajan, A. Taly, Q. Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365.
     """
 
@@ -40,10 +42,14 @@ class IntegratedGradients(BaseMethod):
     change of the score if that is more than 1."""
     max_steps: int = 4096
     """Adaptive: largest number of gradients per example."""
+    layer: str | None = None
+    """Path of the module whose output is explained, such as "block/conv2", with values shaped like it; None: pixels."""
 
     def __post_init__(self):
         if self.rule != "adaptive":
             compute_quadrature(self.rule, self.steps)
+        fits = self.layer is None or self.rule != "adaptive"
+        require(fits, f"layer={self.layer!r}: the adaptive rule is for pixels; choose another rule for a layer")
         require(self.tolerance > 0, f"tolerance={self.tolerance}: expected more than 0")
         require(self.max_steps >= 2 * FIRST, f"max_steps={self.max_steps}: expected at least {2 * FIRST}")
 
@@ -51,13 +57,31 @@ class IntegratedGradients(BaseMethod):
         """Explain a query with one gradient per step, and the scores at both ends of the path."""
         if self.rule == "adaptive":
             return self._explain_adaptively(query)
+        quadrature = compute_quadrature(self.rule, self.steps)
+        if self.layer is not None:
+            return self._explain_layer(query, self.layer, quadrature)
         split = query.split()
         end, pull = jax.vjp(split.prefix, query.images)
         start = split.prefix(query.baseline)
         query, score = query.resolve_targets(split.rest(end))
-        mean = compute_mean_gradients(query, split.rest, start, end, compute_quadrature(self.rule, self.steps))
+        mean = compute_mean_gradients(query, split.rest, start, end, quadrature)
         values = (query.images - query.baseline)[:, None] * query.pull_back(pull, mean)
         return make_complete_attribution(query, values, score, query.score_logits(split.rest(start)), self.steps + 2)
+
+    def _explain_layer(self, query: Query, path: str, quadrature: tuple[np.ndarray, np.ndarray]) -> Attribution:
+        layer, run = find_layer(query, path), tap_layers(query)
+        logits, ends = run(query.images, layer.make_zeros())
+        baseline_logits, starts = run(query.baseline, layer.make_zeros())
+        query, score = query.resolve_targets(logits)
+        end, start = ends[path], starts[path]
+
+        def compute_logits(output: Float[Array, "b ..."]) -> Logits:
+            return run(query.images, {path: output - end})[0]
+
+        mean = compute_mean_gradients(query, compute_logits, start, end, quadrature)
+        values = promote_float(end - start)[:, None] * promote_float(mean)
+        baseline_score = query.score_logits(baseline_logits)
+        return make_complete_attribution(query, values, score, baseline_score, self.steps + 2)
 
     def _explain_adaptively(self, query: Query) -> Attribution:
         query, score = query.resolve_targets()

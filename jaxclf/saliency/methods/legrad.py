@@ -63,7 +63,7 @@ def find_blocks(query: Query) -> list[str]:
 
     Raises UserError if they do not map tokens to tokens one after the other.
     """
-    calls, total = trace_calls(require_module(query), query.variables, query.images)
+    calls, total = trace_calls(require_module(query.model), query.variables, query.images)
     blocks: list[Call] = []
     for number in range(total):
         inside = [call for call in calls if call.start == number == call.stop - 1 and call.inputs == call.outputs]
@@ -84,7 +84,7 @@ def _apply_blocks(query: Query, blocks: list[str]) -> tuple[Logits, list[Tokens]
 
     def run(images: Array) -> tuple[Logits, list[Tokens]]:
         logits, outputs = apply_with_taps(
-            require_module(query), query.variables, images, lambda module: "/".join(module.path) in blocks
+            require_module(query.model), query.variables, images, lambda module: "/".join(module.path) in blocks
         )
         return check_logits(logits, images), [outputs[path][0] for path in blocks]
 

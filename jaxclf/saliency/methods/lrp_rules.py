@@ -32,6 +32,7 @@ from jaxclf.saliency.methods.primitives import (
     UNARY_WITH_CONSTANTS,
     Operands,
     bind_dependents,
+    get_output,
     make_missing_rule_error,
 )
 from jaxclf.saliency.methods.roles import drop_weights, find_common_origin, infer_kind_and_role
@@ -131,6 +132,11 @@ class Relevances(Interpreter):
         if jnp.issubdtype(value.dtype, jnp.floating):
             share = share.astype(value.dtype)
         return Relevant(value, jnp.broadcast_to(share, value.shape), origin=origin)
+
+    def _propagate_conversion(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | None:
+        """A conversion of floats. Integers, such as indices, have no share."""
+        integers = jnp.issubdtype(get_output(eqn).dtype, jnp.integer)
+        return None if integers else self._propagate_unary(eqn, arguments)
 
     def _propagate_comparison(self, eqn: JaxprEqn, arguments: Operands) -> Relevant:
         """A comparison: its origin decides whether a selection by it is an elementwise function."""
@@ -246,7 +252,8 @@ RULES: dict[str, Callable[[Relevances, JaxprEqn, Operands], Any]] = {
     **dict.fromkeys(
         ("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"), Relevances._propagate_rearrangement
     ),
-    **dict.fromkeys(UNARY | UNARY_WITH_CONSTANTS | {"convert_element_type"}, Relevances._propagate_unary),
+    **dict.fromkeys(UNARY | UNARY_WITH_CONSTANTS, Relevances._propagate_unary),
+    "convert_element_type": Relevances._propagate_conversion,
     **dict.fromkeys(COMPARISONS | {"is_finite"}, Relevances._propagate_comparison),
     **dict.fromkeys(("cumsum", "reduce_sum", "reduce_window_sum", "scatter-add"), Relevances._propagate_sum),
     **dict.fromkeys(("add", "add_any", "sub"), Relevances._propagate_addition),

@@ -40,6 +40,7 @@ class ShapleySampling(BaseMethod):
 
     sampled = True
     removes_features = True
+    gradient_based = False
 
     def __post_init__(self):
         require(self.samples >= 2, f"samples={self.samples}: expected at least 2")

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
-from jaxclf.errors import UserError, require
+from jaxclf.errors import UserError, require, suggest_names
 from jaxclf.models.taps import apply_with_taps, trace_outputs
 from jaxclf.saliency.base import Keys, Method, map_over_batch
 from jaxclf.saliency.compiler import compile_with_static
@@ -108,7 +108,7 @@ def _select_description(
     if not isinstance(model, nn.Module):
         raise UserError(f"{type(model).__name__} is not a Linen module, so it has no layers; pass the module")
     layers = trace_outputs(model, query.variables, query.images)
-    require(path in layers, f"no layer {path!r}: choose one of {', '.join(layers)}")
+    require(path in layers, f"no layer {path!r}{suggest_names(path, layers, 3)}: choose one of {', '.join(layers)}")
 
     def compute_output(images: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         _, outputs = apply_with_taps(model, query.variables, images, lambda module: "/".join(module.path) == path)

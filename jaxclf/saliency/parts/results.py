@@ -118,7 +118,7 @@ def _describe_run(run: ScoredRun) -> dict[str, Any]:
     background = [truth.background / (truth.background + np.abs(truth.shapley).sum()) for truth in truths]
     return {
         "accuracy": float(np.mean([truth.correct for truth in truths])),
-        "background_independence": _estimate_mean(np.array(list(_test_clutter(run.study)))),
+        "background_independence": _estimate_mean(np.array(list(_check_clutter(run.study)))),
         "additive_share": _estimate_mean(np.array([truth.additive_share for truth in truths])),
         "background_share": _estimate_mean(np.array(background)),
         "seconds": {name: of.seconds for name, of in run.methods.items()},
@@ -126,7 +126,7 @@ def _describe_run(run: ScoredRun) -> dict[str, Any]:
     }
 
 
-def _test_clutter(study: PartsStudy) -> Iterator[float]:
+def _check_clutter(study: PartsStudy) -> Iterator[float]:
     """Yield 1.0 for each image whose logit falls by less than 5 % without its clutter, else 0.0; NaN without clutter.
 
     The mean is the score "background independence" of FunnyBirds, for the network.

@@ -36,7 +36,7 @@ COMMANDS = {
     "export": "export a run as StableHLO and safetensors",
     "demo": "classify drawings and images in the browser",
     "benchmark": "train configs x settings x seeds and tabulate the results",
-    "benchmark-saliency": "score saliency methods against the exact worth of the parts of images",
+    "benchmark-saliency": "compare saliency methods with Shapley values of the parts of images",
     "data": "show the shapes, classes and images of a config's dataset",
     "report": "write the page of a run, or compare runs on one page",
     "import": "import the weights of a published network as a bundle",

@@ -1,4 +1,4 @@
-"""Score saliency methods against the worth of parts: `jaxclf benchmark-saliency runs/cartoons_cnn --output parts`."""
+"""Score saliency methods by parts of images: `jaxclf benchmark-saliency runs/cartoons_cnn --output runs/parts`."""
 
 from __future__ import annotations
 
@@ -68,4 +68,10 @@ def _list_scores(scored: Sequence[ScoredRun]) -> Iterator[tuple[Any, ...]]:
 def _format_summary(methods: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield a row of each method: means with standard errors."""
     for name, scores in methods.items():
-        yield name, *(f"{of['mean']:.3g} ± {of['stderr']:.2g}" for of in scores.values())
+        yield name, *map(_format_score, scores.values())
+
+
+def _format_score(score: dict[str, Any]) -> str:
+    """Format a mean with its standard error, as far as they are defined."""
+    numbers = (score["mean"], score["stderr"])
+    return " ± ".join(f"{round(x, 6):.{digits}g}" for x, digits in zip(numbers, (3, 2), strict=True) if x is not None)

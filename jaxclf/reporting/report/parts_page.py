@@ -33,7 +33,7 @@ def write_parts_page(
     first = runs[0]
     shown = len(first.methods[TRUTH].maps)
     values = {
-        "title": "Saliency methods against the worth of parts",
+        "title": "Saliency methods compared with Shapley values of parts",
         "sections": SECTIONS.items(),
         "pixelated": True,
         "summary": summary,

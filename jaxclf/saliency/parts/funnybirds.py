@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from jaxclf.datasets.cartoons.characters import Character
 from jaxclf.datasets.parts import PartsImage
 from jaxclf.saliency.parts.maps import AttributedImage
-from jaxclf.saliency.parts.scores import correlate_ranks
+from jaxclf.saliency.parts.scores import average_defined, correlate_ranks
 from jaxclf.saliency.parts.truth import Truth
 
 FUNNYBIRDS: dict[str, str] = {
@@ -106,7 +106,7 @@ def choose_thresholds(scores: Float[np.ndarray, "images 4 thresholds"]) -> Float
     """Return the scores of each image at the threshold that is best on the half of the images that it is not in."""
     chosen = np.empty(scores.shape[:2])
     for half in (0, 1):
-        csdc, pc, dc, d = np.nanmean(scores[1 - half :: 2], axis=0)
+        csdc, pc, dc, d = np.nan_to_num(average_defined(scores[1 - half :: 2]))
         best = int(((csdc + pc + dc) / 3 + d).argmax())
         chosen[half::2] = scores[half::2, :, best]
     return chosen

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaxclf.saliency.parts.funnybirds import IRRELEVANT
 from jaxclf.saliency.parts.maps import REFERENCES
-from jaxclf.saliency.parts.scores import LOWER_IS_BETTER
+from jaxclf.saliency.parts.scores import LOWER_IS_BETTER, average_defined
 from jaxclf.saliency.parts.study import PartsStudy, Scores
 
 TRUTH, OCCLUSION = "truth", "occlusion-by-part"
@@ -101,7 +101,7 @@ def _compare_with_best(
 def _compute_split_half_tau(columns: Iterable[str], scores: Mapping[str, Scores]) -> dict[str, float | None]:
     """Return Kendall's tau of the rankings of methods by their means over even and over odd images, for each score."""
     compared = [of for name, of in scores.items() if name != TRUTH]
-    even, odd = (np.array([np.nanmean(of[half::2], axis=0) for of in compared]) for half in (0, 1))
+    even, odd = (np.array([average_defined(of[half::2]) for of in compared]) for half in (0, 1))
     return {name: compute_kendall_tau(even[:, i], odd[:, i]) for i, name in enumerate(columns)}
 
 
@@ -109,7 +109,7 @@ def compute_kendall_tau(first: Float[np.ndarray, " n"], second: Float[np.ndarray
     """Return Kendall's tau-b, which corrects for ties; None if one of the rankings is constant."""
     signs = [np.sign(values[:, None] - values) for values in (first, second)]
     pairs = np.prod([np.abs(each).sum() for each in signs])
-    return float((signs[0] * signs[1]).sum() / np.sqrt(pairs)) if pairs > 0 else None
+    return float((signs[0] * signs[1]).sum() / np.sqrt(pairs)) if pairs > 0 else None  # not for NaN
 
 
 def _describe_run(run: ScoredRun) -> dict[str, Any]:

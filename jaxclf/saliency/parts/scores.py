@@ -76,12 +76,18 @@ def correlate_ranks(values: Float[np.ndarray, " n"], truth: Float[np.ndarray, " 
     return float(np.corrcoef(rankdata(values), rankdata(truth))[0, 1])
 
 
+def average_defined(values: Float[np.ndarray, "images *scores"]) -> Float[np.ndarray, "*scores"]:
+    """Return means over the images for which a score is defined; NaN if it is for none."""
+    counts = (~np.isnan(values)).sum(axis=0)
+    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
+
+
 def _compute_relevance_auc(values: AttributedImage, truth: Truth) -> float:
     """Return the probability that a relevant part has more than another part or the clutter; a tie counts half."""
-    items, worth = values.parts, truth.shapley
+    items, contributions = values.parts, truth.shapley
     if values.clutter is not None:
-        items, worth = np.append(items, values.clutter), np.append(worth, truth.clutter)
-    relevant = worth >= RELEVANT * np.abs(truth.shapley).sum()
+        items, contributions = np.append(items, values.clutter), np.append(contributions, truth.clutter)
+    relevant = contributions >= RELEVANT * np.abs(truth.shapley).sum()
     if relevant.all() or not relevant.any():
         return float("nan")
     more = items[relevant][:, None] - items[~relevant]

@@ -1,4 +1,4 @@
-"""Images with the worth of their parts to a network, and the scores of maps for them."""
+"""Images with the Shapley values of their parts for a network, and the scores of maps for them."""
 
 from __future__ import annotations
 

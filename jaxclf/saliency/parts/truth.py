@@ -1,4 +1,4 @@
-"""What the parts of an image are worth to a network, from its logits for images with parts left out."""
+"""Contributions of the parts of an image to a logit, from the logits of images with parts left out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Predict = Callable[[np.ndarray], Float[np.ndarray, "n classes"]]
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The worth of an image's parts, in units of the logit of its character."""
+    """Contributions of the parts of an image, in units of the logit of its character."""
 
     logits: Float[np.ndarray, "subsets classes"]
     """The logits for every subset of the parts. Subset s has part i if bit i of s is set."""

@@ -76,7 +76,7 @@ def correlate_ranks(values: Float[np.ndarray, " n"], truth: Float[np.ndarray, " 
     return float(np.corrcoef(rankdata(values), rankdata(truth))[0, 1])
 
 
-def average_defined(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def average_defined(values: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """Return means over the images for which a score is defined; NaN if it is for none."""
     counts = (~np.isnan(values)).sum(axis=0)
     return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)

@@ -123,7 +123,9 @@ def test_class_activation_maps_name_the_layers_with_places():
     for layer in (None, "patch_embedding"):
         a = saliency.GradCam(layer)(VIT, variables, IMAGES, np.zeros(4, np.int32))
         assert a.values.shape == (4, 2, 3, 1)
-    with pytest.raises(UserError, match=r"'logits' has the output shape .* choose one of patch_embedding, block1/norm1, "):
+    with pytest.raises(
+        UserError, match=r"'logits' has the output shape .* choose one of patch_embedding, block1/norm1, "
+    ):
         saliency.GradCam("logits")(VIT, variables, IMAGES, np.zeros(4, np.int32))
 
 

@@ -229,6 +229,8 @@ def test_legrad_needs_blocks():
 
     with pytest.raises(UserError, match="function is not a Linen module"):
         saliency.LeGrad()(apply, variables, IMAGES)
+    with pytest.raises(UserError, match="this model has no attention"):
+        saliency.LeGrad()(Net(), draw_variables(Net(), SHAPE), IMAGES)
     with pytest.raises(UserError, match="attention 1 of 3 is in no module that maps tokens to tokens"):
         saliency.LeGrad()(Looped(True), draw_variables(Looped(True), SHAPE), IMAGES)
     with pytest.raises(UserError, match="'attention0' and 'attention1' have operations between them"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Float, PyTree
 
 from jaxclf.errors import require
@@ -73,15 +74,16 @@ def adapt_equinox(module: Any, apply: Callable[[Any, Array], Logits] = _map_imag
     """
     import equinox as eqx  # pyright: ignore[reportMissingImports] - an extra
 
-    variables, structure = eqx.partition(eqx.nn.inference_mode(module), eqx.is_array)
-    return AdaptedModel(_apply_equinox, (structure, apply)), variables
+    variables, structure = eqx.partition(eqx.nn.inference_mode(module), lambda x: isinstance(x, jax.Array | np.ndarray))
+    leaves, tree = jax.tree.flatten(structure)  # a module with a list in a field is not hashable
+    return AdaptedModel(_apply_equinox, (tree, tuple(leaves), apply)), variables
 
 
-def _apply_equinox(structure: tuple[Any, Callable], variables: PyTree, images: Array) -> Logits:
+def _apply_equinox(structure: tuple[Any, tuple, Callable], variables: PyTree, images: Array) -> Logits:
     import equinox as eqx  # pyright: ignore[reportMissingImports] - an extra
 
-    static, apply = structure
-    return apply(eqx.combine(variables, static), images)
+    tree, leaves, apply = structure
+    return apply(eqx.combine(variables, jax.tree.unflatten(tree, leaves)), images)
 
 
 def adapt_haiku(transformed: Any, params: PyTree, state: PyTree = None) -> tuple[AdaptedModel, PyTree]:

@@ -42,7 +42,7 @@ class Call:
 def trace_calls(model: nn.Module, variables: PyTree, images: Array) -> tuple[list[Call], int]:
     """Return the calls of the modules inside a model in the order in which they end, and the number of attentions.
 
-    An attention is an exponential of scores [b, n, n] or [b, heads, n, n], between all tokens.
+    An attention is an exponential of scores [b, heads, n, n] (or other leading axes), between all tokens.
     """
 
     def run(images: Array) -> Array:
@@ -91,4 +91,4 @@ def _walk(program: Jaxpr | ClosedJaxpr) -> Iterator[JaxprEqn]:
 
 def _is_attention(eqn: JaxprEqn) -> bool:
     shape = get_output(eqn).shape
-    return eqn.primitive.name == "exp" and len(shape) in (3, 4) and shape[-1] == shape[-2] > 1
+    return eqn.primitive.name == "exp" and 3 <= len(shape) <= 5 and shape[-1] == shape[-2] > 1

@@ -116,7 +116,7 @@ class Interpreter(ABC):
                 return self.evaluate(close_jaxpr(params["jaxpr"]), arguments)
             return self._evaluate_checkpoint(params, arguments)
         if name == "scan":
-            return (self._unroll_scan if self.inlines else self._evaluate_scan)(params, arguments)
+            return (self._evaluate_iterations if self.inlines else self._evaluate_scan)(params, arguments)
         if name == "cond" and not isinstance(index := self._lower_traced(arguments[0]), Traced):
             return self._evaluate_cond(params["branches"], index, arguments[1:])
         return self.process_primitive(eqn, arguments)
@@ -161,7 +161,7 @@ class Interpreter(ABC):
         carry, ys = lax.scan(step, carry, xs, params["length"], params["reverse"], unroll=params["unroll"])
         return [*carry, *ys]
 
-    def _unroll_scan(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
+    def _evaluate_iterations(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
         constants, carry, xs = _split_scan_arguments(params, arguments)
         outputs: list[list[Value]] = []
         places = range(params["length"])

@@ -55,7 +55,7 @@ def test_images_of_a_split_sorted_by_class_are_sampled_from_all_classes():
     ("arguments", "message"),
     [
         (["--methods", "integrated-gradient"], "did you mean integrated-gradients?"),
-        (["--methods", "zzz"], "the methods are blur-integrated-gradients, "),
+        (["--methods", "zzz"], "the methods are attention-rollout, "),
         (["--integrated-gradients.step", "3"], "did you mean --integrated-gradients.steps?"),
         (["--integrated-gradients.steps", "x"], "--integrated-gradients.steps: invalid literal"),
         (["--integrated-gradients.steps", "0"], "steps=0: expected at least 1"),

@@ -91,3 +91,32 @@ def test_another_backend_of_keras_is_named():
         pytest.skip(f"keras cannot be imported: {error}")
     done = run_python("-c", "from jaxclf import saliency; saliency.adapt_keras(None)", backend="numpy")
     assert 'UserError: the backend of Keras is numpy: set KERAS_BACKEND="jax"' in done.stderr
+
+
+def test_attention_is_found_in_every_framework(framework):
+    """Three layers; the relevance of four by four patches and, with NNX, of a class token."""
+    names = {"nnx": "NNX", "equinox": "Equinox", "haiku": "Haiku", "keras": "Keras"}
+    program = f"""if True:
+        import jax, numpy as np
+        from jaxclf import saliency
+        from jaxclf.saliency.methods.attention import make_zeros
+        from support.coverage_models import MODELS
+        model, variables, shape = MODELS["{names[framework]} transformer"]()
+        random = np.random.default_rng(0)
+        variables = jax.tree.map(lambda x: 0.3 * random.standard_normal(x.shape, np.float32), variables)
+        images = random.random((2, *shape[1:]), np.float32)
+        print(len(make_zeros(lambda x: model(variables, x), images)))
+        for method in (saliency.AttentionRollout(), saliency.GenericAttention()):
+            values = method(model, variables, images, 1).values
+            print(*values.shape, float(values.min()), float(values.max()), float(values[0].sum()))
+    """
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
+    count, *rows = done.stdout.splitlines()
+    assert count == "3"
+    for row in rows:
+        assert row.startswith("2 4 4 1 ")
+        low, high, _ = map(float, row.split()[4:])
+        assert 0 <= low < high
+    share = float(rows[0].split()[-1])
+    assert 0.5 < share < 1 if framework == "nnx" else abs(share - 1) < 1e-5

@@ -36,6 +36,15 @@ def test_balanced_full_gradients_and_deep_lift_are_complete(model):
     assert np.abs(FullGrad()(model, variables, IMAGES, 1).delta).min() > 1e-3
 
 
+def test_balanced_class_activation_maps_sum_to_the_logit():
+    """Without biases behind the layer, with gradients place by place."""
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, x: 0 * x if path[-1].key == "bias" else x, draw_variables(CONVNEXT, IMAGES.shape)
+    )
+    a = Balanced(saliency.HiResCam(relu=False))(CONVNEXT, variables, IMAGES, 1)
+    np.testing.assert_allclose(a.values.sum(axis=(1, 2, 3)), a.score, rtol=1e-4)
+
+
 def test_options_differ_where_they_should():
     variables = draw_variables(VIT, IMAGES.shape)
     plain, constant, residual = (

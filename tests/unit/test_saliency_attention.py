@@ -1,5 +1,7 @@
 """Maps of attention: the equations of the papers in NumPy, loops and checkpoints, and what is said of other models."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -227,6 +229,8 @@ def test_legrad_needs_blocks():
 
     with pytest.raises(UserError, match="function is not a Linen module"):
         saliency.LeGrad()(apply, variables, IMAGES)
+    with pytest.raises(UserError, match="this model has no attention"):
+        saliency.LeGrad()(Net(), draw_variables(Net(), SHAPE), IMAGES)
     with pytest.raises(UserError, match="attention 1 of 3 is in no module that maps tokens to tokens"):
         saliency.LeGrad()(Looped(True), draw_variables(Looped(True), SHAPE), IMAGES)
     with pytest.raises(UserError, match="'attention0' and 'attention1' have operations between them"):
@@ -242,3 +246,25 @@ class Flat(nn.Module):
         for i in range(2):
             x = x + nn.MultiHeadDotProductAttention(2, name=f"attention{i}")(x)
         return x.mean(axis=1)
+
+
+def test_grouped_heads_are_heads():
+    """`jax.nn.dot_product_attention` has an axis of groups before the batch axis, for heads that share their keys."""
+    random = np.random.default_rng(0)
+    variables = random.standard_normal((3, 1, 4, 5), np.float32)
+
+    def mix(grouped, variables, images):
+        x = images.reshape(2, 2, 4, 2, 4).mean(axis=(2, 4)).reshape(2, 4, 1, 1)
+        query, key, value = (3 * x * part[None, :, :heads] for part, heads in zip(variables, (4, 2, 2), strict=True))
+        if grouped:
+            mixed = jax.nn.dot_product_attention(query, key, value)
+        else:
+            key, value = (jnp.repeat(part, 2, axis=2) for part in (key, value))
+            weights = jax.nn.softmax(jnp.einsum("bqhc,bkhc->bhqk", query, key) / np.sqrt(5))
+            mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, value)
+        return jnp.tanh(mixed).max(axis=1).sum(axis=1)
+
+    for method in METHODS[:2]:
+        grouped, separate = (method(partial(mix, flag), variables, IMAGES).values for flag in (True, False))
+        assert np.ptp(separate) > 1e-3
+        np.testing.assert_allclose(grouped, separate, atol=1e-6)

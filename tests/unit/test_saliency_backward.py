@@ -1,5 +1,7 @@
 """Guided backpropagation, Deconvnet, Guided Grad-CAM and FullGrad: peers' numbers, and exact decompositions."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -180,3 +182,19 @@ def test_nothing_to_guide_is_an_error_in_guided_grad_cam_too():
     assert saliency.GradCam()(Smooth(), variables, SIXTEEN).values.shape == (1, 4, 4, 1)
     with pytest.raises(UserError, match="has no ReLU"):
         saliency.GuidedGradCam()(Smooth(), variables, SIXTEEN)
+
+
+def test_the_maximum_of_a_variance_and_zero_is_no_relu():
+    """Flax and Equinox write it against rounding: guided backpropagation would drop its negative gradients."""
+    weights = np.random.default_rng(0).standard_normal((16, 3), np.float32)
+
+    def apply(bound, variables, images):
+        x = images.reshape(images.shape[0], -1)
+        deviation = jnp.sqrt(bound(jnp.var(x, axis=1, keepdims=True)) + 1e-3)
+        fast = bound(jnp.mean(x**2, axis=1, keepdims=True) - jnp.mean(x, axis=1, keepdims=True) ** 2)
+        return jax.nn.relu(x / deviation) @ variables + jnp.sqrt(fast)
+
+    bounded, free = (partial(apply, bound) for bound in (lambda x: jnp.maximum(x, 0.0), lambda x: x))
+    for method in (saliency.GuidedBackprop(), saliency.Deconvnet()):
+        values = [method(model, weights, SIXTEEN / 16, 1).values for model in (bounded, free)]
+        np.testing.assert_allclose(*values, atol=1e-6)

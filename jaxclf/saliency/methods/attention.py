@@ -35,9 +35,10 @@ Function = Callable[[PyTree], Any]
 def tap_attention(function: Function) -> Callable[[PyTree, Sequence[Array]], tuple[Any, list[Weights]]]:
     """Return a function as one of its argument and perturbations of its attention weights.
 
-    Attention weights are the outputs of softmaxes that are [b, heads, n, n], or [b, n, n] with one head, along the last
-    axis. Perturbations are added to them, one for each in the order of the program; without any, nothing is added. The
-    results are those of the function, and the attention weights.
+    Attention weights are the outputs of softmaxes along the last axis that are [b, heads, n, n], [b, n, n] with one
+    head, or [groups, b, heads, n, n] as in `jax.nn.dot_product_attention`. Perturbations are added to them, one for
+    each in the order of the program; without any, nothing is added. The results are those of the function, and the
+    attention weights.
 
     Raises:
         UserError: If there are none, or if some are between other tokens than others.
@@ -50,11 +51,14 @@ def tap_attention(function: Function) -> Callable[[PyTree, Sequence[Array]], tup
 
         def replace(_: Array, outputs: Array, axes: tuple[int, ...]) -> Array:
             shapes.append(outputs.shape)
-            if axes != (outputs.ndim - 1,) or outputs.ndim not in (3, 4) or outputs.shape[0] != b:
+            place = {3: 0, 4: 0, 5: 1}.get(outputs.ndim)  # of the batch axis
+            if place is None or axes != (outputs.ndim - 1,) or outputs.shape[place] != b:
                 return outputs
-            changed = outputs + perturbations[len(weights)].reshape(outputs.shape) if perturbations else outputs
-            weights.append(outputs.reshape(b, -1, *outputs.shape[-2:]))
-            return changed
+            moved = jnp.moveaxis(outputs, place, 0)
+            weights.append(moved.reshape(b, -1, *outputs.shape[-2:]))
+            if not perturbations:
+                return outputs
+            return outputs + jnp.moveaxis(perturbations[len(weights) - 1].reshape(moved.shape), 0, place)
 
         outputs = AttentionReplacer(replace).run(function, jax.tree.map(Classified, point))
         _check_weights(weights, shapes)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxclf.errors import UserError
+from jaxclf.errors import UserError, require
 from jaxclf.models.taps import apply_with_taps
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.calls import Call, trace_calls
@@ -64,6 +64,7 @@ def find_blocks(query: Query) -> list[str]:
     Raises UserError if they do not map tokens to tokens one after the other.
     """
     calls, total = trace_calls(require_module(query.model), query.variables, query.images)
+    require(total > 0, "this model has no attention; use a method for all models, such as GradCam")
     blocks: list[Call] = []
     for number in range(total):
         inside = [call for call in calls if call.start == number == call.stop - 1 and call.inputs == call.outputs]

@@ -17,12 +17,13 @@ from jaxclf.saliency.methods.lrp_layer_rules import (
     Box,
     LayerRule,
     LayerRules,
+    Relevant,
     apply_alpha_beta_rule,
     apply_box_rule,
     apply_gamma_rule,
     apply_uniform_rule,
 )
-from jaxclf.saliency.methods.lrp_rules import Relevances, Relevant
+from jaxclf.saliency.methods.lrp_rules import Relevances
 from jaxclf.saliency.query import Attribution, Query, Scores, make_complete_attribution, pull_per_target, select_scores
 from jaxclf.types import Array, Logits
 from jaxclf.xla.convolutions import rewrite_convolutions

@@ -1,4 +1,4 @@
-"""Rules of layer-wise relevance propagation (LRP) for layers with weights, and their choice by the name of a layer."""
+"""Layers of layer-wise relevance propagation (LRP): their values, their rules, and rules by the name of a layer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import JaxprEqn
 
 from jaxclf.errors import UserError, require
+from jaxclf.saliency.methods.primitives import REARRANGEMENTS, Operands, bind_dependents
+from jaxclf.saliency.methods.roles import Carried
 from jaxclf.types import Array
+from jaxclf.xla.interpreter import Traced, is_traced
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +37,6 @@ class Box:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
-    """The inputs of a layer."""
-
-    value: Array
-    share: Array
-    terms: Array
-    """The values times their shares."""
-    box: Box | None
-
-
-@dataclass(frozen=True, eq=False)
 class Part:
     """One term of a layer's rule: `weight` times numerator / denominator is the share of the output."""
 
@@ -51,6 +45,71 @@ class Part:
     denominator: Any
     bias_term: Callable[[Any], Any]
     """Maps a bias of the layer to what it adds to the denominator."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("value", "share"),
+    meta_fields=(),
+    drop_fields=("origin", "kind", "role", "box"),
+)
+@dataclass(frozen=True, eq=False)
+class Relevant(Carried):
+    """A value at the image and its `share`, which is linear in the shares of the pixels.
+
+    The transpose of that linear function maps relevance of the value to relevance of the pixels.
+    """
+
+    share: Any
+    box: Box | None = None
+    """For a rule that needs them: bounds of the value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer(Carried):
+    """The output of a layer before its shares are computed: a bias may be added to it yet."""
+
+    parts: tuple[Part, ...]
+    scalable: bool
+    """True if a factor that follows, such as that of BatchNorm, belongs to the layer: the denominator is the value."""
+    box: Box | None = None
+    """For a rule that needs them: bounds of the value."""
+
+    def transform(self, value: Array, linear: Callable[[Array], Array], origin: Traced | None = None) -> Layer:
+        """Return the layer followed by a linear function, whose output is `value`."""
+        parts = []
+        for part in self.parts:
+            numerator, denominator = jnp.broadcast_arrays(part.numerator, part.denominator)
+            parts.append(Part(part.weight, linear(numerator), linear(denominator), part.bias_term))
+        return Layer(value, tuple(parts), self.scalable, origin=origin)
+
+
+def make_sum_layer(value: Array, terms: Array, origin: Traced | None = None) -> Layer:
+    """Return a layer by the epsilon rule: each term of a sum has the share that it is of the sum."""
+    return Layer(value, (Part(1.0, terms, value, lambda bias: bias),), True, origin=origin)
+
+
+def transform_box(eqn: JaxprEqn, arguments: Operands) -> Box | None:
+    """Return the bounds of the output of a rearrangement, or of an affine function of one value."""
+    operation, inputs = bind_dependents(eqn, arguments)
+    name, box = eqn.primitive.name, inputs[0].box
+    if box is None or len(inputs) > 1:
+        return None
+    if name in REARRANGEMENTS:
+        return box.transform(operation, affine=False)
+    affine = name in ("add", "mul", "neg", "sub") or (name == "div" and is_traced(arguments[0]))
+    return box.transform(operation, affine=True) if affine else None
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The inputs of a layer."""
+
+    value: Array
+    share: Array
+    terms: Array
+    """The values times their shares."""
+    box: Box | None
 
 
 Linear = Callable[[Array, Array], Array]

@@ -7,15 +7,23 @@ from the output back to the pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
-from jaxclf.saliency.methods.lrp_layer_rules import Box, Inputs, LayerRules, Part, split_scope
+from jaxclf.saliency.methods.lrp_layer_rules import (
+    Inputs,
+    Layer,
+    LayerRules,
+    Part,
+    Relevant,
+    make_sum_layer,
+    split_scope,
+    transform_box,
+)
 from jaxclf.saliency.methods.primitives import (
     COMPARISONS,
     CUSTOM_DERIVATIVES,
@@ -27,52 +35,10 @@ from jaxclf.saliency.methods.primitives import (
     get_output,
     make_missing_rule_error,
 )
-from jaxclf.saliency.methods.roles import Carried, drop_weights, find_common_origin, infer_kind_and_role
+from jaxclf.saliency.methods.roles import drop_weights, find_common_origin, infer_kind_and_role
 from jaxclf.saliency.methods.softmax import Softmax
 from jaxclf.types import Array
 from jaxclf.xla.interpreter import Interpreter, Traced, bind, get_array, get_body, is_traced
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("value", "share"),
-    meta_fields=(),
-    drop_fields=("origin", "kind", "role", "box"),
-)
-@dataclass(frozen=True, eq=False)
-class Relevant(Carried):
-    """A value at the image and its `share`, which is linear in the shares of the pixels.
-
-    The transpose of that linear function maps relevance of the value to relevance of the pixels.
-    """
-
-    share: Any
-    box: Box | None = None
-    """For a rule that needs them: bounds of the value."""
-
-
-@dataclass(frozen=True, eq=False)
-class Layer(Carried):
-    """The output of a layer before its shares are computed: a bias may be added to it yet."""
-
-    parts: tuple[Part, ...]
-    scalable: bool
-    """True if a factor that follows, such as that of BatchNorm, belongs to the layer: the denominator is the value."""
-    box: Box | None = None
-    """For a rule that needs them: bounds of the value."""
-
-    def transform(self, value: Array, linear: Callable[[Array], Array], origin: Traced | None = None) -> Layer:
-        """Return the layer followed by a linear function, whose output is `value`."""
-        parts = []
-        for part in self.parts:
-            numerator, denominator = jnp.broadcast_arrays(part.numerator, part.denominator)
-            parts.append(Part(part.weight, linear(numerator), linear(denominator), part.bias_term))
-        return Layer(value, tuple(parts), self.scalable, origin=origin)
-
-
-def _make_sum_layer(value: Array, terms: Array, origin: Traced | None = None) -> Layer:
-    """Return a layer by the epsilon rule: each term of a sum has the share that it is of the sum."""
-    return Layer(value, (Part(1.0, terms, value, lambda bias: bias),), True, origin=origin)
 
 
 class Relevances(Interpreter):
@@ -140,7 +106,7 @@ class Relevances(Interpreter):
             output = RULES[name](self, eqn, arguments) if name in RULES else None
         if output is None:
             return None
-        facts = {"kind": kind, "role": role, "box": _transform_box(eqn, arguments)}
+        facts = {"kind": kind, "role": role, "box": transform_box(eqn, arguments)}
         unchanged = all(getattr(output, name) is fact for name, fact in facts.items())
         return output if unchanged else replace(output, **facts)
 
@@ -179,7 +145,7 @@ class Relevances(Interpreter):
     def _propagate_sum(self, eqn: JaxprEqn, arguments: Operands, origin: Traced | None = None) -> Layer:
         """A sum, by the epsilon rule."""
         value, terms = self._sum_terms(eqn, arguments)
-        return _make_sum_layer(value, terms, origin)
+        return make_sum_layer(value, terms, origin)
 
     def _sum_terms(self, eqn: JaxprEqn, arguments: Operands) -> tuple[Array, Array]:
         """Return the value of a sum, and the sum of its terms times the shares of the values in them."""
@@ -245,7 +211,7 @@ class Relevances(Interpreter):
 
         value, rule = layer(weights, x.value), self.rules.select(split_scope(self.scope))
         if rule is None:
-            return _make_sum_layer(value, layer(weights, inputs.terms))
+            return make_sum_layer(value, layer(weights, inputs.terms))
         return Layer(value, rule(layer, weights, inputs), False)
 
     def _propagate_mixture(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer:
@@ -253,7 +219,7 @@ class Relevances(Interpreter):
         factors = drop_weights(arguments)
         value, terms = self._sum_terms(eqn, factors)
         if factors is not arguments:
-            return _make_sum_layer(value, terms)
+            return make_sum_layer(value, terms)
         return Relevant(value, self._divide(terms, 2 * value))
 
     def _propagate_softmax(self, value: Array, kind: Softmax) -> Relevant:
@@ -279,18 +245,6 @@ class Relevances(Interpreter):
         if unary is not None:
             return unary
         return Relevant(bind(eqn, arguments), bind(eqn, [get_array(which), *(self.convert(x).share for x in cases)]))
-
-
-def _transform_box(eqn: JaxprEqn, arguments: Operands) -> Box | None:
-    """Return the bounds of the output of a rearrangement, or of an affine function of one value."""
-    operation, inputs = bind_dependents(eqn, arguments)
-    name, box = eqn.primitive.name, inputs[0].box
-    if box is None or len(inputs) > 1:
-        return None
-    if name in REARRANGEMENTS:
-        return box.transform(operation, affine=False)
-    affine = name in ("add", "mul", "neg", "sub") or (name == "div" and is_traced(arguments[0]))
-    return box.transform(operation, affine=True) if affine else None
 
 
 RULES: dict[str, Callable[[Relevances, JaxprEqn, Operands], Any]] = {

@@ -74,7 +74,9 @@ class ReluReplacer(Interpreter):
 
     def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
         """Return True if an equation may contain a ReLU, or tell the kind of an array."""
-        return not any(find_subjaxprs(eqn)) or any(has_primitive(eqn, name) for name in ("max", *SQUARES))
+        if any(map(is_traced, arguments)) or not any(find_subjaxprs(eqn)):
+            return True
+        return any(has_primitive(eqn, name) for name in ("max", *SQUARES))
 
     def lower(self, value: Traced) -> ArrayLike:
         """Return the array."""
@@ -139,7 +141,8 @@ def _infer_kind(eqn: JaxprEqn, arguments: list[Value]) -> str | None:
     if name in SQUARES and eqn.params.get("y", 2) == 2:
         return "square"
     inputs = [x for x in arguments if is_traced(x)]
-    averages = name in (*RESHAPING, "mul", "reduce_sum") or (name == "div" and is_traced(arguments[0]))
+    # A selection is that of `jnp.var`, which gives NaN for an empty array.
+    averages = name in (*RESHAPING, "mul", "reduce_sum", "select_n") or (name == "div" and is_traced(arguments[0]))
     if averages and len(inputs) == 1 and _has_kind(inputs[0], "square"):
         return "square"
     return "variance" if name == "sub" and _has_kind(arguments[1], "square") else None

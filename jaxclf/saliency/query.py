@@ -84,7 +84,7 @@ class Query:
 
     def compute_scores(self, images: Float[Array, "b ..."]) -> Scores:
         """Return the explained scores at images, once targets are resolved."""
-        return select_scores(self.score, self.compute_logits(images), self.targets)
+        return select_scores(self.score, rewrite_convolutions(self.compute_logits)(images), self.targets)
 
     def compute_gradients(self, images: Float[Array, "b ..."]) -> Float[Array, "b targets ..."]:
         """Return the gradients of the scores with respect to images, once targets are resolved."""

@@ -125,7 +125,7 @@ class Query:
 
     def compute_scores(self, images: Float[Array, "b ..."]) -> Scores:
         """Return the explained scores at images, once targets are resolved."""
-        return self.score_logits(self.compute_logits(images))
+        return self.score_logits(rewrite_convolutions(self.compute_logits)(images))
 
     def score_logits(self, logits: Logits) -> Scores:
         """Return the explained scores of logits, once targets are resolved."""

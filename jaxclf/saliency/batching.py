@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree, Shaped
+from jaxtyping import Bool, PyTree, Shaped
 
 from jaxclf.types import Array
 
@@ -35,6 +36,49 @@ def fold(
     if groups * group_size == n:
         return done
     return combine(done, function(jax.tree.map(lambda x: x[groups * group_size :], points)))
+
+
+def fold_until(
+    function: Callable[[PyTree], Result],
+    combine: Callable[[Result, Result], Result],
+    is_done: Callable[[Result], Bool[Array, "b targets"]],
+    count: int,
+    block: int,
+    group_size: int,
+) -> Result:
+    """Apply a function to points 0, 1, ... and combine the results, for each example and target until it is done.
+
+    Blocks do not depend on the batch, so each example stops where it would alone. The others go on, and what is
+    computed for it then is left out. There is no reverse-mode derivative.
+
+    Args:
+        function: Maps points [n] to a tree of arrays [b, targets, ...].
+        combine: Combines two results; zeros must be its neutral element.
+        is_done: Returns True for the examples and targets that need no more points.
+        count: The largest number of points.
+        block: The number of points after which `is_done` is asked.
+        group_size: The number of points that `function` takes at a time.
+    """
+
+    def advance(state, size):
+        begin, result, done = state
+        longer = combine(result, fold(function, combine, begin + jnp.arange(size), group_size))
+        result = jax.tree.map(lambda old, new: jnp.where(_append_axes(done, new), old, new), result, longer)
+        return begin + size, result, done | is_done(result)
+
+    block = min(block, count)
+    result = fold(function, combine, jnp.arange(block), group_size)
+    state = jnp.int32(block), result, is_done(result)
+    state = jax.lax.while_loop(
+        lambda state: (state[0] + block <= count) & ~state[2].all(), partial(advance, size=block), state
+    )
+    if count % block:
+        state = jax.lax.cond(state[2].all(), lambda state: state, partial(advance, size=count % block), state)
+    return state[1]
+
+
+def _append_axes(done: Bool[Array, "b targets"], other: Shaped[Array, "b targets ..."]) -> Bool[Array, "b targets ..."]:
+    return done.reshape(*done.shape, *[1] * (other.ndim - 2))
 
 
 def sum_over(function: Callable[[PyTree], Result], points: PyTree[Array], group_size: int) -> Result:

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
-from jaxclf.saliency.batching import fold
+from jaxclf.errors import require
+from jaxclf.saliency.batching import fold, fold_until
 from jaxclf.types import Array
 
 METRIC_SAMPLE = -1
 """Folded into the keys of metrics. The samples of methods are numbered from 0, so the two never share a key."""
+BLOCK = 16
+"""Samples after which a method with a tolerance looks at its standard errors: enough for an estimate of them."""
 
 
 def fold_sample_keys(keys: Key[Array, " b"], sample: Int[Array, ""]) -> Key[Array, " b"]:
@@ -72,6 +75,17 @@ class Moments(NamedTuple):
         )  # fmt: skip
         return Moments(total, self.mean + n * gap, second, third, fourth)
 
+    def count_by_target(self) -> Moments:
+        """Return the moments of values [b, targets, ...] with a count for each example and target."""
+        shape = (*self.mean.shape[:2], *[1] * (self.mean.ndim - 2))
+        return self._replace(count=jnp.broadcast_to(self.count, shape))
+
+    @property
+    def evaluations(self) -> Int[Array, " b"]:
+        """The number of samples of each example, if the values are [b, targets, ...]."""
+        most = jnp.max(self.count, axis=tuple(range(1, jnp.ndim(self.count))))
+        return jnp.broadcast_to(most, self.mean.shape[:1]).astype(jnp.int32)
+
     @property
     def variance(self) -> Array:
         """The unbiased estimate of the variance; NaN for one sample."""
@@ -89,6 +103,40 @@ class Moments(NamedTuple):
         return jnp.sqrt(jnp.maximum(self.fourth / n - (n - 3) / (n - 1) * self.variance**2, 0) / n)
 
 
-def compute_moments(sample: Callable[[Int[Array, ""]], Float[Array, ...]], samples: int, group_size: int) -> Moments:
-    """Compute the moments of `sample(j)` for j in range(samples), at most `group_size` of them at a time."""
-    return fold(lambda js: Moments.from_samples(jax.vmap(sample)(js)), Moments.merge, jnp.arange(samples), group_size)
+def compute_moments(
+    sample: Callable[[Int[Array, ""]], Float[Array, "b targets ..."]],
+    samples: int,
+    group_size: int,
+    tolerance: float | None = None,
+) -> Moments:
+    """Compute the moments of `sample(j)` for j in range(samples), at most `group_size` of them at a time.
+
+    With a tolerance, each example and target stops as `is_precise` tells, and has a count of its own.
+    """
+
+    def compute_group(js: Int[Array, " n"]) -> Moments:
+        return Moments.from_samples(jax.vmap(sample)(js))
+
+    if tolerance is None:
+        return fold(compute_group, Moments.merge, jnp.arange(samples), group_size)
+    return fold_until(
+        lambda js: compute_group(js).count_by_target(),
+        Moments.merge,
+        lambda moments: is_precise(moments.mean, moments.stderr, tolerance),
+        samples,
+        BLOCK,
+        group_size,
+    )
+
+
+def is_precise(
+    values: Float[Array, "b targets ..."], stderr: Float[Array, "b targets ..."], tolerance: float
+) -> Bool[Array, "b targets"]:
+    """Return True for maps whose largest standard error is at most `tolerance` times their largest absolute value."""
+    axes = tuple(range(2, values.ndim))
+    return stderr.max(axes) <= tolerance * jnp.abs(values).max(axes)
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Raise UserError unless a tolerance is positive or None."""
+    require(tolerance is None or tolerance > 0, f"tolerance={tolerance}: expected more than 0, or None")

@@ -41,11 +41,17 @@ def test_a_model_is_its_rest_after_an_affine_prefix(network, random):
     model, variables, shapes = network
     function = bind_variables(model, variables)
     split = split_affine(function, jnp.asarray(IMAGES))
-    assert [x.shape for x in split.prefix(IMAGES)] == shapes
-    np.testing.assert_allclose(split.rest(split.prefix(IMAGES)), function(IMAGES), rtol=1e-5, atol=1e-6)
     other, t = random.random(IMAGES.shape, np.float32), 0.3
-    between = split.prefix(IMAGES + t * (other - IMAGES))
-    for x, y, z in zip(split.prefix(IMAGES), split.prefix(other), between, strict=True):
+
+    @jax.jit
+    def compute(first, last):
+        start, end, between = map(split.prefix, (first, last, first + t * (last - first)))
+        return start, end, between, split.rest(start), function(first)
+
+    start, end, between, logits, expected = compute(IMAGES, other)
+    assert [x.shape for x in start] == shapes
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    for x, y, z in zip(start, end, between, strict=True):
         np.testing.assert_allclose(z, x + t * (y - x), rtol=1e-4, atol=1e-5)
 
 

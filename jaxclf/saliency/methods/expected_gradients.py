@@ -12,7 +12,7 @@ from jaxclf.errors import require
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.batching import map_over
 from jaxclf.saliency.query import Attribution, Query, Scores, make_complete_attribution, select_scores
-from jaxclf.saliency.sampling import compute_moments, fold_sample_keys
+from jaxclf.saliency.sampling import check_tolerance, compute_moments, fold_sample_keys
 from jaxclf.types import Array
 
 
@@ -28,28 +28,33 @@ class ExpectedGradients(BaseMethod):
     """
 
     samples: int = 50
-    """Number of gradients per example."""
+    """Number of gradients per example; with a tolerance, the largest number."""
+    tolerance: float | None = None
+    """Stop as soon as no pixel's standard error is more than this times the largest absolute value of the map, looking
+    after every 16 samples. Places on the paths are then taken in a random order. Without a reverse-mode derivative.
+    None: take all samples."""
 
     sampled = True
     references = True
 
     def __post_init__(self):
         require(self.samples >= 1, f"samples={self.samples}: expected at least 1")
+        check_tolerance(self.tolerance)
 
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one gradient per sample, and the scores at the images and at all baselines."""
         query, score = query.resolve_targets()
-        drawn = self._draw_references(query)
+        drawn, strata = self._draw_references(query), self._order_strata(query)
 
         def sample(j):
             references = query.baseline[drawn[:, j]]
             offset = jax.vmap(jax.random.uniform)(fold_sample_keys(query.keys, j))
-            place = ((j + offset) / self.samples).reshape(-1, *[1] * (references.ndim - 1))
+            place = ((strata[:, j] + offset) / self.samples).reshape(-1, *[1] * (references.ndim - 1))
             way = query.images - references
             return way[:, None] * query.compute_gradients(references + place.astype(way.dtype) * way)
 
-        moments = compute_moments(sample, self.samples, query.points_per_call)
-        evaluations = self.samples + 1 + query.baseline.shape[0]
+        moments = compute_moments(sample, self.samples, query.points_per_call, self.tolerance)
+        evaluations = moments.evaluations + 1 + query.baseline.shape[0]
         return make_complete_attribution(
             query, moments.mean, score, _compute_mean_score(query), evaluations, moments.stderr
         )
@@ -61,6 +66,15 @@ class ExpectedGradients(BaseMethod):
         # Not the key of the example: the shuffle splits its key, which is folding in 0, 1, ... as samples do.
         keys = fold_sample_keys(query.keys, jnp.int32(self.samples))
         return jax.vmap(lambda key: jax.random.permutation(key, rounds))(keys)[:, : self.samples]
+
+    def _order_strata(self, query: Query) -> Int[Array, "b samples"]:
+        """Return the part of the path that each sample is drawn from: in order, or in a random order per example."""
+        strata = jnp.arange(self.samples)
+        if self.tolerance is None:
+            return jnp.broadcast_to(strata, (query.images.shape[0], self.samples))
+        # The first samples alone would be those near the baseline.
+        keys = fold_sample_keys(query.keys, jnp.int32(self.samples + 1))
+        return jax.vmap(lambda key: jax.random.permutation(key, strata))(keys)
 
 
 def _compute_mean_score(query: Query) -> Scores:

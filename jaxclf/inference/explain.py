@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from jaxclf import saliency
-from jaxclf.errors import UserError
+from jaxclf.errors import UserError, require
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.npz import open_npz_writer
 from jaxclf.io.progress import track_progress
@@ -136,7 +136,11 @@ class Explainer:
             method, attribution = method.method, select_classes(attribution, np.asarray(batch.predictions))
         a = jax.device_put(attribution, self.devices.sharded)
         inputs, targets = (self.run.model, self.variables, batch.images), batch.predictions
-        pixels = a._replace(values=jax.image.resize(a.values, (*batch.images.shape[:3], a.values.shape[3]), "bilinear"))
+        # The channels of a layer are not those of the images.
+        like_images = a.values.shape[-1] == batch.images.shape[-1]
+        values = a.values if like_images else a.values.sum(axis=-1, keepdims=True)
+        values = jax.image.resize(values, (*batch.images.shape[:3], values.shape[3]), "bilinear")
+        pixels = a._replace(values=values)
         key = jax.device_put(saliency.make_metric_keys(batch.keys), self.devices.sharded)
         options = {"key": key, "targets": targets, "score": method.score, "max_rows": method.max_rows}
         calls: dict[str, Callable[[], Any]] = {
@@ -248,9 +252,11 @@ def find_error(run: TrainedModel, method: saliency.Method) -> UserError | None:
         if method.host:
             method(run.model, run.variables, np.zeros(images.shape, images.dtype), key=key)
         else:
-            jax.eval_shape(
+            a = jax.eval_shape(
                 lambda variables, images: method(run.model, variables, images, key=key), run.variables, images
             )
+            shape = list(a.values.shape)
+            require(len(shape) == a.score.ndim + 3, f"values of shape {shape} have no height and width to be drawn")
     except UserError as error:
         return error
     return None

@@ -66,18 +66,20 @@ class Attribution(NamedTuple):
             lowers it; at the right are the values of the last colors. Channels are summed.
 
         Raises:
-            UserError: If the images are not those of the attribution, not gray or color, or flat and not square.
+            UserError: If the images are not those of the attribution, not gray or color, or flat and not square, and
+                for values of a layer without height and width.
         """
         shape = infer_image_shape(images.shape[1:])
-        if shape is None or shape[2] not in (1, 3) or len(images) != len(self.values):
+        places = self.values.shape[self.score.ndim :]
+        fits = len(places) == 3 or places == images.shape[1:]
+        if shape is None or shape[2] not in (1, 3) or len(images) != len(self.values) or not fits:
             raise UserError(
                 f"images of shape {list(images.shape)} for values of shape {list(self.values.shape)}: expected the "
-                "explained images [b, h, w, c] with 1 or 3 channels, or [b, n] of squares"
+                "explained images [b, h, w, c] with 1 or 3 channels, or [b, n] of squares, and values with such axes"
             )
         values, scores = jax.device_get((self.values, self.score))
         scores = scores.reshape(len(scores), -1)
-        values = values.reshape(*scores.shape, *values.shape[self.score.ndim :])
-        values = values if values.ndim == 5 else values.reshape(*scores.shape, *shape)
+        values = values.reshape(*scores.shape, *(places if len(places) == 3 else shape))
         single = self.score.ndim == 1
         rows = [f"score\n{score:.3g}" if single else "" for score in scores[:, 0]]
         columns = ["map"] if single else [f"class {i}" for i in range(scores.shape[1])]
@@ -123,7 +125,7 @@ class Query:
 
     def compute_scores(self, images: Float[Array, "b ..."]) -> Scores:
         """Return the explained scores at images, once targets are resolved."""
-        return self.score_logits(self.compute_logits(images))
+        return self.score_logits(rewrite_convolutions(self.compute_logits)(images))
 
     def score_logits(self, logits: Logits) -> Scores:
         """Return the explained scores of logits, once targets are resolved."""

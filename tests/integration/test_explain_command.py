@@ -65,6 +65,10 @@ def test_images_of_a_split_sorted_by_class_are_sampled_from_all_classes():
             ["--methods", "grad-cam", "--grad-cam.layer", "conv7"],
             "grad-cam: no layer 'conv7': the model has no layer that is suitable",
         ),
+        (
+            ["--methods", "conductance", "--conductance.layer", "logits"],
+            "conductance: values of shape [1, 10] have no height and width",
+        ),
         (["--methods", "grad-cam"], "grad-cam: no layer has an output [b, h, w, c]"),
         (["--limit", "-1"], "limit=-1: expected"),
         (["--split", "validation"], "no split 'validation'; it has train, test"),

@@ -25,6 +25,7 @@ from jaxclf.saliency import (
     single_deletion,
     srg,
 )
+from jaxclf.saliency.metrics.faithfulness import _draw_subset
 from jaxclf.saliency.metrics.road import impute
 
 B, CLASSES = 5, 4
@@ -163,6 +164,16 @@ def test_sensitivity_1_is_the_correlation_over_pixels(plane, random):
     )
     expected = [np.corrcoef(*pair)[0, 1] for pair in zip(values, contributions, strict=True)]
     np.testing.assert_allclose(found, expected, atol=4 / samples**0.5)
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (7, 7), (784, 156), (50176, 3)])
+def test_subsets_have_their_size_and_all_elements_are_equally_likely(size, count):
+    draws = 2000 if size < 1000 else 20
+    subsets = jax.vmap(lambda key: _draw_subset(key, size, count))(jax.random.split(KEY, draws))
+    np.testing.assert_array_equal(subsets.sum(axis=1), count)
+    share, counts = count / size, subsets.sum(axis=0)
+    excess = ((counts - draws * share) ** 2 / (draws * share * (1 - share) + 1e-9)).mean()
+    assert abs(excess - (share < 1)) < 4 * (2 / size) ** 0.5 + 0.1
 
 
 def test_the_features_of_faithfulness_correlation_are_numbers_and_those_of_sensitivity_n_are_pixels(random):

@@ -77,6 +77,17 @@ def test_values_sum_to_the_change_of_the_score_with_any_number_of_samples(weight
     np.testing.assert_allclose(one.stderr, 0, atol=1e-6)
 
 
+def test_with_a_tolerance_each_example_stops_when_its_standard_errors_are_small(weights, images):
+    images = images * np.float32([0.01, 0.3, 1]).reshape(3, 1, 1, 1)
+    method = saliency.ShapleySampling(samples=400, grid=2, tolerance=0.03)
+    a = method(curved, weights, images, 1, key=jax.random.key(0))
+    sizes = np.abs(a.values).max(axis=(1, 2, 3))
+    done = a.stderr.max(axis=(1, 2, 3)) <= 0.03 * sizes * 1.001
+    assert (done | (a.evaluations == 400 * 3 + 2)).all()
+    assert a.evaluations.min() < 400 * 3 + 2
+    np.testing.assert_allclose(a.delta, 0, atol=1e-5)
+
+
 def test_of_a_linear_model_every_order_gives_the_same(weights, images):
     def linear(weights, images):
         return images.reshape(B, -1) @ weights

@@ -62,3 +62,5 @@ def test_images_of_another_attribution_are_refused(random):
     for others in (images[:1], images[..., :2], images.reshape(2, 60)):
         with pytest.raises(UserError, match=r"for values of shape \[2, 4, 5, 3\]: expected the explained images"):
             a.plot(others)
+    with pytest.raises(UserError, match=r"for values of shape \[2, 7\]"):
+        a._replace(values=np.zeros((2, 7), np.float32)).plot(images)

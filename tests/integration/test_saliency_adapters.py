@@ -15,7 +15,10 @@ from jaxclf.errors import UserError
 from jaxclf.saliency.methods.grad_cam import ActivationMap
 
 ROOT = Path(__file__).parents[2]
-LAYERED = [name for name, method in CHEAPEST.items() if isinstance(method, ActivationMap)] + ["GuidedGradCam"]
+LAYERED = [name for name, method in CHEAPEST.items() if isinstance(method, ActivationMap)] + [
+    "GuidedGradCam",
+    "Conductance",
+]
 METHODS = [name for name in CHEAPEST if name not in LAYERED]
 # Equinox puts channels first, and FullGrad takes the middle axes of features for height and width.
 SUMS_ONLY = {("equinox", "FullGrad")}

@@ -1,4 +1,4 @@
-"""Cartoon characters with a residual network of 1,234,866 parameters: four stages of one block, 30 epochs.
+"""Cartoon characters with a residual network of 1,234,866 parameters: four stages of one block, 15 epochs.
 
 00.00 % test accuracy (n = 1 seed).
 
@@ -24,6 +24,6 @@ def get_config() -> Config:
         ),
         optimizer=AdamW(learning_rate=2e-3, weight_decay=0.05, schedule=WarmupCosine(warmup=0.1)),
         augment=(RandomCrop(64, padding=6), Flip()),
-        epochs=30,
+        epochs=15,
         batch_size=64,
     )

@@ -6,10 +6,18 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from support.components import ATTENTION_METHODS
+from support.components import MODELS as SMALL_MODELS
 from support.coverage import METHODS, count_coverage
 from support.coverage_models import KERAS, MODELS
-from support.frameworks import find_import_error, run_python
+from support.frameworks import CHEAPEST, find_import_error, run_python
+from support.networks import draw_variables
+from support.saliency import replace_layers
+
+from jaxclf.errors import UserError
+from jaxclf.saliency.methods.grad_cam import ActivationMap
 
 ROOT = Path(__file__).parents[2]
 # Functions with a curve, quotients and products of values that depend on the image: FullGrad is not complete there.
@@ -45,6 +53,40 @@ def test_every_operation_of_keras_has_a_rule():
     assert done.returncode == 0, done.stderr
     for name, counts in json.loads(done.stdout.splitlines()[-1]).items():
         check(name, counts)
+
+
+def name_reason(model, method):
+    """What the error says of a method that does not support a model, or None."""
+    if method in ATTENTION_METHODS:
+        return "this model has no attention"
+    if type(model).__name__ == "Mlp" and (isinstance(method, ActivationMap) or "GradCam" in type(method).__name__):
+        return "no layer has an output"
+    if type(method).__name__ in ("GuidedBackprop", "Deconvnet", "GuidedGradCam") and name_of(model) in NO_RELU:
+        return "this model has no ReLU"
+    return None
+
+
+def name_of(model):
+    return type(model).__name__
+
+
+NO_RELU = {"ConvNext"}
+OTHERS = {name_of(model): model for model in SMALL_MODELS if name_of(model) not in ("Cnn", "Vit")}
+
+
+@pytest.mark.parametrize("model", OTHERS.values(), ids=name_of)
+def test_every_method_gives_finite_values_or_a_reason(model):
+    """`Cnn` and `Vit` are swept in test_saliency.py and test_saliency_on_vit.py."""
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    variables, keys = draw_variables(model, images.shape), jax.random.split(jax.random.key(0), 2)
+    for method in map(replace_layers, [*CHEAPEST.values(), *ATTENTION_METHODS[::2]]):
+        if reason := name_reason(model, method):
+            with pytest.raises(UserError, match=reason):
+                method(model, variables, images, key=keys)
+            continue
+        a = method(model, variables, images, key=keys)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(a)), method
+        assert np.abs(a.values).max() > 0 or isinstance(method, ActivationMap), method
 
 
 def test_operations_without_a_rule_are_counted():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.components import ATTENTION_METHODS, METHODS
 from support.networks import draw_variables
-from support.saliency import limited, traced_rows
+from support.saliency import limited, replace_layers, traced_rows
 from support.torch_cases import read_fixture
 
 from jaxclf import saliency
@@ -29,13 +29,6 @@ REASONS = {
 
 def name_of(method):
     return name_of(method.method) if isinstance(method, saliency.AllClasses) else type(method).__name__
-
-
-def replace_layers(method):
-    """The method with its default layer, where it names one of another model."""
-    if hasattr(method, "method"):
-        return type(method)(**(vars(method) | {"method": replace_layers(method.method)}))
-    return type(method)(**(vars(method) | ({"layer": None} if getattr(method, "layer", None) else {})))
 
 
 @pytest.mark.parametrize("method", METHODS + ATTENTION_METHODS, ids=str)

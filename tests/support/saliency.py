@@ -75,3 +75,10 @@ def check_identity(model, images):
     assert scale > 1e-3
     np.testing.assert_allclose(a.values, b.values, atol=1e-5 * scale)
     np.testing.assert_allclose(a.score, b.score, rtol=1e-5)
+
+
+def replace_layers(method):
+    """The method with its default layer, where it names one of another model."""
+    if hasattr(method, "method"):
+        return type(method)(**(vars(method) | {"method": replace_layers(method.method)}))
+    return type(method)(**(vars(method) | ({"layer": None} if getattr(method, "layer", None) else {})))

@@ -36,6 +36,7 @@ COMMANDS = {
     "export": "export a run as StableHLO and safetensors",
     "demo": "classify drawings and images in the browser",
     "benchmark": "train configs x settings x seeds and tabulate the results",
+    "benchmark-saliency": "compare saliency methods with Shapley values of the parts of images",
     "data": "show the shapes, classes and images of a config's dataset",
     "report": "write the page of a run, or compare runs on one page",
     "import": "import the weights of a published network as a bundle",
@@ -51,6 +52,7 @@ OPTIONS = {
     "export": options.ExportOptions,
     "demo": options.DemoOptions,
     "benchmark": options.BenchmarkOptions,
+    "benchmark-saliency": options.BenchmarkSaliencyOptions,
     "data": options.DataOptions,
     "report": options.ReportOptions,
     "import": options.ImportOptions,
@@ -59,12 +61,16 @@ OPTIONS = {
     "audit": options.AuditOptions,
     "models": options.ModelsOptions,
 }
-MODULES = {"import": "import_weights"}  # commands whose modules have other names
+MODULES = {
+    "import": "import_weights",
+    "benchmark-saliency": "benchmark_saliency",
+}  # commands whose modules have other names
 FLAGS = {"fields": "set", "imports": "import"}  # fields of options whose flags have other names
 INTERRUPTED = {  # what Ctrl-C is answered with
     "train": "interrupted; the same command resumes from the last checkpoint",
     "finetune": "interrupted; the same command resumes from the last checkpoint",
     "benchmark": "interrupted; the same command runs what is not finished",
+    "benchmark-saliency": "interrupted; the same command runs what is not finished",
 }
 
 
@@ -176,9 +182,10 @@ def parse_options(name: str, arguments: list[str]) -> Any:
     dataset: tuple[str, ...] = ()
     if name in ("eval", "explain", "data", "report", "probe", "audit", "finetune"):
         arguments, dataset = take_dataset_options(arguments)
-    if name == "explain" and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
+    takes_methods = name in ("explain", "benchmark-saliency")
+    if takes_methods and ("--methods" in arguments or not {"-h", "--help"} & set(arguments)):
         module = import_module("jaxclf.cli.explain_options")
-        parsed = parse(module.ExplainMethodOptions, arguments, "jaxclf explain", suggest=module.suggest_option)
+        parsed = parse(module.WITH_FIELDS[cls], arguments, f"jaxclf {name}", suggest=module.suggest_option)
     else:
         parsed = parse(cls, arguments, prog=f"jaxclf {name}")
     return replace(parsed, dataset=dataset) if dataset else parsed

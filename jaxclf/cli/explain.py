@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxclf import saliency
-from jaxclf.cli.explain_options import ExplainMethodOptions
+from jaxclf.cli.explain_options import ExplainMethodOptions, leave_out_unsupported, select_methods
 from jaxclf.cli.load_run import load_run, load_run_with_data, prepare_output
 from jaxclf.cli.predict import find_named_images
 from jaxclf.config_io import to_json
 from jaxclf.datasets.folders import to_printable
-from jaxclf.errors import UserError, require
+from jaxclf.errors import require
 from jaxclf.figures import (
     plot_explanation_grid,
     plot_explanation_strip,
@@ -31,7 +30,6 @@ from jaxclf.inference.explain import (
     MethodResults,
     compute_class_gradients,
     explain_split,
-    find_error,
 )
 from jaxclf.inference.images import read_split
 from jaxclf.inference.trained_model import TrainedModel
@@ -39,7 +37,7 @@ from jaxclf.io.files import write_json
 from jaxclf.io.formatting import format_number
 from jaxclf.io.progress import track_progress
 from jaxclf.reporting.tables import Table, print_table
-from jaxclf.saliency.names import METHODS, check_name
+from jaxclf.saliency.names import METHODS
 from jaxclf.training.devices import Devices
 from jaxclf.types import Split
 
@@ -49,10 +47,12 @@ MAX_CLASSES = 20  # of the gradient study
 
 def run(options: ExplainMethodOptions) -> int:
     """Load the run, explain its predictions and write the results; return the exit code."""
-    names = select_names(options)
+    methods = select_methods(options.methods or DEFAULT_METHODS, options.fields)
+    if options.all_classes:
+        methods = {name: saliency.all_classes(method) for name, method in methods.items()}
     files: list[str] = find_named_images(options.images).files if options.images else []
     run, output = (load_run(options), prepare_output(options, "images")) if files else load_run_with_data(options)
-    methods = build_methods(options, names, run)
+    methods = leave_out_unsupported(methods, run, options.methods)
     split = read_split(run, files) if files else run.splits[options.split]
     indices = select_images(split, 0 if files else options.limit)
     explainer = Explainer(run, methods, Devices.all(), options.measures)
@@ -76,54 +76,6 @@ def run(options: ExplainMethodOptions) -> int:
     for figure in written:
         print(f"wrote {figure}")
     return 0
-
-
-def select_names(options: ExplainMethodOptions) -> tuple[str, ...]:
-    """Return the names of the methods. Raise UserError for a wrong name, and for a field of an unselected method."""
-    names = options.methods or DEFAULT_METHODS
-    if "all" in names:
-        names = tuple(METHODS)
-    for name in names:
-        check_name(name, more=", or all")
-    for name, cls in METHODS.items():
-        require(
-            name in names or _get_method(options, name) == cls(),
-            f"a field of {name} is set, but the method is not selected; add it: --methods {' '.join((*names, name))}",
-        )
-    return names
-
-
-def _get_method(options: ExplainMethodOptions, name: str) -> saliency.Method:
-    """Return a method with its fields from the command line."""
-    return getattr(options.fields, name.replace("-", "_"))
-
-
-def build_methods(options: ExplainMethodOptions, names: Sequence[str], run: TrainedModel) -> dict[str, saliency.Method]:
-    """Build the methods by name.
-
-    Args:
-        options: The command line.
-        names: Names of methods.
-        run: The run whose network the methods have to support.
-
-    Returns:
-        The methods without those that do not support the network.
-
-    Raises:
-        UserError: If a method that is named on the command line does not support the network.
-    """
-    methods = {}
-    for name in names:
-        method = _get_method(options, name)
-        method = saliency.all_classes(method) if options.all_classes else method
-        reason = find_error(run, method)
-        if reason is None:
-            methods[name] = method
-        elif name in options.methods:
-            raise UserError(f"{name}: {reason}") from reason
-        elif options.methods:
-            print(f"{name} left out: {reason}", file=sys.stderr)
-    return methods
 
 
 def select_images(split: Split, limit: int) -> np.ndarray:

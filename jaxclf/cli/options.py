@@ -286,6 +286,29 @@ class AuditOptions(FolderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkSaliencyOptions:
+    """Score saliency methods on runs of Cartoons configs against the exact Shapley values of the parts of images.
+
+    Started again, it runs only the methods that are not finished. The fields of a method are options too: `--methods
+    rise --help` lists those of rise. Writes parts.json, parts.csv and parts.html.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …")]
+    """Directories of runs, such as several seeds of a config."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Directory of what is written."""
+    images: int = 36
+    """Number of images. The 18 characters take turns."""
+    methods: tuple[str, ...] = ("all",)
+    """Names of saliency methods, or all."""
+    compilation_cache: CompilationCache = None
+    imports: Imports = ()
+    """Your own modules that define classes of the configs."""
+    debug: Flag = False
+    """Show the traceback of a user error."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(FolderOptions):
     """Train pretrained weights on the images of a folder and evaluate them. Started again, the run resumes.
 

@@ -11,6 +11,7 @@ from jaxclf.datasets.cifar import Cifar10, Cifar100
 from jaxclf.datasets.idx import Idx
 from jaxclf.datasets.image_folder import ImageFolder
 from jaxclf.datasets.mnist import Mnist
+from jaxclf.datasets.parts import PartsMix
 from jaxclf.datasets.resizing import Resizing
 from jaxclf.datasets.tfds import Tfds
 from jaxclf.errors import UserError
@@ -63,6 +64,7 @@ __all__ = [
     "Idx",
     "ImageFolder",
     "Mnist",
+    "PartsMix",
     "Resizing",
     "Tfds",
     "get_resizing",

@@ -107,11 +107,14 @@ class TrainedModel:
         return np.asarray(transform_images(self.config.evaluation_transform, np.asarray(images)))
 
     @cached_property
-    def _probabilities(self) -> FastFunction:
+    def _logits(self) -> FastFunction:
         transform = self.config.evaluation_transform
-        return FastFunction(
-            lambda variables, images: jax.nn.softmax(compute_logits(self.model, variables, images, transform))
-        )
+        return FastFunction(lambda variables, images: compute_logits(self.model, variables, images, transform))
+
+    @cached_property
+    def _probabilities(self) -> FastFunction:
+        logits = self._logits.function
+        return FastFunction(lambda variables, images: jax.nn.softmax(logits(variables, images)))
 
     @cached_property
     def _features(self) -> dict[str | None, FastFunction]:
@@ -121,6 +124,10 @@ class TrainedModel:
     def predict(self, images: Any) -> Float[np.ndarray, "b classes"]:
         """Return the probabilities [b, classes] of images [b, h, w, c]: integers in 0..255 or floats in [0, 1]."""
         return self._apply_in_batches(self._probabilities, images, "prediction")
+
+    def compute_logits(self, images: Any) -> Float[np.ndarray, "b classes"]:
+        """Return the logits [b, classes] of images, as in `predict`."""
+        return self._apply_in_batches(self._logits, images, "prediction")
 
     def features(self, images: Any, layer: str | None = None) -> Float[np.ndarray, "b c"]:
         """Return the pooled features [b, c] of images [b, h, w, c], see `compute_features`."""

@@ -144,14 +144,14 @@ class Wrapper(Method):
         return self.method.references
 
     @property
-    def removes_features(self) -> bool:
-        """True if the wrapped method removes features."""
-        return self.method.removes_features
-
-    @property
     def gradient_based(self) -> bool:
         """True if the wrapped method depends on gradients of the model."""
         return self.method.gradient_based
+
+    @property
+    def removes_features(self) -> bool:
+        """True if the wrapped method removes features."""
+        return self.method.removes_features
 
     @property
     def every_class(self) -> bool:

@@ -6,8 +6,9 @@ from support.cli import explain
 
 from jaxclf import load, saliency
 from jaxclf.cli.app import parse
-from jaxclf.cli.explain import build_methods, select_images, select_names
+from jaxclf.cli.explain import DEFAULT_METHODS, select_images
 from jaxclf.cli.explain_options import ExplainMethodOptions as ExplainOptions
+from jaxclf.cli.explain_options import leave_out_unsupported, select_methods
 from jaxclf.saliency.names import METHODS
 from jaxclf.types import Split
 
@@ -26,16 +27,15 @@ def test_every_method_has_a_name_and_options_for_its_fields():
 
 def test_unsupported_methods_are_left_out_with_a_message(linear_run, capsys):
     options = parsed("--methods", "all")
-    fitting = build_methods(options, select_names(options), load(linear_run[0]))
+    run = load(linear_run[0])
+    fitting = leave_out_unsupported(select_methods(options.methods, options.fields), run, options.methods)
     errors = capsys.readouterr().err
     assert {"gradient", "occlusion"} <= set(fitting)
     assert {"grad-cam", "score-cam"}.isdisjoint(fitting)
     assert "grad-cam left out: no layer has an output [b, h, w, c]" in errors
     assert set(METHODS) == set(fitting) | {line.split()[0] for line in errors.splitlines()}
-    few = parsed()
-    assert set(build_methods(few, select_names(few), load(linear_run[0]))) == {
-        "gradient", "integrated-gradients", "smooth-grad",
-    }  # fmt: skip
+    few = leave_out_unsupported(select_methods(DEFAULT_METHODS, parsed().fields), run, ())
+    assert set(few) == {"gradient", "integrated-gradients", "smooth-grad"}
     assert capsys.readouterr().err == ""
 
 

@@ -8,10 +8,12 @@ import pytest
 from support.components import ATTENTION_METHODS, METHODS
 from support.networks import draw_variables
 from support.saliency import limited, traced_rows
+from support.torch_cases import read_fixture
 
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.models import Vit
+from jaxclf.pretrained.convert import convert_weights
 
 B, CLASSES = 5, 3
 MODEL = Vit(patch=4, width=8, depth=2, heads=2, classes=CLASSES, image_size=(16, 12))
@@ -46,6 +48,19 @@ def test_every_method_gives_values_or_a_reason(method):
     a = method(MODEL, VARIABLES, IMAGES, key=KEYS)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(a))
     assert np.abs(a.values).max() > 0
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "HiResCAM", "LayerCAM"])
+def test_the_maps_of_pytorch_grad_cam(name):
+    """pytorch-grad-cam 1.5.7 with torch 2.13: timm's transformer of timm_vit.npz, blocks[-1].norm1 with a
+    reshape_transform that drops the class token, class 1; its maps before they are rectified and scaled."""
+    case, expected = read_fixture("timm_vit"), read_fixture("pytorch_grad_cam_vit")[name]
+    model = Vit(patch=4, width=12, depth=2, heads=3, classes=5, image_size=(16, 16))
+    images = np.float32(case["images"] / 255)
+    variables = convert_weights(model, images.shape[1:], case["weights"]).variables
+    variables = jax.tree.map(np.float32, variables)
+    values = getattr(saliency, name.replace("CAM", "Cam"))(relu=False)(model, variables, images, 1).values
+    np.testing.assert_allclose(values[..., 0], expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.fixture(params=ATTENTION_METHODS, ids=str)

@@ -57,9 +57,11 @@ class Scaled(BaseMethod):
 class Picture(BaseMethod):
     """A picture of the image that knows nothing of the model."""
 
+    power: int = 1
+
     def explain(self, query):
         query, score = query.resolve_targets()
-        return make_attribution(query, jnp.broadcast_to(query.images[:, None], (B, 1, 8, 8, 1)), score, 1)
+        return make_attribution(query, query.images[:, None] ** self.power, score, 1)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,6 @@ def test_the_definition(variables):
         ratios["representation"].append(
             change / relative_norm(np.asarray(layers["intermediates"]["conv1"]["__call__"][0]), layer)
         )
-    assert np.isnan(ratios["input"]).any()
     for name, options in RELATIVE.items():
         found = relative_stability(
             GradientTimesInput(), MODEL, variables, IMAGES, key=KEYS, radius=0.3, samples=20, **options
@@ -103,15 +104,25 @@ def test_the_definition(variables):
 
 
 def test_images_of_another_class_are_left_out():
-    """Of a class that the smallest step changes, nothing is left."""
+    """The class is that of the first pixel: about half of the images nearby have another one, or all of them."""
+
+    def read_pixel(variables, images):
+        return jnp.stack([images[:, 0, 0, 0], jnp.full(len(images), 0.5)], axis=1)
+
+    gray, ratios = np.full_like(IMAGES, 0.5), []
+    for j in range(30):
+        keys = fold_sample_keys(make_metric_keys(KEYS), jnp.int32(j))
+        step = np.asarray(jax.vmap(lambda key: jax.random.uniform(key, (8, 8, 1), minval=-0.3, maxval=0.3))(keys))
+        ratio = relative_norm((gray + step) ** 2, gray**2) / relative_norm(gray + step, gray)
+        ratios.append(np.where(step[:, 0, 0, 0] < 0, np.nan, ratio))
+    found = relative_stability(Picture(power=2), read_pixel, {}, gray, key=KEYS, radius=0.3, samples=30)
+    np.testing.assert_allclose(found, np.nanmax(ratios, axis=0), rtol=1e-4)
 
     def notice(variables, images):
         same = jnp.all(images == 0.5, axis=(1, 2, 3))
         return jnp.stack([jnp.zeros(len(images)), jnp.where(same, -1.0, 1.0)], axis=1)
 
-    gray = np.full_like(IMAGES, 0.5)
     assert np.isnan(relative_stability(Picture(), notice, {}, gray, key=KEY)).all()
-    assert np.isfinite(relative_stability(Picture(), notice, {}, gray + 0.1, key=KEY)).all()
 
 
 def test_a_picture_of_the_image_changes_as_the_image_does(variables):

@@ -22,7 +22,7 @@ from jaxclf.augment import (
     Shift,
     TrivialAugment,
 )
-from jaxclf.datasets import Arrays, Cartoons, Cifar10, Cifar100, Idx, ImageFolder, Mnist, Resizing, Tfds
+from jaxclf.datasets import Arrays, Cartoons, Cifar10, Cifar100, Idx, ImageFolder, Mnist, PartsMix, Resizing, Tfds
 from jaxclf.losses import CrossEntropy
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import (
@@ -173,6 +173,7 @@ DATASETS = [
     Idx(str(Path(datasets.__file__).parent), validation=100),
     ImageFolder(str(FOLDER), image_size=(12, 9), train_fraction=0.6, test_fraction=0.2),
     Cartoons(),
+    PartsMix(),
     Cifar10(str(FOLDER.with_name("cifar")), validation=3),
     Cifar100(str(FOLDER.with_name("cifar")), validation=0),
     Tfds("digits", data_dir=str(FOLDER.with_name("tfds"))),

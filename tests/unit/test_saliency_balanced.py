@@ -44,7 +44,6 @@ OPERATIONS = {
     "tanh": (lambda x, y: jnp.tanh(x), 1),
     "relu": (lambda x, y: nn.relu(x) + jnp.maximum(y, 0), 2),
     "cube": (lambda x, y: x**3, 1),
-    "response": (lambda x, y: x * (1 + jnp.square(x).sum(-1, keepdims=True)) ** -0.5, 1),
 }
 
 
@@ -60,6 +59,24 @@ def test_an_operation_conserves_gradient_times_input(name):
     np.testing.assert_allclose(total, value.sum(), rtol=1e-4)
     if dependent == 1:
         np.testing.assert_array_equal(gradients[1], np.zeros((4, 4)))
+
+
+FACTORS = {
+    "inverse": lambda x: 1 / jnp.abs(x).sum(-1, keepdims=True),
+    "power": lambda x: (1 + jnp.square(x).sum(-1, keepdims=True)) ** -0.5,
+    "whole power": lambda x: jax.lax.integer_pow(jnp.abs(x).sum(-1, keepdims=True), -1),
+    "root": lambda x: jnp.sqrt(jnp.maximum(jnp.square(x).mean(-1, keepdims=True), 1e-6)),
+    "response": lambda x: jnp.sqrt(r := jnp.square(x).sum(0, keepdims=True)) / (jnp.sqrt(r).mean(-1) + 1)[..., None],
+    "attention": lambda x: 2 * jax.nn.softmax(x),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_what_normalizes_is_constant(name):
+    x = RANDOM.normal(size=(4, 3)).astype(np.float32)
+    factor = FACTORS[name]
+    gradients = jax.grad(lambda x: balance(lambda x: x * factor(x))(x).sum())(x)
+    np.testing.assert_allclose(gradients, np.broadcast_to(factor(x), x.shape), rtol=1e-5)
 
 
 @pytest.mark.parametrize("function", [jax.nn.sigmoid, jnp.exp, jnp.cos, nn.softplus])
@@ -91,8 +108,10 @@ def test_every_gradient_method_can_be_balanced():
     def gated(_, x):
         return nn.relu(x @ w) * (x @ w[::-1]) @ v
 
-    plain, guided = (Balanced(m)(gated, {}, images, 1).values for m in (Gradient(), saliency.GuidedBackprop()))
-    assert np.abs(plain - guided).max() > 1e-3
+    guided = saliency.GuidedBackprop()
+    plain, alone, both = (m(gated, {}, images, 1).values for m in (Balanced(), guided, Balanced(guided)))
+    assert np.abs(plain - both).max() > 1e-3
+    assert np.abs(alone - both).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,15 @@ def test_images_of_another_size_use_the_same_weights(position_embedding):
     assert np.isfinite(model.apply(variables, larger)).all()
 
 
-def test_class_activation_maps_name_the_layers_that_are_images():
+def test_class_activation_maps_name_the_layers_with_places():
     variables = draw_variables(VIT, IMAGES.shape)
-    assert saliency.GradCam()(VIT, variables, IMAGES, np.zeros(4, np.int32)).values.shape == (4, 2, 3, 1)
-    with pytest.raises(UserError, match=r"'block2' has the output shape .* choose one of patch_embedding\n"):
-        saliency.GradCam("block2")(VIT, variables, IMAGES, np.zeros(4, np.int32))
+    for layer in (None, "patch_embedding"):
+        a = saliency.GradCam(layer)(VIT, variables, IMAGES, np.zeros(4, np.int32))
+        assert a.values.shape == (4, 2, 3, 1)
+    with pytest.raises(
+        UserError, match=r"'logits' has the output shape .* choose one of patch_embedding, block1/norm1, "
+    ):
+        saliency.GradCam("logits")(VIT, variables, IMAGES, np.zeros(4, np.int32))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ class Character:
     skin: str
     body: str
     head: str
+    fixed: str = ""
+    """Features that are never left out."""
 
 
 CHARACTERS: tuple[Character, ...] = (

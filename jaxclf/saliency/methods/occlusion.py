@@ -39,8 +39,8 @@ class Occlusion(BaseMethod):
     aggregate: Literal["sum", "mean"] = "sum"
     """How the decreases of all windows that contain a pixel are combined."""
 
-    removes_features = True
     gradient_based = False
+    removes_features = True
 
     def __post_init__(self):
         axes = [len(sides) for sides in (self.window, self.stride) if isinstance(sides, tuple)]

@@ -62,8 +62,7 @@ def softmax_of(temperature, dtype="float32"):
     return lambda variables, images: jax.nn.softmax(temperature * linear(variables, images).astype(dtype))
 
 
-@pytest.mark.parametrize("score", ["logit", "probability", "margin"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("score", "dtype"), [("logit", "float32"), ("probability", "bfloat16"), ("margin", "float32")])
 def test_probabilities_instead_of_logits_give_one_warning(score, dtype):
     model, method = softmax_of(0.1, dtype), saliency.Gradient(score=score)
     with pytest.warns(UserWarning, match="the model are nonnegative and sum to 1") as found:

@@ -18,19 +18,29 @@ SCALES = np.float32([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 1]).reshape(7, 1, 1, 1)
 IMAGES = np.random.default_rng(0).random((7, 6, 6, 1), np.float32) * SCALES
 KEYS = jax.random.split(jax.random.key(1), 7)
 METHODS = {
-    "rise": saliency.Rise(samples=300, grid=3, tolerance=0.06),
-    "rise, all classes": saliency.all_classes(saliency.Rise(samples=100, grid=3, score="probability", tolerance=0.1)),
-    "smooth": saliency.SmoothGrad(samples=200, noise_scale="absolute", tolerance=0.04),
-    "smooth, in pairs": saliency.SmoothGrad(samples=90, noise_scale="absolute", antithetic=True, tolerance=0.06),
-    "squared": saliency.SmoothGradSquared(samples=200, noise_scale="absolute", tolerance=0.06),
-    "variance": saliency.VarGrad(samples=200, noise_scale="absolute", tolerance=0.3),
-    "expected": saliency.ExpectedGradients(samples=300, tolerance=0.06),
+    "rise": saliency.Rise(samples=120, grid=3),
+    "rise, all classes": saliency.all_classes(saliency.Rise(samples=100, grid=3, score="probability")),
+    "smooth": saliency.SmoothGrad(samples=120, noise_scale="absolute"),
+    "smooth, in pairs": saliency.SmoothGrad(samples=90, noise_scale="absolute", antithetic=True),
+    "squared": saliency.SmoothGradSquared(samples=120, noise_scale="absolute"),
+    "variance": saliency.VarGrad(samples=120, noise_scale="absolute"),
+    "expected": saliency.ExpectedGradients(samples=120),
 }
 
 
 @pytest.fixture(params=METHODS)
 def method(request):
-    return METHODS[request.param]
+    return limit(METHODS[request.param])
+
+
+@cache
+def limit(method):
+    """The method with a tolerance that about half of the maps meet with 48 samples."""
+    if method.every_class:
+        return saliency.all_classes(limit(method.method))
+    errors = np.sort(measure(explain(dataclasses.replace(method, samples=48))))
+    # Between two errors: at one of them rounding would decide.
+    return dataclasses.replace(method, tolerance=float(errors[3:5].mean()))
 
 
 @cache
@@ -71,10 +81,11 @@ def test_an_example_stops_where_it_would_alone(method, rows):
 
 @pytest.mark.parametrize("name", ["rise", "smooth", "smooth, in pairs", "squared", "variance"])
 def test_values_are_those_of_as_many_samples(name):
-    a = explain(METHODS[name])
+    method = limit(METHODS[name])
+    a = explain(method)
     for row in (0, 4, 6):
         taken = int(a.evaluations[row]) - 1
-        fixed = explain(dataclasses.replace(METHODS[name], samples=taken, tolerance=None), (row,))
+        fixed = explain(dataclasses.replace(method, samples=taken, tolerance=None), (row,))
         for x, y in ((a.values[row], fixed.values[0]), (a.stderr[row], fixed.stderr[0])):
             np.testing.assert_allclose(x, y, atol=2e-6 * np.abs(fixed.values).max(), rtol=0)
 
@@ -94,7 +105,6 @@ def test_a_method_with_a_tolerance_in_one_with_a_tolerance():
     assert np.isfinite(a.values).all()
     assert (a.evaluations >= 3 * (16 + 6) + 1).all()
     assert (a.evaluations <= 3 * (18 + 6) + 1).all()
-    assert a.evaluations.min() < a.evaluations.max()
 
 
 def test_a_map_of_zeros_is_done_at_once():

@@ -123,6 +123,8 @@ def test_all_classes_and_measures(colour_run, capsys):
         "entropy": saliency.entropy(a),
         "insertion": saliency.insertion(run.model, run.variables, images, a).auc,
         "deletion": saliency.deletion(run.model, run.variables, images, a).auc,
+        "srg": saliency.srg(run.model, run.variables, images, a),
+        "single_deletion": saliency.single_deletion(run.model, run.variables, images, a),
         "sensitivity_max": saliency.sensitivity_max(
             saliency.GradientTimesInput(), run.model, run.variables, images, key=keys
         ),

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from support.components import METHODS, inner
+from support.components import METHODS
 from support.networks import draw_variables
 
 from jaxclf import saliency
@@ -163,8 +163,13 @@ def make_keras():
     return saliency.adapt_keras(model)
 
 
-# The first setting of each method: the cheapest, and not wrapped.
-CHEAPEST = {type(inner(method)).__name__: method for method in reversed(METHODS) if not method.every_class}
+def get_single(method):
+    """The method for one class."""
+    return method.method if isinstance(method, saliency.AllClasses) else method
+
+
+# The first setting of each method, the cheapest, and of each wrapper.
+CHEAPEST = {type(method).__name__: method for method in reversed([*map(get_single, METHODS)])}
 
 
 def explain_all(model, variables, names):

@@ -141,7 +141,7 @@ def test_the_row_can_be_chosen():
     assert np.abs(mean - token).max() > 1e-3
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", METHODS[1:], ids=lambda method: type(method).__name__)
 def test_checkpoints_change_nothing(method):
     variables = draw_large(make_vit())
     plain, checkpointed = (method(make_vit(remat=remat), variables, IMAGES).values for remat in (False, True))

@@ -84,10 +84,14 @@ def main() -> None:
 
 def _describe_ranking(means: dict[str, float], by_parts: dict[str, float]) -> tuple[str, ...]:
     """Return the ranks of the truth and of noise among all maps, the best method, and the agreement with s2."""
-    order = sorted(means, key=lambda name: -means[name])
+    truth, noise = means["truth"], means["random"]
+    others = [means[name] for name in METHODS]
     tau = compute_kendall_tau(*(np.array([of[name] for name in METHODS]) for of in (means, by_parts)))
-    best = next(name for name in order if name in METHODS)
-    return str(1 + order.index("truth")), str(1 + order.index("random")), best, "" if tau is None else f"{tau:.2f}"
+    # Of tied maps the truth is the last and noise the first, so that a constant measure is not right.
+    first = 1 + sum(value >= truth for value in (*others, noise))
+    last = 1 + sum(value > noise for value in (*others, truth))
+    best = max(METHODS, key=lambda name: means[name])
+    return str(first), str(last), best, "" if tau is None else f"{tau:.2f}"
 
 
 if __name__ == "__main__":

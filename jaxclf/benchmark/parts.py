@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from jaxclf import __version__
 from jaxclf.api import Run
 from jaxclf.config_io import to_json
 from jaxclf.datasets.cartoons import VERSION
 from jaxclf.datasets.cartoons.characters import CHARACTERS, Character
+from jaxclf.datasets.cartoons.looks import SIDE
 from jaxclf.datasets.parts import PartsImage, draw_backgrounds, make_mixed_characters
 from jaxclf.errors import UserError, require
-from jaxclf.io.files import atomic_write, format_json
+from jaxclf.io.files import atomic_write, hash_json, write_json
 from jaxclf.io.progress import track_progress
 from jaxclf.pretrained.initial import hash_variables
 from jaxclf.saliency import Method
@@ -24,6 +26,7 @@ from jaxclf.saliency.parts.maps import REFERENCES, Map, draw_part_values, occlud
 from jaxclf.saliency.parts.results import OCCLUSION, TRUTH, ScoredMethod, ScoredRun
 from jaxclf.saliency.parts.study import PartsStudy
 from jaxclf.saliency.parts.truth import compute_truth
+from jaxclf.training.user_code import explain_out_of_memory
 
 BACKGROUNDS = 16  # other backgrounds of an image
 AT_ONCE = 256  # images whose logits are computed together
@@ -34,10 +37,13 @@ def find_characters(run: Run) -> tuple[Character, ...]:
     """Return the characters that the network of a run classifies.
 
     Raises:
-        UserError: If its classes are not those of a dataset of drawn characters.
+        UserError: If its classes or its images are not those of a dataset of drawn characters.
     """
+    shape = (SIDE, SIDE, 3)
     for characters in (CHARACTERS, make_mixed_characters()):
         if run.class_names == tuple(character.name for character in characters):
+            seen = run.image_shape if run.image_shape != shape else run.input_shape
+            require(seen == shape, f"the network of {run.path} sees images {list(seen)}: expected {list(shape)}")
             return characters
     raise UserError(
         f"{run.path} has the classes {', '.join(run.class_names[:3])}, …: expected the characters of the dataset "
@@ -55,30 +61,36 @@ def score_run(
         name: Its name.
         methods: The saliency methods by name.
         images: The images, of the run's characters.
-        cells: Directory where the scores of each method are kept. Those that it has are not computed again.
+        cells: Directory where the scores of each method are kept. Those that it has are not computed again. The truth
+            is written there too.
 
     Returns:
         The scores of the methods and of the reference maps.
-
-    Raises:
-        UserError: If the network does not take images of this size.
     """
-    shape = images[0].pixels.shape
-    require(run.image_shape == shape, f"{run.path} takes images {list(run.image_shape)}: expected {list(shape)}")
     cells.mkdir(parents=True, exist_ok=True)
-    weights, backgrounds = hash_variables(run.variables), draw_backgrounds(BACKGROUNDS, seed=0)
+    backgrounds = draw_backgrounds(BACKGROUNDS, seed=0)
     predict = PaddedPrediction(run)
     truths = [
         compute_truth(image, predict, backgrounds)
         for image in track_progress(images, len(images), f"{name}: images with and without parts")
     ]
     study = PartsStudy(find_characters(run), list(images), truths)
+    write_json(cells / "truth.json", study.describe_truths())
     scored = _score_references(study, predict)
+    about = {
+        "weights": hash_variables(run.variables),
+        "config": to_json(run.config),
+        "images": len(images),
+        "scores": study.scores,
+        "version": [__version__, VERSION],
+    }
     for method_name, method in track_progress(methods.items(), len(methods), f"{name}: methods"):
-        about = format_json({"weights": weights, "method": to_json(method), "images": len(images), "version": VERSION})
-        path = cells / f"{method_name}.npz"
-        scored[method_name] = _read_cell(path, about) or _score_method(run, method, study)
-        _write_cell(path, about, scored[method_name])
+        path, identity = cells / f"{method_name}.npz", hash_json(about | {"method": to_json(method)})
+        found = _read_cell(path, identity)
+        if found is None:
+            found = _score_method(run, method, study)
+            _write_cell(path, identity, found)
+        scored[method_name] = found
     return ScoredRun(name, study, scored)
 
 
@@ -120,9 +132,19 @@ def _score_references(study: PartsStudy, predict: PaddedPrediction) -> dict[str,
 def _score_method(run: Run, method: Method, study: PartsStudy) -> ScoredMethod:
     """Explain every image for all targets of the study, and score the maps."""
     pixels = np.stack([image.pixels for image in study.images])
+    groups = [slice(start, start + AT_ONCE) for start in range(0, len(pixels), AT_ONCE)]
     began = time.perf_counter()
-    maps = [list(run.explain(method, pixels, targets).values.sum(axis=-1)) for targets in study.targets]
+    maps = [
+        [of_image for group in groups for of_image in _explain(run, method, pixels[group], targets[group])]
+        for targets in study.targets
+    ]
     return _keep_scores(study, maps, time.perf_counter() - began)
+
+
+def _explain(run: Run, method: Method, pixels: np.ndarray, targets: np.ndarray) -> Float[np.ndarray, "n h w"]:
+    """Return the maps of images, summed over channels."""
+    with explain_out_of_memory("explaining images", "limit the images in a model call: --METHOD.max-rows 8"):
+        return np.asarray(run.explain(method, pixels, targets).values.sum(axis=-1))
 
 
 def _keep_scores(study: PartsStudy, maps: Sequence[Sequence[Map]], seconds: float) -> ScoredMethod:
@@ -131,17 +153,17 @@ def _keep_scores(study: PartsStudy, maps: Sequence[Sequence[Map]], seconds: floa
     return ScoredMethod(study.score_maps(maps), np.array(shown), seconds)
 
 
-def _read_cell(path: Path, about: str) -> ScoredMethod | None:
-    """Return the scores that an earlier call has kept, if they are of the same weights, method and images."""
+def _read_cell(path: Path, identity: str) -> ScoredMethod | None:
+    """Return the scores that an earlier call has kept, if all they depend on is the same."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as arrays:
-        if str(arrays["about"]) != about:
+        if str(arrays["identity"]) != identity:
             return None
         return ScoredMethod(arrays["scores"], arrays["maps"], float(arrays["seconds"]))
 
 
-def _write_cell(path: Path, about: str, scored: ScoredMethod) -> None:
+def _write_cell(path: Path, identity: str, scored: ScoredMethod) -> None:
     """Write the scores of a method."""
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez(file, about=about, scores=scored.scores, maps=scored.maps, seconds=scored.seconds)
+        np.savez(file, identity=identity, scores=scored.scores, maps=scored.maps, seconds=scored.seconds)

@@ -31,10 +31,12 @@ def run(options: BenchmarkMethodOptions) -> int:
     require(
         all(find_characters(each) == characters for each in runs), "the runs have different classes; score them apart"
     )
-    images, scored = sample_parts_images(options.images, characters), []
-    for trained, name in zip(runs, _name_runs(options.runs), strict=True):
-        supported = leave_out_unsupported(methods, trained, options.methods)
-        scored.append(score_run(trained, name, supported, images, options.output / "cells" / name))
+    supported = [leave_out_unsupported(methods, each, options.methods) for each in runs]
+    images = sample_parts_images(options.images, characters)
+    scored = [
+        score_run(trained, name, of_run, images, options.output / "cells" / name)
+        for trained, name, of_run in zip(runs, _name_runs(options.runs), supported, strict=True)
+    ]
     summary = summarize_runs(scored)
     write_json(options.output / "parts.json", summary)
     write_rows(

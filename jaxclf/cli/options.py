@@ -287,9 +287,9 @@ class AuditOptions(FolderOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSaliencyOptions:
-    """Score saliency methods on runs of Cartoons configs against the exact Shapley values of the parts of images.
+    """Score saliency methods on runs of drawn characters against the exact Shapley values of the parts of images.
 
-    Started again, it runs only the methods that are not finished. The fields of a method are options too: `--methods
+    Started again, it does not repeat methods that are finished. The fields of a method are options too: `--methods
     rise --help` lists those of rise. Writes parts.json, parts.csv and parts.html.
     """
 
@@ -298,7 +298,7 @@ class BenchmarkSaliencyOptions:
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Directory of what is written."""
     images: int = 36
-    """Number of images. The 18 characters take turns."""
+    """Number of images: one of each character, then a second one of each, and so on."""
     methods: tuple[str, ...] = ("all",)
     """Names of saliency methods, or all."""
     compilation_cache: CompilationCache = None

@@ -10,27 +10,32 @@ from support.cli import run_command
 
 import jaxclf
 from jaxclf.config import Config
-from jaxclf.datasets import Cartoons
+from jaxclf.datasets import Cartoons, PartsMix
 from jaxclf.datasets.cartoons import CHARACTERS, render
-from jaxclf.models import Cnn
+from jaxclf.datasets.parts import make_mixed_characters
+from jaxclf.models import Cnn, Mlp
 from jaxclf.optimizers import Adam
+from jaxclf.saliency.parts.funnybirds import FUNNYBIRDS
 from jaxclf.saliency.parts.scores import SCORES
 
 
+def train(dataset, model, workdir):
+    """Train a small network for a few steps."""
+    config = Config(dataset=dataset, model=model, optimizer=Adam(learning_rate=0.01), epochs=1, batch_size=56)
+    jaxclf.fit(config, workdir=workdir)
+    return workdir
+
+
 @pytest.fixture(scope="module")
-def cartoon_run(tmp_path_factory):
-    """A small network of the eighteen characters after a few steps."""
+def cartoons(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cartoons")
     render(directory / "cartoons-1", [replace(character, images=12) for character in CHARACTERS])
-    config = Config(
-        dataset=Cartoons(directory=str(directory)),
-        model=Cnn(features=(4,), dense=(), classes=18),
-        optimizer=Adam(learning_rate=0.01),
-        epochs=1,
-        batch_size=56,
-    )
-    jaxclf.fit(config, workdir=directory / "run")
-    return directory / "run"
+    return Cartoons(directory=str(directory))
+
+
+@pytest.fixture(scope="module")
+def cartoon_run(cartoons, tmp_path_factory):
+    return train(cartoons, Cnn(features=(4,), dense=(), classes=18), tmp_path_factory.mktemp("cnn") / "run")
 
 
 def test_scores_of_methods_and_of_the_truth(cartoon_run, tmp_path, capsys):
@@ -55,6 +60,35 @@ def test_scores_of_methods_and_of_the_truth(cartoon_run, tmp_path, capsys):
     page = (tmp_path / "parts.html").read_text()
     assert "grad-cam" in page and "Kendall" in page
     assert "wrote" in printed
+
+
+def test_runs_are_averaged_over_the_methods_that_all_support(cartoons, cartoon_run, tmp_path, capsys):
+    dense = train(cartoons, Mlp(features=(8,), classes=18), tmp_path / "mlp")
+    arguments = (cartoon_run, dense, "--output", tmp_path / "parts", "--images", 4, "--methods")
+    assert run_command("benchmark-saliency", (*arguments, "gradient", "lrp")) == 0
+    results = json.loads((tmp_path / "parts/parts.json").read_text())
+    runs = results["runs"]
+    assert set(runs) == {"run", "mlp"}
+    means = [run["methods"]["lrp"]["s3"]["mean"] for run in runs.values()]
+    assert results["methods"]["lrp"]["s3"]["mean"] == pytest.approx(np.mean(means))
+    truths = json.loads((tmp_path / "parts/cells/mlp/truth.json").read_text())
+    assert len(truths) == 4
+    assert len(truths[0]["interactions"]) == len(truths[0]["shapley"]) == len(truths[0]["parts"])
+    assert run_command("benchmark-saliency", (*arguments, "grad-cam")) == 2
+    assert "grad-cam: no layer" in capsys.readouterr().err
+
+
+def test_characters_that_share_parts_get_the_scores_of_funnybirds(tmp_path):
+    characters = [replace(character, images=4) for character in make_mixed_characters()]
+    for name in ("parts_mix-1", "parts_mix-1-without-0.5"):
+        render(tmp_path / name, characters)
+    run = train(PartsMix(directory=str(tmp_path)), Cnn(features=(4,), dense=(), classes=50), tmp_path / "run")
+    arguments = (run, "--output", tmp_path / "parts", "--images", 6, "--methods", "gradient")
+    assert run_command("benchmark-saliency", arguments) == 0
+    methods = json.loads((tmp_path / "parts/parts.json").read_text())["methods"]
+    assert set(methods["gradient"]) == {*SCORES, *FUNNYBIRDS}
+    assert methods["truth"]["sd"]["mean"] == pytest.approx(1)
+    assert methods["area"]["ts"]["mean"] in (0, None)
 
 
 def test_a_second_call_computes_only_what_is_missing(cartoon_run, tmp_path, monkeypatch):

@@ -105,8 +105,6 @@ def test_thresholds_are_relative_to_absolute_values():
 
 
 def test_a_threshold_is_not_chosen_on_the_images_it_scores():
-    good, bad = np.ones((4, 2)), np.zeros((4, 2))
-    good[:, 1] = bad[:, 0] = [1, 1, 1, 1]
     even, odd = np.zeros((4, 80)), np.zeros((4, 80))
     even[:, 3] = odd[:, 7] = 1  # each half has another best threshold
     scores = np.stack([even, odd] * 3)

@@ -5,7 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from jaxclf.datasets.cartoons.characters import CHARACTERS
 from jaxclf.datasets.parts import draw_backgrounds, sample_parts_images
+from jaxclf.datasets.parts.image import FIRST
 from jaxclf.saliency.parts.games import (
     compute_additive_share,
     compute_drops,
@@ -75,6 +77,7 @@ def test_images_are_the_same_in_every_call_and_no_images_of_the_dataset():
     for first, second in zip(IMAGES, again, strict=False):
         np.testing.assert_array_equal(first.pixels, second.pixels)
     assert [image.label for image in sample_parts_images(20)] == [*range(18), 0, 1]
+    assert max(character.images for character in CHARACTERS) < FIRST  # the numbers of the dataset's images are smaller
 
 
 def test_another_background_leaves_the_character_as_it_is():
@@ -161,6 +164,20 @@ def test_a_constant_map_scores_zero_and_is_not_left_out():
     assert (scores["s1"], scores["s2"], scores["s7"]) == (0, 0, 0)
     assert scores["s4"] == pytest.approx(1 / len(image.parts))
     assert scores["s5"] == pytest.approx(0.5)
+
+
+def test_a_map_that_is_not_finite_is_scored_like_zeros():
+    image, truth = IMAGES[2], make_truth(IMAGES[2], 0)
+    zeros, wrong = (sum_over_parts(image, np.full((64, 64), value)) for value in (0.0, np.nan))
+    assert score_attribution(wrong, wrong, truth) == pytest.approx(score_attribution(zeros, zeros, truth))
+
+
+def test_scores_are_not_defined_if_the_parts_change_nothing():
+    image = IMAGES[0]
+    truth = compute_truth(image, lambda images: np.ones((len(images), 3)), draw_backgrounds(2, 0))
+    noise = sum_over_parts(image, REFERENCES["random"](image, 0))
+    scores = score_attribution(noise, noise, truth)
+    assert all(np.isnan(scores[name]) for name in SCORES if name != "s6")
 
 
 def test_no_threshold_is_relative_to_the_sum_of_a_map():

@@ -78,6 +78,9 @@ class Scene:
             without: Names of parts to leave out.
             background: A canvas in place of the picture's own background.
             clutter: Draw what is in front of the character.
+
+        Returns:
+            An RGB image.
         """
         canvas = self.draw_canvas(without, background, clutter)
         return self.lighting.apply(canvas.resize((SIDE, SIDE), Image.Resampling.BOX))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxclf.datasets.cartoons.scene import Scene, sample_scene
 from jaxclf.datasets.cartoons.scenery import draw_background
 
 FIRST = 10_000  # number of the first image of a character; smaller ones are those of the Cartoons dataset
-BACKGROUNDS = 100_000  # added to the seeds of other backgrounds
+OTHER_BACKGROUNDS = 100_000  # added to the seeds of other backgrounds
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -27,7 +27,7 @@ class PartsImage:
     """An image of a character and where its parts are."""
 
     label: int
-    """Index of the character among those of the Cartoons dataset."""
+    """Index of the character among those of its dataset."""
     number: int
     """Number of the image among those of the character."""
     parts: tuple[str, ...]
@@ -59,16 +59,19 @@ class PartsImage:
         """Draw the image on other backgrounds, canvases 192x192."""
         return np.stack([np.asarray(self.scene.draw(background=background)) for background in backgrounds])
 
-    def _draw(self, without) -> Picture:
+    def _draw(self, without: Iterable[str]) -> Picture:
         return np.asarray(self.scene.draw(set(without)))
 
 
 def sample_parts_images(count: int, characters: Sequence[Character] = CHARACTERS) -> list[PartsImage]:
-    """Return images that are in no split of the Cartoons dataset, the same ones in every call.
+    """Return images that are in no split of the characters' dataset, the same ones in every call.
 
     Args:
-        count: Number of images: the characters take turns.
+        count: Number of images: one of each character, then a second one of each, and so on.
         characters: The characters.
+
+    Returns:
+        The images.
     """
     return [make_parts_image(i % len(characters), i // len(characters), characters) for i in range(count)]
 
@@ -95,7 +98,7 @@ def make_parts_image(label: int, number: int, characters: Sequence[Character] = 
 
 def draw_backgrounds(count: int, seed: int) -> list[Image.Image]:
     """Return random backgrounds, the same ones in every call."""
-    return [draw_background(np.random.default_rng([VERSION, BACKGROUNDS + seed, i])) for i in range(count)]
+    return [draw_background(np.random.default_rng([VERSION, OTHER_BACKGROUNDS + seed, i])) for i in range(count)]
 
 
 def _find_changes(whole: np.ndarray, other: np.ndarray) -> Bool[np.ndarray, "h w"]:

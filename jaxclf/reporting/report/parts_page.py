@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxclf.datasets.cartoons.looks import SIDE
 from jaxclf.datasets.parts import PartsImage
 from jaxclf.reporting.report.page import render, write_page
 from jaxclf.reporting.report.pictures import encode_image, encode_map
 from jaxclf.saliency.parts.results import BASELINES, TRUTH, ScoredRun
 from jaxclf.saliency.parts.scores import LOWER_IS_BETTER
 
-SIDE = 64  # pixels of an image or a map
 SECTIONS = {"scores": "Scores", "methods": "Which method", "networks": "Networks", "maps": "Maps"}
 
 

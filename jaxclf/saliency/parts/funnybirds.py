@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from jaxclf.datasets.cartoons.characters import Character
 from jaxclf.datasets.parts import PartsImage
+from jaxclf.saliency.parts.games import list_members
 from jaxclf.saliency.parts.maps import AttributedImage
 from jaxclf.saliency.parts.scores import average_defined, correlate_ranks
 from jaxclf.saliency.parts.truth import Truth
@@ -43,7 +44,15 @@ class Lookalikes(NamedTuple):
 
 
 def find_lookalikes(image: PartsImage, characters: Sequence[Character]) -> Lookalikes | None:
-    """Return the first two characters that share two parts each with an image and none of these with one another."""
+    """Find two other characters that share two parts each with an image, not the same ones.
+
+    Args:
+        image: The image.
+        characters: All characters.
+
+    Returns:
+        The first two, or None if there are none.
+    """
     shared = {
         label: np.isin(image.parts, get_parts(character))
         for label, character in enumerate(characters)
@@ -67,7 +76,7 @@ def find_sufficient_sets(image: PartsImage, characters: Sequence[Character]) -> 
     others = [get_parts(character) for label, character in enumerate(characters) if label != image.label]
     shared = np.array([np.isin(image.parts, other) for other in others])
     found: list[np.ndarray] = []
-    members = np.arange(2 ** len(image.parts))[:, None] >> np.arange(len(image.parts)) & 1 == 1
+    members = list_members(len(image.parts))
     for subset in members[np.argsort(members.sum(axis=1), kind="stable")]:
         is_own = not (shared | ~subset).all(axis=1).any()
         if is_own and not any((subset | ~smaller).all() for smaller in found):
@@ -78,17 +87,27 @@ def find_sufficient_sets(image: PartsImage, characters: Sequence[Character]) -> 
 def score_thresholds(
     image: PartsImage, values: AttributedImage, truth: Truth, sufficient: Bool[np.ndarray, "sets parts"]
 ) -> Float[np.ndarray, "4 thresholds"]:
-    """Return csdc, pc, dc and d of a map for every threshold; NaN where one is not defined for the image."""
+    """Compute the scores that depend on a threshold.
+
+    Args:
+        image: The image.
+        values: Its map, summed over parts.
+        truth: The truth.
+        sufficient: The smallest sets of parts that only this character has.
+
+    Returns:
+        csdc, pc, dc and d for every threshold; NaN where one is not defined for the image.
+    """
     total = values.total or 1.0
     important = values.parts / total > THRESHOLDS[:, None]
-    bits = important @ (1 << np.arange(len(image.parts)))
+    bits = np.array([_to_bits(row) for row in important])
     everything = len(truth.logits) - 1
     predicted = truth.logits.argmax(axis=1)
     csdc = ((important[:, None] & sufficient).sum(axis=2) / sufficient.sum(axis=1)).max(axis=1, initial=0)
-    score = truth.logits[everything, image.label]
-    irrelevant, marked = truth.drops < IRRELEVANT * score, important
+    least = IRRELEVANT * abs(truth.logits[everything, image.label])
+    irrelevant, marked = truth.drops < least, important
     if values.clutter is not None:
-        irrelevant = np.append(irrelevant, truth.clutter < IRRELEVANT * score)
+        irrelevant = np.append(irrelevant, truth.clutter < least)
         marked = np.column_stack([important, values.clutter / total > THRESHOLDS])
     d = 1 - (marked & irrelevant).sum(axis=1) / irrelevant.sum() if irrelevant.any() else np.full(len(bits), np.nan)
     return np.array(
@@ -115,9 +134,17 @@ def choose_thresholds(scores: Float[np.ndarray, "images 4 thresholds"]) -> Float
 def score_lookalikes(
     first: AttributedImage, second: AttributedImage, truth: Truth, lookalikes: Lookalikes | None
 ) -> float:
-    """Return the share of two comparisons that a map of each of two lookalikes wins.
+    """Compute the score ts.
 
-    NaN if there are no lookalikes, or if the network itself does not tell their parts apart.
+    Args:
+        first: The map of the first lookalike, summed over parts.
+        second: That of the second.
+        truth: The truth.
+        lookalikes: The lookalikes.
+
+    Returns:
+        The share of two comparisons that are right: the parts of each lookalike get more in its own map. NaN if there
+        are no lookalikes, or if the network does not distinguish their parts.
     """
     if lookalikes is None:
         return float("nan")
@@ -144,7 +171,8 @@ def score_funnybirds(
     images: Sequence[PartsImage],
     truths: Sequence[Truth],
     maps: Sequence[Sequence[AttributedImage]],
-    characters: Sequence[Character],
+    sufficient: Sequence[Bool[np.ndarray, "_ _"]],
+    lookalikes: Sequence[Lookalikes | None],
 ) -> Float[np.ndarray, "images scores"]:
     """Score the maps of a method for images of characters that share their parts.
 
@@ -152,14 +180,17 @@ def score_funnybirds(
         images: The images.
         truths: Their truth.
         maps: For each image its maps for its own character and for the two lookalikes, summed over parts.
-        characters: All characters.
+        sufficient: For each image the result of `find_sufficient_sets`.
+        lookalikes: For each image the result of `find_lookalikes`.
 
     Returns:
         The scores of `FUNNYBIRDS`; NaN where one is not defined for an image, whatever the map.
     """
     thresholds, rest = [], []
-    for image, truth, (own, first, second) in zip(images, truths, maps, strict=True):
-        thresholds.append(score_thresholds(image, own, truth, find_sufficient_sets(image, characters)))
+    for image, truth, (own, first, second), sets, pair in zip(
+        images, truths, maps, sufficient, lookalikes, strict=True
+    ):
+        thresholds.append(score_thresholds(image, own, truth, sets))
         sd = (1 + correlate_ranks(own.parts, truth.drops)) / 2
-        rest.append((sd, score_lookalikes(first, second, truth, find_lookalikes(image, characters))))
+        rest.append((sd, score_lookalikes(first, second, truth, pair)))
     return np.column_stack([choose_thresholds(np.array(thresholds)), rest])

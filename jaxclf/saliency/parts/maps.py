@@ -34,13 +34,18 @@ class AttributedImage:
 
 
 def sum_over_parts(image: PartsImage, values: Map) -> AttributedImage:
-    """Sum a map over the parts of an image. A map of another size is resized bilinearly.
+    """Sum a map over the parts of an image.
 
     Args:
         image: The image.
-        values: The values of its pixels, or of the places of a class activation map.
+        values: The values of its pixels, or of the places of a class activation map, which is resized bilinearly.
+            Values that are not finite count as 0: an image is not left out because a method fails on it.
+
+    Returns:
+        The sums.
     """
-    values, outside = resize_map(values, image.outside.shape), image.outside
+    values = resize_map(np.nan_to_num(values, posinf=0, neginf=0), image.outside.shape)
+    outside = image.outside
     total = np.abs(values).sum()
     share = np.abs(values[outside]).sum() / total if total > 0 else outside.mean()
     parts = np.array([values[mask].sum() for mask in image.masks])
@@ -62,13 +67,16 @@ def resize_map(values: Map, shape: tuple[int, ...]) -> Map:
 def draw_part_values(
     image: PartsImage, values: Float[np.ndarray, " parts"], clutter: float = 0.0, background: float = 0.0
 ) -> Map:
-    """Return a map whose sum over each part is its value, spread evenly over the pixels of the part.
+    """Draw a map with a given sum over each part, spread evenly over the pixels of the part.
 
     Args:
         image: The image.
         values: A value for each part.
         clutter: The sum over the clutter.
         background: The sum over all other pixels.
+
+    Returns:
+        The map.
     """
     outside = image.outside
     regions = [*zip(image.masks, values, strict=True)]
@@ -100,7 +108,16 @@ REFERENCES = {"random": draw_noise, "area": draw_area, "edges": draw_edges}
 
 
 def occlude_parts(image: PartsImage, predict: Predict, classes: Sequence[int]) -> list[Map]:
-    """Return for each class a map of the parts: how much the logit falls if the pixels of a part are black."""
+    """Compute how much logits fall if the pixels of a part are black.
+
+    Args:
+        image: The image.
+        predict: The logits of the network.
+        classes: The explained classes.
+
+    Returns:
+        A map for each class, whose sum over a part is the fall of the logit.
+    """
     occluded = np.where(image.masks[..., None], np.uint8(0), image.pixels[None])
     logits = np.asarray(predict(np.concatenate([image.pixels[None], occluded])), np.float64)
     return [draw_part_values(image, logits[0, c] - logits[1:, c]) for c in classes]

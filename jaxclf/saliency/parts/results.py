@@ -16,7 +16,7 @@ from jaxclf.saliency.parts.study import PartsStudy, Scores
 
 TRUTH, OCCLUSION = "truth", "occlusion-by-part"
 BASELINES = (TRUTH, OCCLUSION, *REFERENCES)
-"""Rows that are no saliency methods: what is right, what needs the masks, and what knows nothing of the network."""
+"""Rows that are no saliency methods: the truth, a map that needs the masks, and maps that do not use the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class ScoredMethod:
     scores: Scores
     maps: Float[np.ndarray, "shown h w"]
     seconds: float
-    """Duration of the method for all images, for two classes each; compilation included."""
+    """Duration of the method for all images and classes, with compilation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +51,16 @@ def summarize_runs(runs: Sequence[ScoredRun]) -> dict[str, Any]:
 
     Returns:
         `methods` with mean, standard error over images and number of images of each score, best by s2 first;
-        `differences`, each method minus the best of them; `split_half_tau`, the agreement of the rankings of methods
-        by even and by odd images; `runs` with what the networks do.
+        `differences`, each method minus the best of them; `left_out`, methods that not all networks support;
+        `split_half_tau`, the agreement of the rankings of methods by two halves of the images; `runs` with measures
+        of each network.
     """
     columns = runs[0].study.scores
     names = [name for name in runs[0].methods if all(name in run.methods for run in runs)]
-    scores = {name: np.mean([run.methods[name].scores for run in runs], axis=0) for name in names}
+    scores = {name: average_defined(np.stack([run.methods[name].scores for run in runs])) for name in names}
     methods = {name: _estimate_means(columns, of) for name, of in scores.items()}
-    order = sorted(names, key=lambda name: (name != TRUTH, -methods[name]["s2"]["mean"]))
+    order = sorted(names, key=lambda name: (name != TRUTH, -(methods[name]["s2"]["mean"] or 0.0)))
+    every = dict.fromkeys(name for run in runs for name in run.methods)
     return {
         "images": len(runs[0].study.images),
         "scores": columns,
@@ -67,7 +69,8 @@ def summarize_runs(runs: Sequence[ScoredRun]) -> dict[str, Any]:
             score: _compare_with_best(score, {name: of[:, i] for name, of in scores.items()}, methods)
             for i, score in enumerate(columns)
         },
-        "split_half_tau": _compute_split_half_tau(columns, scores),
+        "left_out": [name for name in every if name not in names],
+        "split_half_tau": _compute_split_half_tau(columns, scores, len(runs[0].study.characters)),
         "runs": {run.name: _describe_run(run) for run in runs},
     }
 
@@ -98,11 +101,20 @@ def _compare_with_best(
     return {"best": best, "minus_best": {name: of for name, of in others.items() if name != best}}
 
 
-def _compute_split_half_tau(columns: Iterable[str], scores: Mapping[str, Scores]) -> dict[str, float | None]:
-    """Return Kendall's tau of the rankings of methods by their means over even and over odd images, for each score."""
-    compared = [of for name, of in scores.items() if name != TRUTH]
-    even, odd = (np.array([average_defined(of[half::2]) for of in compared]) for half in (0, 1))
-    return {name: compute_kendall_tau(even[:, i], odd[:, i]) for i, name in enumerate(columns)}
+def _compute_split_half_tau(
+    columns: Iterable[str], scores: Mapping[str, Scores], characters: int
+) -> dict[str, float | None]:
+    """Return Kendall's tau of the rankings of methods by their means over two halves of the images, for each score.
+
+    Of every two images of a character one is in each half.
+    """
+    compared = [of for name, of in scores.items() if name not in BASELINES]
+    if not compared:
+        return dict.fromkeys(columns)
+    places = np.arange(len(compared[0]))
+    second = (places + places // characters) % 2 == 1
+    first, second = (np.array([average_defined(of[half]) for of in compared]) for half in (~second, second))
+    return {name: compute_kendall_tau(first[:, i], second[:, i]) for i, name in enumerate(columns)}
 
 
 def compute_kendall_tau(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float | None:
@@ -115,12 +127,11 @@ def compute_kendall_tau(first: Float[np.ndarray, " n"], second: Float[np.ndarray
 def _describe_run(run: ScoredRun) -> dict[str, Any]:
     """Return what a network does with the images, the time of each method and its scores."""
     truths = run.study.truths
-    background = [truth.background / (truth.background + np.abs(truth.shapley).sum()) for truth in truths]
     return {
         "accuracy": float(np.mean([truth.correct for truth in truths])),
         "background_independence": _estimate_mean(np.array(list(_check_clutter(run.study)))),
         "additive_share": _estimate_mean(np.array([truth.additive_share for truth in truths])),
-        "background_share": _estimate_mean(np.array(background)),
+        "background_share": _estimate_mean(np.array([truth.background_share for truth in truths])),
         "seconds": {name: of.seconds for name, of in run.methods.items()},
         "methods": {name: _estimate_means(run.study.scores, of.scores) for name, of in run.methods.items()},
     }
@@ -132,5 +143,5 @@ def _check_clutter(study: PartsStudy) -> Iterator[float]:
     The mean is the score "background independence" of FunnyBirds, for the network.
     """
     for image, truth in zip(study.images, study.truths, strict=True):
-        lost = truth.clutter < IRRELEVANT * truth.logits[-1, image.label]
+        lost = truth.clutter < IRRELEVANT * abs(truth.logits[-1, image.label])
         yield float(lost) if image.clutter.any() else float("nan")

@@ -37,25 +37,32 @@ def score_attribution(values: AttributedImage, rival: AttributedImage, truth: Tr
     Returns:
         The scores by name. NaN where a score is not defined for the image, whatever the map.
     """
-    size = np.abs(truth.shapley).sum() or np.nan  # of a network that does not see the parts nothing is defined
-    background = truth.background / (truth.background + size)
+    size = np.abs(truth.shapley).sum() or np.nan  # if the parts change nothing, no score is defined
     chosen = values.parts == values.parts.max()  # several, if they are tied
-    best = truth.shapley.max()
+    best = truth.shapley.max() if size > 0 else np.nan
     return {
         "s1": correlate_ranks(values.parts, truth.drops),
         "s2": correlate_ranks(values.parts, truth.shapley),
         "s3": float(np.abs(values.parts - truth.shapley).sum() / size),
-        "s4": float((truth.shapley[chosen] == best).mean()),
+        "s4": float((truth.shapley[chosen] == best).mean()) if size > 0 else float("nan"),
         "s4_regret": float((best - truth.shapley[chosen].mean()) / (np.ptp(truth.shapley) or 1.0)),
         "s5": _compute_relevance_auc(values, truth),
-        "s6": float(abs(values.outside_share - background)),
+        "s6": float(abs(values.outside_share - truth.background_share)),
         "s7": correlate_ranks(values.parts - rival.parts, truth.contrast),
         "s8": correlate_ranks(values.parts / values.sizes, truth.shapley),
     }
 
 
 def score_truth(image: PartsImage, truth: Truth) -> dict[str, float]:
-    """Score maps that have the right values: for each score a map whose sums are what it compares with."""
+    """Score maps with the right sums: for each score a map of the numbers that it compares with.
+
+    Args:
+        image: The image.
+        truth: The truth.
+
+    Returns:
+        The scores by name, which are the best possible ones.
+    """
     drops, shapley = draw_part_values(image, truth.drops), draw_part_values(image, truth.shapley, truth.clutter)
     contrast = draw_part_values(image, truth.contrast)
     means = draw_part_values(image, truth.shapley * image.masks.sum(axis=(1, 2)))
@@ -87,8 +94,9 @@ def _compute_relevance_auc(values: AttributedImage, truth: Truth) -> float:
     items, contributions = values.parts, truth.shapley
     if values.clutter is not None:
         items, contributions = np.append(items, values.clutter), np.append(contributions, truth.clutter)
-    relevant = contributions >= RELEVANT * np.abs(truth.shapley).sum()
-    if relevant.all() or not relevant.any():
+    size = np.abs(truth.shapley).sum()
+    relevant = contributions >= RELEVANT * size
+    if size == 0 or relevant.all() or not relevant.any():
         return float("nan")
     more = items[relevant][:, None] - items[~relevant]
     return float(((np.sign(more) + 1) / 2).mean())

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxclf.datasets.cartoons.characters import Character
 from jaxclf.datasets.parts import PartsImage
-from jaxclf.saliency.parts.funnybirds import FUNNYBIRDS, Lookalikes, find_lookalikes, score_funnybirds
+from jaxclf.saliency.parts.funnybirds import (
+    FUNNYBIRDS,
+    Lookalikes,
+    find_lookalikes,
+    find_sufficient_sets,
+    score_funnybirds,
+)
 from jaxclf.saliency.parts.games import compute_shapley
 from jaxclf.saliency.parts.maps import Map, draw_part_values, sum_over_parts
 from jaxclf.saliency.parts.scores import SCORES, score_attribution, score_truth
@@ -45,6 +52,11 @@ class PartsStudy:
         """Two characters that share parts with each image, if the characters share any."""
         return [find_lookalikes(image, self.characters) for image in self.images] if self.is_mixed else []
 
+    @cached_property
+    def sufficient_sets(self) -> list[np.ndarray]:
+        """The smallest sets of parts [sets, parts] that only the character of an image has, if characters share any."""
+        return [find_sufficient_sets(image, self.characters) for image in self.images] if self.is_mixed else []
+
     @property
     def targets(self) -> list[Int[np.ndarray, " images"]]:
         """The classes to explain: one for each image, in each of several maps.
@@ -64,6 +76,9 @@ class PartsStudy:
 
         Args:
             maps: The maps of all images for each of the `targets`.
+
+        Returns:
+            The scores of each image.
         """
         summed = [
             [sum_over_parts(image, values) for image, values in zip(self.images, of_target, strict=True)]
@@ -76,21 +91,44 @@ class PartsStudy:
         return self._add_funnybirds(np.array(rows), [summed[0], *summed[2:]])
 
     def score_truths(self) -> Scores:
-        """Score maps that have the right sums: what each of s1 to s8 compares with, and the Shapley values."""
+        """Score maps with the right sums.
+
+        Returns:
+            For s1 to s8 and sd the scores of maps of the numbers that each compares with, and for the other scores of
+            FunnyBirds those of maps of the Shapley values.
+        """
         pairs = list(zip(self.images, self.truths, strict=True))
         rows = np.array([list(score_truth(*pair).values()) for pair in pairs])
         maps = [
             [
-                sum_over_parts(image, draw_part_values(image, compute_shapley(truth.logits[:, target]), truth.clutter))
+                sum_over_parts(image, draw_part_values(image, compute_shapley(truth.logits[:, target])))
                 for (image, truth), target in zip(pairs, targets.tolist(), strict=True)
             ]
             for targets in self.targets
         ]
-        return self._add_funnybirds(rows, [maps[0], *maps[2:]])
+        scores = self._add_funnybirds(rows, [maps[0], *maps[2:]])
+        if self.is_mixed:
+            names = list(self.scores)
+            scores[:, names.index("sd")] = (1 + scores[:, names.index("s1")]) / 2
+        return scores
+
+    def describe_truths(self) -> list[dict[str, Any]]:
+        """Return the truth of each image as JSON data: its character, its parts, and numbers for them."""
+        names = ("drops", "gains", "shapley", "interactions", "additive_share", "clutter", "background", "correct")
+        return [
+            {
+                "character": self.characters[image.label].name,
+                "parts": list(image.parts),
+                "rival": self.characters[truth.rival].name,
+                **{name: np.asarray(getattr(truth, name)).tolist() for name in names},
+            }
+            for image, truth in zip(self.images, self.truths, strict=True)
+        ]
 
     def _add_funnybirds(self, rows: Scores, summed: Sequence[Sequence]) -> Scores:
         """Return scores with those of FunnyBirds, if the characters share parts."""
         if not self.is_mixed:
             return rows
         maps = list(zip(*summed, strict=True))
-        return np.concatenate([rows, score_funnybirds(self.images, self.truths, maps, self.characters)], axis=1)
+        added = score_funnybirds(self.images, self.truths, maps, self.sufficient_sets, self.lookalikes)
+        return np.concatenate([rows, added], axis=1)

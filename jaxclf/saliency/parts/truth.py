@@ -49,6 +49,12 @@ class Truth:
     correct: bool
     """True if the network classifies the image correctly."""
 
+    @property
+    def background_share(self) -> float:
+        """The change due to the background, relative to that change and the absolute Shapley values; 0 without any."""
+        total = self.background + np.abs(self.shapley).sum()
+        return float(self.background / total) if total > 0 else 0.0
+
 
 def compute_truth(image: PartsImage, predict: Predict, backgrounds: Sequence[Image.Image]) -> Truth:
     """Compute the truth for one image from the logits of every subset of its parts.
@@ -65,7 +71,7 @@ def compute_truth(image: PartsImage, predict: Predict, backgrounds: Sequence[Ima
     images = np.concatenate([subsets, image.draw_without_clutter()[None], others])
     logits = np.asarray(predict(images), np.float64)
     whole = logits[len(subsets) - 1]
-    rival = int(np.argsort(whole)[-1 if whole.argmax() != image.label else -2])
+    rival = int(np.where(np.arange(len(whole)) == image.label, -np.inf, whole).argmax())
     values = logits[:, image.label]
     game = values[: len(subsets)]
     return Truth(

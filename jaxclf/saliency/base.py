@@ -88,7 +88,8 @@ class Method(ABC):
                 [b, h, w] ([n] or [b, n] for flat images), such as those of `segment_images`. Under jit a constant.
 
         Returns:
-            The attribution. Its values are shaped like the images.
+            The attribution. Its values are shaped like the images; those of class activation maps and of attention are
+            [b, h, w, 1], and those of a layer are shaped like its output.
 
         Raises:
             UserError: If shapes do not fit, an image has pixels that are NaN or infinite, a target is not a class of

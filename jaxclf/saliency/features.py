@@ -64,9 +64,11 @@ def make_features(labels: Int[Array, ...], images: Num[Array, "b ..."]) -> Featu
             "features are an argument of a function under jit, and the number of features has to be known there: "
             "make them a constant, with functools.partial(method, features=...)"
         )
-    values, labels = np.unique(jax.device_get(labels), return_inverse=True)
-    numbers = np.broadcast_to(labels.reshape(-1, *shape[1:]), shape)
-    return Features(jax.device_put(numbers.astype(np.int32)), len(values))
+    rows = jax.device_get(labels).reshape(-1, *shape[1:])
+    # Numbered for each image by itself, so that its samples do not depend on the other images.
+    numbers = np.stack([np.unique(row, return_inverse=True)[1].reshape(shape[1:]) for row in rows])
+    numbers = np.broadcast_to(numbers, shape)
+    return Features(jax.device_put(numbers.astype(np.int32)), int(numbers.max()) + 1)
 
 
 def divide_into_cells(images: Float[Array, "b ..."], cells: int) -> Features:

@@ -43,7 +43,7 @@ class Attribution(NamedTuple):
 
     values: Array
     """Attributions in units of the score, shaped like the images (float32 for integer images), with channels. Class
-    activation maps are [b, h, w, 1]."""
+    activation maps and maps of attention are [b, h, w, 1]; values of a layer are shaped like its output."""
     score: Array
     """[b] the explained score at the images."""
     delta: Array | None

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from jaxclf.errors import require
 from jaxclf.saliency.batching import fold, fold_until
-from jaxclf.types import Array
+from jaxclf.types import Array, promote_float
 
 METRIC_SAMPLE = -1
 """Folded into the keys of metrics. The samples of methods are numbered from 0, so the two never share a key."""
@@ -49,6 +49,7 @@ class Moments(NamedTuple):
     @classmethod
     def from_samples(cls, samples: Float[Array, "n ..."]) -> Moments:
         """Compute the moments of samples along the first axis."""
+        samples = promote_float(samples)
         mean = samples.mean(axis=0)
         deviations = samples - mean[None]
         sums = (jnp.sum(deviations**power, axis=0) for power in (2, 3, 4))

@@ -116,11 +116,12 @@ def _get_only_output(
 def _choose_layer(query: Query, model: nn.Module, known: list[tuple[int, ...]]) -> str | None:
     """Return the default of `find_spatial_layer`, or None if there is none."""
     calls, total = trace_calls(model, query.variables, query.images)
+    outputs = trace_outputs(model, query.variables, query.images)  # without layers in loops, which cannot be tapped
     # Layers inside of the module of the last attention, such as its queries [b, n, heads, c], are no feature maps.
     owner = next((call.path + "/" for call in calls if call.start < total == call.stop), None)
 
     def has_places(call: Call) -> bool:
-        if owner and call.path.startswith(owner):
+        if call.path not in outputs or (owner and call.path.startswith(owner)):
             return False
         # After the last attention a class token has all that other tokens give to the logits: their gradients are 0.
         before = call.stop < total or not total

@@ -33,6 +33,12 @@ def test_gradient_times_input_is_lrp_with_constant_attention(activation):
     check_identity(Mixer(activation), IMAGES)
 
 
+def test_a_method_is_balanced_once():
+    for method in (Balanced(Gradient()), saliency.SmoothGrad(Balanced(Gradient()))):
+        with pytest.raises(UserError, match="the method is balanced already"):
+            Balanced(method)
+
+
 OPERATIONS = {
     "gate": (lambda x, y: x * jax.nn.sigmoid(x), 1),
     "product": (lambda x, y: x * y, 2),

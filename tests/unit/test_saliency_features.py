@@ -88,6 +88,18 @@ def test_with_a_tolerance_each_example_stops_when_its_standard_errors_are_small(
     np.testing.assert_allclose(a.delta, 0, atol=1e-5)
 
 
+def test_regions_of_other_images_do_not_change_a_map(weights, images):
+    """The images have four, three and one regions; alone the numbers of regions differ from those in the batch."""
+    labels = np.stack([QUADRANTS, np.where(QUADRANTS == 5, 1, QUADRANTS), np.full((4, 6), 7)])
+    keys = jax.random.split(jax.random.key(0), B)
+    method = saliency.ShapleySampling(samples=3)
+    together = method(curved, weights, images, 1, key=keys, features=labels).values
+    for i in range(B):
+        one = slice(i, i + 1)
+        alone = method(curved, weights, images[one], 1, key=keys[one], features=labels[one]).values
+        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-6)
+
+
 def test_of_a_linear_model_every_order_gives_the_same(weights, images):
     def linear(weights, images):
         return images.reshape(B, -1) @ weights

@@ -13,6 +13,7 @@ from jaxclf.errors import UserError
 from jaxclf.models import Cnn
 from jaxclf.models.layers import MaxPool
 from jaxclf.saliency import Lrp
+from jaxclf.saliency.methods.lrp_layer_rules import split_scope
 
 RANDOM = np.random.default_rng(0)
 RULES = [Lrp(), Lrp("gamma"), Lrp("z_plus"), Lrp("alpha_beta")]
@@ -334,3 +335,9 @@ def test_sums_of_nothing_hand_nothing_back():
             lambda x: nn.relu(x @ np.ones((3, 2), np.float32)) @ np.eye(2, dtype=np.float32), np.zeros((2, 3)), method
         )
         np.testing.assert_array_equal(a.values, np.zeros((2, 3)))
+
+
+def test_names_of_layers_inside_vmap_are_those_outside():
+    """As by `adapt_equinox`."""
+    assert split_scope("vmap(net/conv1)/conv1.__call__") == ["net", "conv1"]
+    assert split_scope("Net/jit(relu)") == ["Net", "jit(relu)"]

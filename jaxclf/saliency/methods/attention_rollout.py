@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.methods.attention import Pool, Weights, make_token_map, multiply_relevance, tap_attention
 from jaxclf.saliency.query import Attribution, Query, make_attribution
-from jaxclf.types import Array
+from jaxclf.types import Array, promote_float
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,6 @@ class AttentionRollout(BaseMethod):
 
 def _add_skip(weights: Weights) -> Array:
     """Return the matrix of a layer [b, 1, n, n]: mean over heads, plus the identity, rows that sum to 1."""
-    mean = weights.astype(jnp.float32).mean(axis=1, keepdims=True)
+    mean = promote_float(weights).mean(axis=1, keepdims=True)
     matrix = mean + jnp.eye(mean.shape[-1])[None, None]
     return matrix / matrix.sum(axis=-1, keepdims=True)

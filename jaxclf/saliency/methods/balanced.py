@@ -32,6 +32,11 @@ class Balanced(Wrapper):
     def __post_init__(self):
         name = type(self.method).__name__
         require(self.method.gradient_based, f"Balanced({name}()): expected a method that uses gradients of the model")
+        inner = self.method
+        while isinstance(inner, Wrapper):
+            # A second rewriting would halve the gradients of products again.
+            require(not isinstance(inner, Balanced), f"Balanced({name}(…)): the method is balanced already")
+            inner = inner.method
 
     def explain(self, query: Query) -> Attribution:
         """Explain a query by the method, with the model rewritten."""

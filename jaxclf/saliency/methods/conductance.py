@@ -49,12 +49,12 @@ class Conductance(BaseMethod):
 
         def compute_flow(point: Float[Array, " 2"]) -> Float[Array, "b targets ..."]:
             node, weight = point
-            place = query.baseline + node * way
+            place = query.baseline + node.astype(way.dtype) * way
             speed = promote_float(jax.jvp(compute_output, (place,), (way,))[1])
             gradients = query.differentiate(lambda taps: run(place, taps), layer.make_zeros())[2]
             return weight * speed[:, None] * promote_float(gradients[layer.path])
 
-        points = jnp.asarray(compute_quadrature(self.rule, self.steps), way.dtype).T
+        points = jnp.asarray(compute_quadrature(self.rule, self.steps), promote_float(way).dtype).T
         values = sum_over(compute_flow, points, query.points_per_call)
         start = query.compute_scores(query.baseline)
-        return make_complete_attribution(query, values, score, start, self.steps + 2)
+        return make_complete_attribution(query, values, score, start, 2 * self.steps + 2)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.methods.attention import Pool, make_token_map, make_zeros, multiply_relevance, tap_attention
 from jaxclf.saliency.query import Attribution, Query, make_attribution
+from jaxclf.types import promote_float
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class GenericAttention(BaseMethod):
 
         layers = []
         for attention, gradient in zip(weights, gradients, strict=True):
-            product = attention[:, None].astype(jnp.float32) * gradient.astype(jnp.float32)
+            product = promote_float(attention)[:, None] * promote_float(gradient)
             matrix = jax.nn.relu(product).mean(axis=2)
             layers.append(matrix + jnp.eye(matrix.shape[-1])[None, None])
         maps = make_token_map(multiply_relevance(layers), query.images, self.pool)

@@ -115,9 +115,9 @@ def compute_mean_gradients(
         node, weight = point
         place = jax.tree.map(lambda x, change: x + node.astype(x.dtype) * change, start, way)
         gradients = query.differentiate(lambda place: (function(place), None), place)[2]
-        return jax.tree.map(lambda x: weight.astype(x.dtype) * x, gradients)
+        return jax.tree.map(lambda x: weight * promote_float(x), gradients)
 
-    points = jnp.asarray(quadrature, query.images.dtype).T
+    points = jnp.asarray(quadrature, promote_float(query.images).dtype).T
     return sum_over(compute_weighted, points, query.points_per_call)
 
 

@@ -21,7 +21,7 @@ from jaxclf.saliency.methods.attention import make_zeros, tap_attention
 from jaxclf.saliency.query import Attribution, Query, bind_variables, check_logits, make_attribution
 from jaxclf.saliency.taps import require_module
 from jaxclf.saliency.tokens import find_grid
-from jaxclf.types import Array, Logits
+from jaxclf.types import Array, Logits, promote_float
 
 Tokens = Float[Array, "b n c"]
 
@@ -53,7 +53,7 @@ class LeGrad(BaseMethod):
             apply, point = query.rewrite(partial(_apply_block, query, blocks, number)), (query.images, inputs)
             run = partial(tap_attention(apply), point)
             gradients += query.differentiate(run, make_zeros(apply, point))[2]
-        total = jnp.stack([jax.nn.relu(x.astype(jnp.float32)).mean(axis=(2, 3)) for x in gradients]).sum(axis=0)
+        total = jnp.stack([jax.nn.relu(promote_float(x)).mean(axis=(2, 3)) for x in gradients]).sum(axis=0)
         grid = find_grid(total.shape[-1], query.images.shape)
         return make_attribution(query, grid.to_map(total[..., None]), score, evaluations=2)
 

@@ -39,8 +39,8 @@ class Lrp(BaseMethod):
     factors per channel that follow, such as those of BatchNorm in inference. Sums of branches and mean pooling are
     layers without weights, and use the epsilon rule. ReLUs and other elementwise functions pass relevance on unchanged,
     also those that are products, such as GELU; maxima pass it to the largest operand. Propagation starts with the score
-    at the logit of its class; for the margin, with both logits and their signs. `delta` is the relevance that biases
-    keep and rules do not conserve, without the score at the baseline.
+    at the logit of its class; for the margin, with both logits and their signs. `delta` is the score at the
+    baseline minus the relevance that biases keep and rules do not conserve.
 
     In transformers the defaults are the rules of AttnLRP: products of two values give each a half, also those that
     attention sums, softmax is expanded to first order at its inputs, and deviations, by which LayerNorm and other

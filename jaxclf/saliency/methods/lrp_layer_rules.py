@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -176,7 +177,7 @@ def apply_uniform_rule(
 def split_scope(scope: str) -> list[str]:
     """Split the names of modules around an operation, as Flax and others give them, without those of their methods."""
     names: list[str] = []
-    for part in filter(None, scope.split("/")):
+    for part in filter(None, re.sub(r"vmap\(([^()]*)\)", r"\1", scope).split("/")):  # of vmap(conv1) the name is conv1
         name, _, method = part.partition(".")
         if not method or names[-1:] != [name]:
             names.append(name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
 from jaxclf.errors import require
 from jaxclf.saliency.base import BaseMethod
@@ -60,7 +61,7 @@ class ShapleySampling(BaseMethod):
 
         def sample(j: Int[Array, ""]) -> Float[Array, "b targets count"]:
             keys = fold_sample_keys(query.keys, j)
-            ranks = jax.vmap(lambda key: jax.random.permutation(key, features.count))(keys)
+            ranks = jax.vmap(partial(_sample_ranks, features.count))(keys)
             gains = _compute_gains(query, features, ranks, start, score)
             return jnp.take_along_axis(gains, ranks[:, None], axis=2)
 
@@ -68,6 +69,12 @@ class ShapleySampling(BaseMethod):
         moments = compute_moments(sample, self.samples, samples_per_call, self.tolerance)
         values, stderr = (features.share(x, query.images) for x in (moments.mean, moments.stderr))
         return make_complete_attribution(query, values, score, start, moments.evaluations * orders + 2, stderr)
+
+
+def _sample_ranks(count: int, key: Key[Array, ""]) -> Int[Array, " count"]:
+    """Return the places of features in a random order, in which features do not depend on how many follow them."""
+    draws = jax.vmap(lambda number: jax.random.uniform(jax.random.fold_in(key, number)))(jnp.arange(count))
+    return jnp.argsort(jnp.argsort(draws))
 
 
 def _compute_gains(

@@ -26,9 +26,17 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
-PHOTOGRAPHS = ["cifar10_resnet", "cifar10_vit", "simpsons28"]
+COLOR = {
+    "cartoons_resnet": (64, 64),
+    "cartoons_vit": (64, 64),
+    "cifar10_resnet": (32, 32),
+    "cifar10_vit": (32, 32),
+    "parts_mix_resnet": (64, 64),
+    "simpsons28": (28, 28),
+}
+"""Configs that normalize color images, and the size of these."""
 # simpsons_cnn and simpsons_overfit have the network of the configs for cartoons.
-OTHERS = [path for path in CONFIGS if not path.stem.startswith(("simpsons", "cifar10", "imagefolder", "finetune"))]
+OTHERS = [path for path in CONFIGS if not path.stem.startswith(("simpsons", "imagefolder", "finetune", *COLOR))]
 
 
 def make_photographs(image_size, classes, images=256):
@@ -52,10 +60,10 @@ def test_the_config_of_fine_tuning_is_what_the_command_chooses(tmp_path):
     assert check_model(config, make_photographs((256, 256), 2, images=4)).trainable == 3_373_570
 
 
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_each_config_for_photographs_learns_in_a_few_steps(name):
+@pytest.mark.parametrize("name", COLOR)
+def test_each_config_for_color_images_learns_in_a_few_steps(name):
     config = replace(read_config(name), epochs=4, batch_size=32)
-    run = jaxclf.fit(config, splits=make_photographs(config.dataset.image_size, 10, images=64))
+    run = jaxclf.fit(config, splits=make_photographs(COLOR[name], config.model.classes, images=64))
     losses = [row["loss"] for row in run.history if (row["split"], row["period"]) == ("train", "epoch")]
     assert len(losses) == 4
     assert losses[-1] < losses[0]

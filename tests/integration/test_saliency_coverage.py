@@ -16,6 +16,7 @@ from support.frameworks import CHEAPEST, find_import_error, run_python
 from support.networks import draw_variables
 from support.saliency import replace_layers
 
+from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.saliency.methods.grad_cam import ActivationMap
 
@@ -59,7 +60,9 @@ def name_reason(model, method):
     """What the error says of a method that does not support a model, or None."""
     if method in ATTENTION_METHODS:
         return "this model has no attention"
-    if type(model).__name__ == "Mlp" and (isinstance(method, ActivationMap) or "GradCam" in type(method).__name__):
+    if type(model).__name__ == "Mlp" and (
+        isinstance(method, ActivationMap | saliency.Conductance) or "GradCam" in type(method).__name__
+    ):
         return "no layer has an output"
     if type(method).__name__ in ("GuidedBackprop", "Deconvnet", "GuidedGradCam") and name_of(model) in NO_RELU:
         return "this model has no ReLU"

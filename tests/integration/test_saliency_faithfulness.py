@@ -91,9 +91,9 @@ def test_rows_are_bounded_neighbours_do_not_matter_and_new_weights_do_not_compil
     assert 0 < max(rows) <= 3
     same = partial(np.testing.assert_allclose, atol=2e-6, rtol=1e-5)
     jax.tree.map(same, few, whole)
-    # Reversed, beside one that is not finite, and as floats.
+    # Reversed, beside one far from all others, and as floats.
     images = (IMAGES / np.float32(255))[::-1].copy()
-    images[0] = np.nan
+    images[0] = 1e4
     beside = measure(MODEL, variables, images, jax.tree.map(lambda x: x[::-1], a), KEYS[::-1])
     jax.tree.map(lambda x, y: same(x[:0:-1], y[:-1]), beside, whole)
     with traced_rows() as rows:

@@ -163,7 +163,7 @@ def test_rows_are_bounded_neighbours_do_not_matter_and_new_weights_do_not_compil
     assert 0 < max(rows) <= 3
     np.testing.assert_allclose(few, whole, rtol=1e-3)
     beside = (images / np.float32(255))[::-1].copy()
-    beside[0] = np.nan
+    beside[0] = 1e4
     np.testing.assert_allclose(measure(wide, MODEL, variables, beside, key=KEYS[::-1])[1:], whole[:-1][::-1], rtol=1e-3)
     with traced_rows() as rows:
         measure(wide, MODEL, jax.tree.map(lambda x: 2 * x, variables), images, key=KEYS)

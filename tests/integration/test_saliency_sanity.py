@@ -185,7 +185,7 @@ def test_randomization_takes_rows_neighbours_and_noise_as_methods_do(variables):
     assert 0 < max(rows) <= 2
     np.testing.assert_allclose(few.ssim, whole.ssim, atol=1e-4)
     beside = IMAGES / np.float32(255)
-    beside[2] = np.nan
+    beside[2] = 1e4
     for x, y in zip(ask(beside)[1:], whole[1:], strict=True):
         np.testing.assert_allclose(x[:, :2], y[:, :2], atol=1e-4)
     every = parameter_randomization(saliency.all_classes(Edges()), MODEL, variables, IMAGES, key=KEY)

@@ -207,7 +207,7 @@ def test_the_smooth_randomization_test_is_that_of_smoothgrad(variables):
 
 def test_what_does_not_fit_is_named(variables):
     ask = partial(relative_stability, GradientTimesInput(), MODEL, variables, IMAGES, key=KEY)
-    with pytest.raises(UserError, match="no layer 'conv7': choose one of conv1"):
+    with pytest.raises(UserError, match=r"no layer 'conv7'; did you mean conv1\?: choose one of conv1"):
         ask(relative_to="representation", layer="conv7")
     with pytest.raises(UserError, match="need each other"):
         ask(layer="conv1")

@@ -40,7 +40,7 @@ def test_the_commands_of_the_page_run(as_the_page_says):
     commands = [shlex.split(line, comments=True) for line in blocks.splitlines()]
     assert len(commands) >= 5
     # What takes minutes is run by test_benchmark_saliency.py with a small network.
-    commands = [words for words in commands if "cartoons_cnn" not in "".join(words)]
+    commands = [words for words in commands if "cartoons" not in "".join(words)]
     for program, command, *arguments in commands:
         assert (program, command) == ("jaxclf", "explain")
         assert explain(arguments) == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -75,14 +76,14 @@ def find_spatial_layer(query: Query, path: str | None) -> Layer:
     suitable = [name for name, calls in outputs.items() if len(calls) == 1 and has_places(calls[0].shape)]
     choice = f"choose one of {', '.join(suitable)}" if suitable else "the model has no layer that is suitable"
     if path is None:
-        path = _choose_layer(query, model, known)
+        path = _choose_layer(query, model, outputs, known)
         if path is None:
             names = ", ".join(outputs)
             raise UserError(
                 "no layer has an output [b, h, w, c], or tokens [b, n, c] of a grid over the image, as a class "
                 f"activation map needs; the layers are {names}"
             )
-    output = _get_only_output(path, outputs, choice)
+    output = get_only_output(path, outputs, choice)
     shape = output.shape
     require(
         has_places(shape),
@@ -101,26 +102,31 @@ def find_layer(query: Query, path: str | None) -> Layer:
         return find_spatial_layer(query, None)
     outputs = trace_outputs(require_module(query.model), query.variables, query.images)
     suitable = [name for name, calls in outputs.items() if len(calls) == 1]
-    return Layer(path, _get_only_output(path, outputs, f"choose one of {', '.join(suitable)}"))
+    return Layer(path, get_only_output(path, outputs, f"choose one of {', '.join(suitable)}"))
 
 
-def _get_only_output(
-    path: str, outputs: dict[str, tuple[jax.ShapeDtypeStruct, ...]], choice: str
-) -> jax.ShapeDtypeStruct:
+def get_only_output(path: str, outputs: Mapping[str, tuple[Any, ...]], choice: str) -> Any:
+    """Return the output of the layer at a path; raise UserError if it is missing or called more than once.
+
+    Args:
+        path: The path of a layer.
+        outputs: The outputs of all calls of each layer, arrays or their shapes.
+        choice: The end of the error, with the layers to choose from.
+    """
     require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
     calls = outputs[path]
     require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
     return calls[0]
 
 
-def _choose_layer(query: Query, model: nn.Module, known: list[tuple[int, ...]]) -> str | None:
-    """Return the default of `find_spatial_layer`, or None if there is none."""
+def _choose_layer(query: Query, model: nn.Module, outputs: Container[str], known: list[tuple[int, ...]]) -> str | None:
+    """Return the default of `find_spatial_layer` among the layers with outputs, or None if there is none."""
     calls, total = trace_calls(model, query.variables, query.images)
-    outputs = trace_outputs(model, query.variables, query.images)  # without layers in loops, which cannot be tapped
     # Layers inside of the module of the last attention, such as its queries [b, n, heads, c], are no feature maps.
     owner = next((call.path + "/" for call in calls if call.start < total == call.stop), None)
 
     def has_places(call: Call) -> bool:
+        # Layers in loops have no outputs that can be tapped.
         if call.path not in outputs or (owner and call.path.startswith(owner)):
             return False
         # After the last attention a class token has all that other tokens give to the logits: their gradients are 0.

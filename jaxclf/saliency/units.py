@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jaxtyping import Float, PyTree
 
-from jaxclf.errors import require, suggest_names
 from jaxclf.models.taps import apply_with_taps
 from jaxclf.saliency.query import Model
-from jaxclf.saliency.taps import require_module
+from jaxclf.saliency.taps import get_only_output, require_module
 from jaxclf.types import Array, Logits
 
 
@@ -46,8 +45,5 @@ class LayerUnits:
         """Return the outputs of the layer [b, units]."""
         path = self.layer
         _, outputs = apply_with_taps(self.model, variables, images, lambda module: True)
-        choice = f"choose one of {', '.join(outputs)}"
-        require(path in outputs, f"no layer {path!r}{suggest_names(path, outputs, 3)}: {choice}")
-        calls = outputs[path]
-        require(len(calls) == 1, f"layer {path!r} is called {len(calls)} times: expected once; {choice}")
-        return calls[0].reshape(images.shape[0], -1)
+        output = get_only_output(path, outputs, f"choose one of {', '.join(outputs)}")
+        return output.reshape(images.shape[0], -1)

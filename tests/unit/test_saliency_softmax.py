@@ -9,11 +9,22 @@ from flax import nnx
 from support.networks import draw_variables
 
 from jaxclf.models import Vit
-from jaxclf.saliency.methods.softmax import replace_softmaxes
+from jaxclf.saliency.methods.softmax import Classified, SoftmaxReplacer
+from jaxclf.xla.interpreter import get_array, is_traced
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(2, 3, 4)).astype(np.float32)
 MASK = np.array([True, False, True, True])[None, None]
+
+
+def replace_softmaxes(function, replace):
+    """The function with the outputs of each softmax that depends on its arguments replaced."""
+
+    def run(*arguments):
+        outputs = SoftmaxReplacer(replace).run(function, *jax.tree.map(Classified, arguments))
+        return jax.tree.map(get_array, outputs, is_leaf=is_traced)
+
+    return run
 
 
 def exponentials(x):

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from jaxclf.saliency.methods.primitives import CUSTOM_DERIVATIVES, REARRANGEMENTS, Operands
 from jaxclf.types import Array
-from jaxclf.xla.interpreter import Interpreter, Traced, bind, get_array, get_body, has_primitive, is_traced
+from jaxclf.xla.interpreter import Interpreter, Traced, bind, get_body, has_primitive, is_traced
 
 Replacement = Callable[[Float[Array, "..."], Float[Array, "..."], tuple[int, ...]], Float[Array, "..."]]
 """Maps the inputs and the outputs of a softmax, and its axes, to other outputs."""
@@ -122,23 +122,6 @@ def _infer_from_one(eqn: JaxprEqn, value: Any, is_first: bool) -> Kind | None:
         return _Total(kind.terms, kind.axes, inverse=True)
     added = {"add"} if isinstance(kind, _Total) else set()  # epsilon, or an attention sink
     return kind if name in _ROW_KEEPING | added else None
-
-
-def replace_softmaxes(function: Callable, replace: Replacement) -> Callable:
-    """Return a function with the outputs of each softmax that depends on its arguments replaced.
-
-    Softmaxes inside jit, checkpoint, vmap, scan and cond are found, too; those in other bodies are left alone.
-
-    Args:
-        function: A function of pytrees of arrays.
-        replace: Called with the inputs, the outputs and the axes of each softmax, in the order of the program.
-    """
-
-    def run(*arguments):
-        outputs = SoftmaxReplacer(replace).run(function, *jax.tree.map(Classified, arguments))
-        return jax.tree.map(get_array, outputs, is_leaf=is_traced)
-
-    return run
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("value",), meta_fields=(), drop_fields=("kind",))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
-from jaxclf.errors import UserError, require, suggest_names
+from jaxclf.errors import require, suggest_names
 from jaxclf.models.taps import apply_with_taps, trace_outputs
 from jaxclf.saliency.base import Keys, Method, map_over_batch
 from jaxclf.saliency.compiler import compile_with_static
@@ -17,6 +16,7 @@ from jaxclf.saliency.metrics.faithfulness import Baseline, Images, Targets
 from jaxclf.saliency.metrics.robustness import check_samples, find_largest
 from jaxclf.saliency.metrics.similarity import compute_norm
 from jaxclf.saliency.query import Model, Query
+from jaxclf.saliency.taps import require_module
 from jaxclf.types import Array
 
 FLOOR = 0.01
@@ -104,9 +104,7 @@ def _select_description(
         return lambda images: images
     if relative_to == "output":
         return query.compute_logits
-    model, path = query.model, str(layer)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{type(model).__name__} is not a Linen module, so it has no layers; pass the module")
+    model, path = require_module(query.model), str(layer)
     layers = trace_outputs(model, query.variables, query.images)
     require(path in layers, f"no layer {path!r}{suggest_names(path, layers, 3)}: choose one of {', '.join(layers)}")
 

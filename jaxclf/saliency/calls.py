@@ -42,7 +42,7 @@ class Call:
 def trace_calls(model: nn.Module, variables: PyTree, images: Array) -> tuple[list[Call], int]:
     """Return the calls of the modules inside a model in the order in which they end, and the number of attentions.
 
-    An attention is an exponential of scores [b, heads, n, n] (or other leading axes), between all tokens.
+    An attention is a softmax over the last axis of scores [b, heads, n, n] (or other leading axes), between all tokens.
     """
 
     def run(images: Array) -> Array:
@@ -52,7 +52,7 @@ def trace_calls(model: nn.Module, variables: PyTree, images: Array) -> tuple[lis
     # A module that is equal to one before it would not be called under `nn.jit`.
     with jax.disable_jit():
         program = jax.make_jaxpr(run)(images)
-    return list(_find_calls(program)), sum(_is_attention(eqn) for eqn in _walk(program))
+    return list(_find_calls(program)), sum(_is_attention(eqn, body) for eqn, body in _walk(program))
 
 
 def _mark_call(call: Any, arguments: tuple, options: dict[str, Any], context: Any) -> Any:
@@ -66,7 +66,7 @@ def _mark_call(call: Any, arguments: tuple, options: dict[str, Any], context: An
 
 def _find_calls(program: ClosedJaxpr) -> Iterator[Call]:
     attentions, equations, started = 0, 0, []
-    for eqn in _walk(program):
+    for eqn, body in _walk(program):
         mark, shape = str(eqn.params.get("name", "")), get_output(eqn).shape
         if mark.startswith(START):
             started.append((mark.removeprefix(START), shape, attentions, equations))
@@ -76,19 +76,25 @@ def _find_calls(program: ClosedJaxpr) -> Iterator[Call]:
                 path, inputs, start, begin = started.pop()
             yield Call(path, inputs, shape, start, attentions, begin, equations)
         else:
-            attentions += _is_attention(eqn)
+            attentions += _is_attention(eqn, body)
             equations += not any(find_subjaxprs(eqn))
 
 
-def _walk(program: Jaxpr | ClosedJaxpr) -> Iterator[JaxprEqn]:
-    """Yield the equations of a program and of the bodies in it, in order."""
-    for eqn in close_jaxpr(program).eqns:
+def _walk(program: Jaxpr | ClosedJaxpr) -> Iterator[tuple[JaxprEqn, Jaxpr]]:
+    """Yield the equations of a program and of the bodies in it, in order, each with the body that it is in."""
+    body = close_jaxpr(program).jaxpr
+    for eqn in body.eqns:
         if eqn.outvars:
-            yield eqn
-        for body in find_subjaxprs(eqn):
-            yield from _walk(body)
+            yield eqn, body
+        for inner in find_subjaxprs(eqn):
+            yield from _walk(inner)
 
 
-def _is_attention(eqn: JaxprEqn) -> bool:
-    shape = get_output(eqn).shape
-    return eqn.primitive.name == "exp" and 3 <= len(shape) <= 5 and shape[-1] == shape[-2] > 1
+def _is_attention(eqn: JaxprEqn, body: Jaxpr) -> bool:
+    """Return True for the exponential of a softmax: its sum over the last axis is taken."""
+    output = get_output(eqn)
+    shape = output.shape
+    if eqn.primitive.name != "exp" or not 3 <= len(shape) <= 5 or not shape[-1] == shape[-2] > 1:
+        return False
+    sums = (other for other in body.eqns if other.primitive.name == "reduce_sum")
+    return any(eqn.outvars[0] in other.invars and other.params["axes"] == (len(shape) - 1,) for other in sums)

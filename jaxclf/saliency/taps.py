@@ -148,5 +148,5 @@ def _is_sequence(shape: tuple[int, ...], query: Query, known: list[tuple[int, ..
 def require_module(model: Model) -> nn.Module:
     """Return a model; raise UserError if it is not a Linen module."""
     if not isinstance(model, nn.Module):
-        raise UserError(f"{type(model).__name__} is not a Linen module, so it has no layers; pass the module")
+        raise UserError(f"{type(model).__name__} is not a Linen module, so its layers are unknown; pass the module")
     return model

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,15 @@ MEASURES = {
     **{name: partial(relative_stability, samples=3, radius=RADIUS, **options) for name, options in RELATIVE.items()},
     "random_logit": random_logit,
 }
+
+
+class Twice(nn.Module):
+    """A network that calls one layer twice."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        dense = nn.Dense(64, name="dense")
+        return nn.Dense(3)(dense(dense(x.reshape(B, -1))))
 
 
 @dataclass(frozen=True)
@@ -209,11 +219,16 @@ def test_what_does_not_fit_is_named(variables):
     ask = partial(relative_stability, GradientTimesInput(), MODEL, variables, IMAGES, key=KEY)
     with pytest.raises(UserError, match=r"no layer 'conv7'; did you mean conv1\?: choose one of conv1"):
         ask(relative_to="representation", layer="conv7")
+    with pytest.raises(UserError, match="layer 'dense' is called 2 times: expected once"):
+        relative_stability(
+            GradientTimesInput(), Twice(), Twice().init(KEY, IMAGES), IMAGES, key=KEY,
+            relative_to="representation", layer="dense",
+        )  # fmt: skip
     with pytest.raises(UserError, match="need each other"):
         ask(layer="conv1")
     with pytest.raises(UserError, match="radius=0"):
         ask(radius=0.0)
-    with pytest.raises(UserError, match="not a Linen module, so it has no layers"):
+    with pytest.raises(UserError, match="not a Linen module, so its layers are unknown"):
         relative_stability(
             Picture(), lambda v, x: x.reshape(B, -1), {}, IMAGES, key=KEY, relative_to="representation", layer="a"
         )

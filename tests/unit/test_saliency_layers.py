@@ -10,6 +10,7 @@ from support.networks import CLASSES, IMAGES, WRAPS, B, Net, Relu, draw_variable
 from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.models import Cnn, Mlp
+from jaxclf.saliency.calls import trace_calls
 from jaxclf.saliency.query import Query
 
 
@@ -54,6 +55,17 @@ def test_no_layer_is_the_last_spatial_one():
     model = Cnn(features=(2, 3), dense=(4,), classes=CLASSES)
     last, named = (saliency.GradCam(layer)(model, draw_variables(model), IMAGES).values for layer in (None, "pool2"))
     np.testing.assert_array_equal(last, named)
+
+
+def test_an_exponential_that_is_no_softmax_is_no_attention():
+    class Exponential(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = jnp.exp(nn.Conv(x.shape[2], (3, 3), name="conv1")(x))  # its last two axes are equal
+            return nn.Dense(CLASSES, name="logits")(nn.Conv(2, (3, 3), name="conv2")(x).mean(axis=(1, 2)))
+
+    calls, attentions = trace_calls(Exponential(), draw_variables(Exponential()), IMAGES)
+    assert [call.path for call in calls][:2] == ["conv1", "conv2"] and attentions == 0
 
 
 @pytest.mark.parametrize("wrap", ["remat", "jit"])

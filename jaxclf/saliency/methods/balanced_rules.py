@@ -13,20 +13,8 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 from jax.typing import ArrayLike
 
-from jaxclf.saliency.methods.primitives import (
-    COMPARISONS,
-    CUSTOM_DERIVATIVES,
-    ELEMENTWISE,
-    PRODUCTS,
-    REARRANGEMENTS,
-    SUMS,
-    UNARY,
-    UNARY_WITH_CONSTANTS,
-    Operands,
-    bind_dependents,
-    get_output,
-    make_missing_rule_error,
-)
+from jaxclf.saliency.methods import primitives
+from jaxclf.saliency.methods.primitives import Operands
 from jaxclf.saliency.methods.relu import is_custom_relu
 from jaxclf.saliency.methods.roles import Carried, drop_weights, find_common_origin, infer_kind_and_role
 from jaxclf.types import Array
@@ -68,12 +56,12 @@ class Balancer(Interpreter):
         """Evaluate an equation with a balanced gradient; raise UserError if there is no rule for it."""
         if is_custom_relu(eqn):
             return [Differentiated(x, origin=arguments[0]) for x in bind(eqn, arguments)]
-        if eqn.primitive.name in CUSTOM_DERIVATIVES:
+        if eqn.primitive.name in primitives.CUSTOM_DERIVATIVES:
             return self.evaluate(get_body(eqn), arguments)
         name = eqn.primitive.name
         outputs = RULES[name](eqn, arguments) if name in RULES else None
         if outputs is None:
-            raise make_missing_rule_error("Balanced", eqn, "the method without Balanced")
+            raise primitives.make_missing_rule_error("Balanced", eqn, "the method without Balanced")
         if eqn.primitive.multiple_results:
             return list(map(Differentiated, outputs))
         kind, role = infer_kind_and_role(eqn, arguments, constant_attention=True)
@@ -99,10 +87,10 @@ def _keep_gradient(eqn: JaxprEqn, arguments: Operands) -> Any:
 
 def _balance_unary(eqn: JaxprEqn, arguments: Operands) -> Array | None:
     """An elementwise function of one value: its slope is that of the line from (0, f(0)), and f(0) is a bias."""
-    operation, inputs = bind_dependents(eqn, arguments)
+    operation, inputs = primitives.bind_dependents(eqn, arguments)
     if len(inputs) > 1:
         return None
-    x, value = jnp.broadcast_to(inputs[0].value, get_output(eqn).shape), bind(eqn, arguments)
+    x, value = jnp.broadcast_to(inputs[0].value, primitives.get_output(eqn).shape), bind(eqn, arguments)
     if not jnp.issubdtype(x.dtype, jnp.floating) or not jnp.issubdtype(value.dtype, jnp.floating):
         return value
     at_zero = operation(jnp.zeros_like(x))
@@ -145,15 +133,17 @@ def _drop_gate(arguments: Operands, origin: Any) -> Operands:
     return [first.value, second] if _get_base(second) is _get_base(origin) else arguments
 
 
-_FUNCTIONS = ELEMENTWISE - {"broadcast_in_dim"} | {"convert_element_type"}
+_FUNCTIONS = primitives.ELEMENTWISE - {"broadcast_in_dim"} | {"convert_element_type"}
 _HOMOGENEOUS = frozenset((
     "abs", "argmax", "argmin", "is_finite", "max", "min", "reduce_max", "reduce_min", "reduce_window_max",
     "reduce_window_min", "select_n", "sort", "stop_gradient", "top_k",
 ))  # fmt: skip
 RULES: dict[str, Callable[[JaxprEqn, Operands], Any]] = {
-    **dict.fromkeys(UNARY | UNARY_WITH_CONSTANTS, _balance_unary),
-    **dict.fromkeys(REARRANGEMENTS | SUMS | COMPARISONS | _HOMOGENEOUS, _keep_gradient),
-    **dict.fromkeys(PRODUCTS, _balance_product),
+    **dict.fromkeys(primitives.UNARY | primitives.UNARY_WITH_CONSTANTS, _balance_unary),
+    **dict.fromkeys(
+        primitives.REARRANGEMENTS | primitives.SUMS | primitives.COMPARISONS | _HOMOGENEOUS, _keep_gradient
+    ),
+    **dict.fromkeys(primitives.PRODUCTS, _balance_product),
     "div": _balance_division,
 }
 """The rule of each primitive. A rule returns None for operands that it does not handle."""

@@ -13,20 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from jaxclf.saliency.methods.primitives import (
-    COMPARISONS,
-    CUSTOM_DERIVATIVES,
-    PRODUCTS,
-    REARRANGEMENTS,
-    SUMS,
-    UNARY,
-    UNARY_WITH_CONSTANTS,
-    Operands,
-    bind_dependents,
-    get_output,
-    is_custom_unary,
-    make_missing_rule_error,
-)
+from jaxclf.saliency.methods import primitives
+from jaxclf.saliency.methods.primitives import Operands
 from jaxclf.types import Array
 from jaxclf.xla.interpreter import Interpreter, Traced, Value, bind, get_body, is_traced
 
@@ -68,14 +56,14 @@ class Differences(Interpreter):
     def process_primitive(self, eqn: JaxprEqn, arguments: Operands) -> Any:
         """Apply the rule of a primitive; raise UserError if there is none."""
         name = eqn.primitive.name
-        if is_custom_unary(eqn, arguments):
+        if primitives.is_custom_unary(eqn, arguments):
             return _propagate_unary(eqn, arguments)
-        if name in CUSTOM_DERIVATIVES:
+        if name in primitives.CUSTOM_DERIVATIVES:
             return self.evaluate(get_body(eqn), arguments)
         compares = any(isinstance(x, Comparison) for x in arguments)
         outputs = RULES[name](eqn, arguments) if name in RULES and compares <= (name == "select_n") else None
         if outputs is None:
-            raise make_missing_rule_error("DeepLift", eqn, "IntegratedGradients")
+            raise primitives.make_missing_rule_error("DeepLift", eqn, "IntegratedGradients")
         return outputs
 
 
@@ -103,7 +91,7 @@ def _apply_rescale_rule(value: Array, baseline: Array, source: Pair, slope: Arra
 
 def _propagate_linear(eqn: JaxprEqn, arguments: Operands) -> Pair | list[Pair]:
     """Linear functions and products, by the derivative at the midpoint."""
-    operation, pairs = bind_dependents(eqn, arguments)
+    operation, pairs = primitives.bind_dependents(eqn, arguments)
     value, baseline = operation(*(x.value for x in pairs)), operation(*(x.baseline for x in pairs))
     # At the midpoint the derivative is exact for products too: ab - a0 b0 = mean(b) (a - a0) + mean(a) (b - b0).
     change = jax.jvp(operation, [_compute_midpoint(x) for x in pairs], [x.change for x in pairs])[1]
@@ -114,15 +102,15 @@ def _propagate_linear(eqn: JaxprEqn, arguments: Operands) -> Pair | list[Pair]:
 
 def _propagate_conversion(eqn: JaxprEqn, arguments: Operands) -> Pair | list[Pair] | None:
     """A conversion of floats. Integers, such as indices, have no differences."""
-    return _propagate_linear(eqn, arguments) if jnp.issubdtype(get_output(eqn).dtype, jnp.floating) else None
+    return _propagate_linear(eqn, arguments) if jnp.issubdtype(primitives.get_output(eqn).dtype, jnp.floating) else None
 
 
 def _propagate_unary(eqn: JaxprEqn, arguments: Operands) -> Pair | None:
     """An elementwise function of one pair, by the rescale rule."""
-    operation, pairs = bind_dependents(eqn, arguments)
+    operation, pairs = primitives.bind_dependents(eqn, arguments)
     if len(pairs) > 1:
         return None
-    x = pairs[0].map(lambda x: jnp.broadcast_to(x, get_output(eqn).shape))
+    x = pairs[0].map(lambda x: jnp.broadcast_to(x, primitives.get_output(eqn).shape))
     only = (lambda x: operation(x)[0]) if eqn.primitive.multiple_results else operation
     slope = jax.jvp(only, [_compute_midpoint(x)], [jnp.ones_like(x.value)])[1]
     return _apply_rescale_rule(only(x.value), only(x.baseline), x, slope)
@@ -169,7 +157,7 @@ def _propagate_reduction(eqn: JaxprEqn, arguments: Operands) -> Pair:
     """A maximum or minimum along axes, by the same rule as that of two operands."""
     larger, axes = eqn.primitive.name == "reduce_max", eqn.params["axes"]
     last = tuple(range(-len(axes), 0))
-    x = arguments[0].map(lambda x: jnp.moveaxis(x, axes, last).reshape(*get_output(eqn).shape, -1))
+    x = arguments[0].map(lambda x: jnp.moveaxis(x, axes, last).reshape(*primitives.get_output(eqn).shape, -1))
 
     def at(places: Array) -> Pair:
         return x.map(lambda x: jnp.take_along_axis(x, places[..., None], -1, mode="promise_in_bounds")[..., 0])
@@ -193,7 +181,7 @@ def _propagate_pooling(eqn: JaxprEqn, arguments: Operands) -> Pair:
 
     def slice_window(offsets: tuple[int, ...]) -> Pair:
         starts = [a * b for a, b in zip(offsets, params["window_dilation"], strict=True)]
-        sides = zip(starts, get_output(eqn).shape, params["window_strides"], strict=True)
+        sides = zip(starts, primitives.get_output(eqn).shape, params["window_strides"], strict=True)
         stops = [start + (side - 1) * stride + 1 for start, side, stride in sides]
         return x.map(lambda x: lax.slice(x, starts, stops, params["window_strides"]))
 
@@ -202,7 +190,7 @@ def _propagate_pooling(eqn: JaxprEqn, arguments: Operands) -> Pair:
 
 
 def _compare(eqn: JaxprEqn, arguments: Operands) -> Comparison:
-    operation, pairs = bind_dependents(eqn, arguments)
+    operation, pairs = primitives.bind_dependents(eqn, arguments)
     at_image, at_baseline = operation(*(x.value for x in pairs)), operation(*(x.baseline for x in pairs))
     return Comparison(at_image, at_baseline, (arguments[0], arguments[-1]), eqn.primitive.name)
 
@@ -231,9 +219,9 @@ def _propagate_selection(eqn: JaxprEqn, arguments: Operands) -> Pair | list[Pair
 LARGER = {"gt": True, "ge": True, "lt": False, "le": False}
 """True for comparisons that hold if their left side is the larger one."""
 RULES: dict[str, Callable[[JaxprEqn, Operands], Any]] = {
-    **dict.fromkeys(REARRANGEMENTS | SUMS | PRODUCTS, _propagate_linear),
-    **dict.fromkeys(UNARY | UNARY_WITH_CONSTANTS, _propagate_unary),
-    **dict.fromkeys(COMPARISONS | {"is_finite"}, _compare),
+    **dict.fromkeys(primitives.REARRANGEMENTS | primitives.SUMS | primitives.PRODUCTS, _propagate_linear),
+    **dict.fromkeys(primitives.UNARY | primitives.UNARY_WITH_CONSTANTS, _propagate_unary),
+    **dict.fromkeys(primitives.COMPARISONS | {"is_finite"}, _compare),
     **dict.fromkeys(("max", "min"), _propagate_extremum),
     **dict.fromkeys(("reduce_max", "reduce_min"), _propagate_reduction),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _propagate_pooling),

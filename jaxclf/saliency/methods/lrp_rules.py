@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
+from jaxclf.saliency.methods import primitives
 from jaxclf.saliency.methods.lrp_layer_rules import (
     Inputs,
     Layer,
@@ -24,17 +25,7 @@ from jaxclf.saliency.methods.lrp_layer_rules import (
     split_scope,
     transform_box,
 )
-from jaxclf.saliency.methods.primitives import (
-    COMPARISONS,
-    CUSTOM_DERIVATIVES,
-    REARRANGEMENTS,
-    UNARY,
-    UNARY_WITH_CONSTANTS,
-    Operands,
-    bind_dependents,
-    get_output,
-    make_missing_rule_error,
-)
+from jaxclf.saliency.methods.primitives import Operands
 from jaxclf.saliency.methods.roles import drop_weights, find_common_origin, infer_kind_and_role
 from jaxclf.saliency.methods.softmax import Softmax
 from jaxclf.types import Array
@@ -86,14 +77,14 @@ class Relevances(Interpreter):
     def process_primitive(self, eqn: JaxprEqn, arguments: Operands) -> Any:
         """Apply the rule of a primitive; raise UserError if there is none."""
         name = eqn.primitive.name
-        if name in CUSTOM_DERIVATIVES:
+        if name in primitives.CUSTOM_DERIVATIVES:
             return self.evaluate(get_body(eqn), arguments)
         if eqn.primitive.multiple_results:
             outputs = RULES[name](self, eqn, arguments) if name in RULES else None
         else:
             outputs = self._propagate_one(eqn, arguments)
         if outputs is None:
-            raise make_missing_rule_error("Lrp", eqn, "DeepLift")
+            raise primitives.make_missing_rule_error("Lrp", eqn, "DeepLift")
         return outputs
 
     def _propagate_one(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | Layer | None:
@@ -112,7 +103,7 @@ class Relevances(Interpreter):
 
     def _propagate_rearrangement(self, eqn: JaxprEqn, arguments: Operands) -> Any:
         """Moved values, and maxima along axes: shares move with the values."""
-        operation, inputs = bind_dependents(eqn, arguments)
+        operation, inputs = primitives.bind_dependents(eqn, arguments)
         values = [x.value for x in inputs]
         if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in values):
             return None
@@ -135,7 +126,7 @@ class Relevances(Interpreter):
 
     def _propagate_conversion(self, eqn: JaxprEqn, arguments: Operands) -> Relevant | None:
         """A conversion of floats. Integers, such as indices, have no share."""
-        integers = jnp.issubdtype(get_output(eqn).dtype, jnp.integer)
+        integers = jnp.issubdtype(primitives.get_output(eqn).dtype, jnp.integer)
         return None if integers else self._propagate_unary(eqn, arguments)
 
     def _propagate_comparison(self, eqn: JaxprEqn, arguments: Operands) -> Relevant:
@@ -149,7 +140,7 @@ class Relevances(Interpreter):
 
     def _sum_terms(self, eqn: JaxprEqn, arguments: Operands) -> tuple[Array, Array]:
         """Return the value of a sum, and the sum of its terms times the shares of the values in them."""
-        operation, inputs = bind_dependents(eqn, arguments)
+        operation, inputs = primitives.bind_dependents(eqn, arguments)
         terms = [x.value * self.lower(x).share for x in inputs]
         return jax.jvp(operation, [x.value for x in inputs], terms)
 
@@ -179,7 +170,7 @@ class Relevances(Interpreter):
         """A constant factor: part of the layer before it if that is scalable; otherwise shares stay the same."""
         if all(map(is_traced, arguments)):
             return self._propagate_unary(eqn, arguments) or self._propagate_product(eqn, arguments)
-        operation, inputs = bind_dependents(eqn, arguments)
+        operation, inputs = primitives.bind_dependents(eqn, arguments)
         x, value = inputs[0], bind(eqn, arguments)
         if x is not arguments[0] and eqn.primitive.name == "div":
             return self._propagate_unary(eqn, arguments)
@@ -248,13 +239,13 @@ class Relevances(Interpreter):
 
 
 RULES: dict[str, Callable[[Relevances, JaxprEqn, Operands], Any]] = {
-    **dict.fromkeys(REARRANGEMENTS - {"convert_element_type"}, Relevances._propagate_rearrangement),
+    **dict.fromkeys(primitives.REARRANGEMENTS - {"convert_element_type"}, Relevances._propagate_rearrangement),
     **dict.fromkeys(
         ("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"), Relevances._propagate_rearrangement
     ),
-    **dict.fromkeys(UNARY | UNARY_WITH_CONSTANTS, Relevances._propagate_unary),
+    **dict.fromkeys(primitives.UNARY | primitives.UNARY_WITH_CONSTANTS, Relevances._propagate_unary),
     "convert_element_type": Relevances._propagate_conversion,
-    **dict.fromkeys(COMPARISONS | {"is_finite"}, Relevances._propagate_comparison),
+    **dict.fromkeys(primitives.COMPARISONS | {"is_finite"}, Relevances._propagate_comparison),
     **dict.fromkeys(("cumsum", "reduce_sum", "reduce_window_sum", "scatter-add"), Relevances._propagate_sum),
     **dict.fromkeys(("add", "add_any", "sub"), Relevances._propagate_addition),
     **dict.fromkeys(("div", "mul", "neg"), Relevances._propagate_scaling),

@@ -17,9 +17,10 @@ from jaxclf.errors import require
 from jaxclf.saliency.base import Keys, Method, map_over_batch
 from jaxclf.saliency.compiler import compile_with_static
 from jaxclf.saliency.metrics.faithfulness import Baseline, Images, Targets
-from jaxclf.saliency.metrics.sanity import compute_similarities, initialize_parameters, require_module
+from jaxclf.saliency.metrics.sanity import compute_similarities, initialize_parameters
 from jaxclf.saliency.query import Model
 from jaxclf.saliency.sampling import make_metric_keys
+from jaxclf.saliency.taps import require_module
 from jaxclf.types import Array, Variables
 
 

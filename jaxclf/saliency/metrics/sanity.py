@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, PyTree
 
-from jaxclf.errors import UserError, require
+from jaxclf.errors import require
 from jaxclf.models.calling import get_mode, initialize_model
 from jaxclf.models.taps import intercept_outputs, trace_shapes
 from jaxclf.saliency.base import Keys, Method, map_over_batch
@@ -23,6 +23,7 @@ from jaxclf.saliency.metrics.similarity import compute_rank_correlation, compute
 from jaxclf.saliency.pixels import infer_image_shape
 from jaxclf.saliency.query import Model
 from jaxclf.saliency.sampling import METRIC_SAMPLE
+from jaxclf.saliency.taps import require_module
 from jaxclf.types import Array, Variables, to_unit_range
 
 Path = tuple[str, ...]
@@ -104,13 +105,6 @@ def _compare_maps(
 
     similarities = map_over_batch(measure, method, model, variables, images, targets, key, baseline)
     return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), similarities)
-
-
-def require_module(model: Model) -> nn.Module:
-    """Return the model; raise UserError if it is not a Linen module."""
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{type(model).__name__} is not a Linen module, so its layers cannot be initialized again")
-    return model
 
 
 def initialize_parameters(model: nn.Module, images: Images, key: Keys) -> PyTree[Array]:

@@ -8,7 +8,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
-from jaxclf.errors import require, suggest_names
+from jaxclf.errors import require
 from jaxclf.models.taps import apply_with_taps, trace_outputs
 from jaxclf.saliency.base import Keys, Method, map_over_batch
 from jaxclf.saliency.compiler import compile_with_static
@@ -16,7 +16,7 @@ from jaxclf.saliency.metrics.faithfulness import Baseline, Images, Targets
 from jaxclf.saliency.metrics.robustness import check_samples, find_largest
 from jaxclf.saliency.metrics.similarity import compute_norm
 from jaxclf.saliency.query import Model, Query
-from jaxclf.saliency.taps import require_module
+from jaxclf.saliency.taps import get_only_output, require_module
 from jaxclf.types import Array
 
 FLOOR = 0.01
@@ -106,7 +106,7 @@ def _select_description(
         return query.compute_logits
     model, path = require_module(query.model), str(layer)
     layers = trace_outputs(model, query.variables, query.images)
-    require(path in layers, f"no layer {path!r}{suggest_names(path, layers, 3)}: choose one of {', '.join(layers)}")
+    get_only_output(path, layers, f"choose one of {', '.join(layers)}")
 
     def compute_output(images: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         _, outputs = apply_with_taps(model, query.variables, images, lambda module: "/".join(module.path) == path)

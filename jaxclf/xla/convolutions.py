@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxclf.types import Array
 from jaxclf.xla.interpreter import CHECKPOINTS, Interpreter, Value, bind, has_primitive
+from jaxclf.xla.matrices import multiply_matrices
 from jaxclf.xla.options import (
     WITH_RECOMPUTATION,
     has_fast_convolutions,
@@ -49,8 +50,9 @@ class FastConvolutions(Interpreter):
 
     Depthwise and 1 x 1 convolutions become products, see `jaxclf.xla.products`. All others get the layout of XLA's CPU
     library, images [b, ..., c] and kernels [..., c, features]. Weight gradients are summed over parts of the batch, and
-    images with few channels are convolved in blocks of 2 x 2 pixels. Convolutions in bodies that the interpreter does
-    not enter stay as they are. After `run`, `compiler_options` has the options.
+    images with few channels are convolved in blocks of 2 x 2 pixels. Products become those of matrices, see
+    `jaxclf.xla.matrices`. Convolutions in bodies that the interpreter does not enter stay as they are. After `run`,
+    `compiler_options` has the options.
     """
 
     # XLA makes this change of layout only in the outermost program. Convolutions inside a loop become nested loops
@@ -75,7 +77,7 @@ class FastConvolutions(Interpreter):
         return super().evaluate(jaxpr, arguments)
 
     def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
-        """Return True for convolutions and, because oneDNN computes them too, matrix products."""
+        """Return True for convolutions and, in programs that have some, products."""
         return self._is_active and (has_primitive(eqn, CONVOLUTION) or has_primitive(eqn, PRODUCT))
 
     def process_primitive(self, eqn: JaxprEqn, arguments: list[Any]) -> Any:
@@ -86,11 +88,11 @@ class FastConvolutions(Interpreter):
             return (find_products(eqn) or _convolve)(eqn, *arguments)
         if name == "while":
             return self._evaluate_while(eqn.params, arguments)
-        outputs = bind(eqn, arguments)
         if name == PRODUCT:
+            outputs = multiply_matrices(eqn, *arguments)
             return lax.optimization_barrier(outputs) if is_onednn_faster() else outputs
         self._has_hidden_product = True
-        return outputs
+        return bind(eqn, arguments)
 
     def _evaluate_while(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]

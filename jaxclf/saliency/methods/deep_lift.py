@@ -38,8 +38,8 @@ class DeepLift(BaseMethod):
     With a layer, the differences of its output are propagated, and the values sum to the change of the score if all of
     the image passes through it.
 
-    A normalization without biases before it has no variance at a black baseline: its multipliers are as large as one over
-    its epsilon, and rounding shows in `delta`; where epsilon bounds the result alone, as in Keras's UnitNormalization,
+    A normalization without biases before it has no variance at a black baseline: its multipliers are as large as one
+    over its epsilon, and rounding shows in `delta`. Where only the result is bounded, as in Keras's UnitNormalization,
     values are NaN. Use a baseline that is not constant, such as a blurred image.
 
     Similar to IntegratedGradients at the cost of two passes. Raises UserError that names the operation if the model has

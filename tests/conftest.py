@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backen
 if version("jaxlib").startswith("0.10."):  # its older way to compile fusions takes a third of the time; 0.12 has none
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands keep programs, unless JAX's cache is switched off
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # which lines of Python an operation comes from
 
 import gc
@@ -148,6 +149,7 @@ def environment_of_commands():
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     if version("jaxlib").startswith("0.10."):  # 0.12 cannot write all programs: "std::bad_alloc"
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        env["JAX_ENABLE_COMPILATION_CACHE"] = "true"
         env["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['XDG_CACHE_HOME']}/compiled_{worker}"
         env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         env["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

@@ -162,9 +162,10 @@ def _start(cell: Cell, inherited_files: Sequence[int] = ()) -> subprocess.Popen:
     cell.failure.unlink(missing_ok=True)
     with cell.output.open("w", encoding="utf-8") as output:
         print(f"$ jaxclf train {shlex.join(cell.arguments)}", file=output, flush=True)
+        # Programs of other cells are not read: the tables have compilation times.
         # In its own session the run does not receive the Ctrl-C; the benchmark passes it on.
         return subprocess.Popen(
-            [sys.executable, "-m", "jaxclf", "train", *cell.arguments],
+            [sys.executable, "-m", "jaxclf", "train", *cell.arguments, "--compilation-cache", "off"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             cwd=cell.cwd, start_new_session=True, pass_fds=inherited_files,
         )  # fmt: skip

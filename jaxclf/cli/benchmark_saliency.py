@@ -17,7 +17,7 @@ from jaxclf.io.files import write_json, write_rows
 from jaxclf.reporting.report.parts_page import write_parts_page
 from jaxclf.reporting.tables import print_rows
 from jaxclf.saliency.parts.results import ScoredRun, summarize_runs
-from jaxclf.training.devices import keep_compiled
+from jaxclf.xla.program_cache import keep_programs
 
 
 def run(options: BenchmarkMethodOptions) -> int:
@@ -25,7 +25,7 @@ def run(options: BenchmarkMethodOptions) -> int:
     require(bool(options.runs), "no run is named; expected some, such as runs/cartoons_cnn")
     require(options.images >= 4, f"--images {options.images}: expected at least 4, to compare halves of them")
     methods = select_methods(options.methods, options.fields)
-    keep_compiled(options.compilation_cache)
+    keep_programs(options.compilation_cache)
     runs = [jaxclf.load(path, imports=options.imports) for path in options.runs]
     characters = find_characters(runs[0])
     require(

@@ -17,13 +17,13 @@ from jaxclf.inference.bundle import check_free
 from jaxclf.inference.import_weights import locate_run
 from jaxclf.inference.labels import relabel_splits
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.training.devices import keep_compiled
 from jaxclf.types import Splits
+from jaxclf.xla.program_cache import keep_programs
 
 
 def load_run(options: RunOptions) -> TrainedModel:
     """Set up the compilation cache and load the run of the options, or the weights that a package has."""
-    keep_compiled(options.compilation_cache)
+    keep_programs(options.compilation_cache)
     return TrainedModel.load(locate_run(options.run), options.checkpoint, options.weights, options.imports)
 
 
@@ -93,7 +93,7 @@ def load_network(options: FolderOptions) -> TrainedModel:
         not options.workdir.resolve().is_relative_to(Path(options.folder).resolve()),
         f"--workdir {options.workdir} is in the folder of the images, {options.folder}; name a directory outside of it",
     )
-    keep_compiled(options.compilation_cache)
+    keep_programs(options.compilation_cache)
     return TrainedModel.load(locate_run(options.bundle), imports=options.imports)
 
 

@@ -14,8 +14,11 @@ import tyro
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 CompilationCache = Annotated[
-    Path | None,
-    tyro.conf.arg(metavar="DIR", help="Directory of compiled programs to read and write; without it none are kept."),
+    str,
+    tyro.conf.arg(
+        metavar="DIR",
+        help="Directory of compiled programs to read and write; auto: one in the user's cache; off: none are kept.",
+    ),
 ]
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE …")]
 DatasetArguments = tyro.conf.Suppress[tuple[str, ...]]
@@ -32,7 +35,7 @@ class RunOptions:
     """Checkpoint to load: last, best (by validation accuracy) or a step."""
     weights: Literal["ema", "raw"] = "ema"
     """Exponential moving average of the parameters, where the run keeps one, or the parameters themselves."""
-    compilation_cache: CompilationCache = None
+    compilation_cache: CompilationCache = "auto"
     imports: Imports = ()
     """Your own modules that define classes of the config."""
     debug: Flag = False
@@ -163,7 +166,7 @@ class ReportOptions:
     """Directory of the page, or an .html file; without it, report.html in the run, or comparison.html here."""
     dataset: DatasetArguments = ()
     """Options such as --dataset.root, which are parsed when the run is loaded."""
-    compilation_cache: CompilationCache = None
+    compilation_cache: CompilationCache = "auto"
     imports: Imports = ()
     """Your own modules that define classes of the config."""
     debug: Flag = False
@@ -248,7 +251,7 @@ class FolderOptions:
     """A new or empty directory for the results."""
     dataset: DatasetArguments = ()
     """Options such as --dataset.min-images, which are parsed when the bundle is loaded."""
-    compilation_cache: CompilationCache = None
+    compilation_cache: CompilationCache = "auto"
     imports: Imports = ()
     """Your own modules that define classes of the config of a run."""
     debug: Flag = False
@@ -301,7 +304,7 @@ class BenchmarkSaliencyOptions:
     """Number of images: one of each character, then a second one of each, and so on."""
     methods: tuple[str, ...] = ("all",)
     """Names of saliency methods, or all."""
-    compilation_cache: CompilationCache = None
+    compilation_cache: CompilationCache = "auto"
     imports: Imports = ()
     """Your own modules that define classes of the configs."""
     debug: Flag = False

@@ -24,13 +24,14 @@ from jaxclf.reporting.stats import estimate_proportion_interval
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.runs.signals import StopOnSignal, handle_sigterm
 from jaxclf.training.callbacks import Callback
-from jaxclf.training.devices import Devices, keep_compiled
+from jaxclf.training.devices import Devices
 from jaxclf.training.distributed import initialize, is_main_process, main_process_first
 from jaxclf.training.pipeline import count_steps_per_epoch
 from jaxclf.training.profiling import Profiler, parse_steps
 from jaxclf.training.trainer import Interrupted, Trainer
 from jaxclf.types import Splits
 from jaxclf.xla.options import disable_fast_convolutions
+from jaxclf.xla.program_cache import keep_programs
 
 
 @handle_sigterm()
@@ -43,7 +44,7 @@ def run(options: TrainOptions) -> int:
     if not options.fast_convolutions:
         disable_fast_convolutions()
     initialize(options.processes)
-    keep_compiled(options.compilation_cache)
+    keep_programs(options.compilation_cache)
     directory = RunDirectory(options.workdir or f"runs/{options.name}")
     if not options.dry_run and directory.check(to_json(config), options.resume == "force"):
         print(f"{directory.path} is finished")

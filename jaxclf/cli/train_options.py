@@ -41,7 +41,7 @@ class TrainOptions:
     """Where metrics go: jsonl (always), tensorboard, mlflow, wandb, or the class name of your own writer."""
     profile: Annotated[str | None, tyro.conf.arg(metavar="START:STOP")] = None
     """Trace these steps into profile/ of the run, for TensorBoard or ui.perfetto.dev."""
-    compilation_cache: CompilationCache = None
+    compilation_cache: CompilationCache = "auto"
     fast_convolutions: bool = True
     """Rewrite convolutions into the forms that XLA compiles best on CPUs; --no-fast-convolutions leaves them as is."""
     print_config: Flag = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -189,18 +188,6 @@ class Devices:
         if jax.default_backend() != "cpu" or self.mesh.size == 1:
             return step
         return lambda *arguments: jax.block_until_ready(step(*arguments))
-
-
-def keep_compiled(directory: Path | None) -> None:
-    """Use a directory, if one is given, as JAX's persistent compilation cache.
-
-    Its programs are executed as they are read: nobody else should be able to write to it.
-    """
-    if directory is not None:
-        jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
-        # Small programs too: a hundred of them take as long to compile as the step.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 class FastFunction:

@@ -16,7 +16,8 @@ from jaxclf.augment import Cutout, Mixup, Rotate
 from jaxclf.datasets import ImageFolder
 from jaxclf.models import Cnn
 from jaxclf.optimizers import Adam, AdamW, Muon, OneCycle, WarmupCosine
-from jaxclf.training.devices import Devices, keep_compiled
+from jaxclf.training.devices import Devices
+from jaxclf.xla.program_cache import keep_programs
 
 # jax 0.12 cannot serialise a program with oneDNN's convolutions; it is compiled again then.
 pytestmark = pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
@@ -75,9 +76,10 @@ STOPS |= {"digits, AdamW by layer": (5,), "pictures, Muon and a frozen layer": (
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """Every start of a run compiles the same programs."""
-    keep_compiled(tmp_path_factory.mktemp("compiled"))
+    keep_programs(str(tmp_path_factory.mktemp("compiled")))
     yield
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
 
 

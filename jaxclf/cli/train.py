@@ -55,7 +55,7 @@ def run(options: TrainOptions) -> int:
     _print_classes(splits)
     summary = check_model(config, splits)
     Console(file=sys.stdout, soft_wrap=True).print(summary.to_table())
-    devices = Devices.all(options.parallel)
+    devices = Devices.all(options.parallel, options.input)
     init = load_initial_variables(config, splits)
     if options.dry_run:
         _try_step(Trainer(config, splits, devices, init=init), summary)

@@ -17,6 +17,7 @@ from jaxclf.config_io import flatten, from_json, import_modules, read_config, to
 from jaxclf.errors import UserError
 from jaxclf.training.devices import Parallel
 from jaxclf.training.distributed import Processes
+from jaxclf.training.resident import Input
 
 # Fields of the config that hold components: which ones is set in the config file.
 COMPONENTS = ("augment", "metrics", "mixup", "evaluation_transform", "init")
@@ -32,6 +33,9 @@ class TrainOptions:
     parallel: Parallel = "jit"
     """Compile the step with jit over a mesh of all devices, or with pmap. Batch statistics are per device under pmap;
     everything else is the same."""
+    input: Input = "auto"
+    """Where training images are kept: on the host, or on every device (jit only), which then waits for none of them;
+    auto: on accelerators if they take at most a quarter of the memory. Everything else is the same."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
     imports: Imports = ()
     """Your own modules that define classes of the config."""

@@ -22,13 +22,14 @@ from jaxclf.io.files import read_json
 from jaxclf.models.features import compute_features
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.training.checkpoint import Checkpoints
-from jaxclf.training.devices import Devices, FastFunction
+from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import get_eval_batch_size
 from jaxclf.training.state import create_state, get_variables, restore_state
 from jaxclf.training.step import compute_logits
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory
 from jaxclf.types import Batch, Split, Splits, Variables
+from jaxclf.xla.compilation import FastFunction
 
 Model = TypeVar("Model", bound="TrainedModel")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import jax
@@ -14,11 +14,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Integer, PyTree
 
 from jaxclf.errors import UserError
+from jaxclf.training.resident import Input, Resident, has_room, put_on_devices
 from jaxclf.training.state import StepSums, TrainState, create_state, set_variables
 from jaxclf.training.step import eval_step, sum_statistics, train_steps
 from jaxclf.training.step_config import StepConfig
-from jaxclf.types import Batch, Logits, Variables
-from jaxclf.xla.convolutions import FastConvolutions, rewrite_convolutions
+from jaxclf.types import Batch, Logits, Split, Variables
+from jaxclf.xla.compilation import FastFunction, compile_fast
+from jaxclf.xla.convolutions import rewrite_convolutions
 
 Parallel = Literal["jit", "pmap"]
 AXIS = "data"
@@ -30,16 +32,19 @@ class Devices:
 
     mesh: Mesh
     parallel: Parallel = "jit"
+    input: Input = "auto"
 
     @classmethod
-    def all(cls, parallel: Parallel = "jit") -> Devices:
+    def all(cls, parallel: Parallel = "jit", input: Input = "auto") -> Devices:
         """Return all devices of JAX, including those of other processes of the run."""
         if parallel == "pmap" and jax.process_count() > 1:
             raise UserError(
                 f"--parallel pmap is for the devices of one process, and this run has {jax.process_count()}; "
                 "leave it out: jit gives the same numbers"
             )
-        return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)), parallel)
+        if parallel == "pmap" and input == "device":
+            raise UserError("--input device is for --parallel jit; leave one of them out")
+        return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)), parallel, input)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -51,6 +56,11 @@ class Devices:
         """The sharding of a batch: rows split over the devices."""
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
+    @property
+    def sharded_steps(self) -> NamedSharding:
+        """The sharding of the batches of several steps."""
+        return NamedSharding(self.mesh, PartitionSpec(None, AXIS))
+
     def get_local_rows(self, batch_size: int) -> Integer[np.ndarray, " rows"]:
         """Return the positions in a batch of the rows that the devices of this process hold, in mesh order."""
         here = [device.process_index == jax.process_index() for device in self.mesh.devices.flat]
@@ -59,6 +69,11 @@ class Devices:
     def replicate(self, tree: PyTree) -> PyTree:
         """Copy arrays, the same in every process, to every device."""
         return jax.make_array_from_process_local_data(self.replicated, jax.tree.map(np.asarray, tree))
+
+    def keep_images(self, split: Split) -> Resident | None:
+        """Copy a training split to every device if it should be there, or return None."""
+        wanted = self.input == "device" or (self.input == "auto" and self.parallel == "jit" and has_room(split))
+        return put_on_devices(split, self.replicated) if wanted else None
 
     def assemble(self, batch: Batch, sharding: NamedSharding) -> Batch:
         """Assemble a batch, of which each process gives its own rows."""
@@ -93,7 +108,12 @@ class Devices:
         return self._wait_on_cpu(jax.jit(zeros, out_shardings=self.replicated).lower().compile())
 
     def compile_train_step(
-        self, step_config: StepConfig, state: TrainState, batch: Batch, together: int = 1
+        self,
+        step_config: StepConfig,
+        state: TrainState,
+        batch: Batch,
+        together: int = 1,
+        resident: Resident | None = None,
     ) -> Callable[[TrainState, Batch, int], TrainState]:
         """Compile the training step ahead of time.
 
@@ -102,31 +122,62 @@ class Devices:
             state: The state, or its shapes.
             batch: The shapes of one batch.
             together: Batches of one execution.
+            resident: The images that batches have the indices of, or None.
 
         Returns:
             A function of the state (donated), this process's rows of some batches [together, b, ...], and how many of
             these batches to train on; it returns the new state.
         """
-        batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((together, *x.shape), x.dtype), batch)
+        if resident is not None:
+            batch = Batch(jax.ShapeDtypeStruct(batch.mask.shape, np.int32), (), batch.mask)
+        batches = _stack_shapes(batch, together)
         if self.parallel == "pmap":
             return self._compile_pmap(step_config, state, batches)
-        sharding = NamedSharding(self.mesh, PartitionSpec(None, AXIS))
-        compiled = compile_fast(
-            partial(train_steps, step_config),
-            (state, batches, np.int32(together)),
-            in_shardings=(self.replicated, sharding, self.replicated),
-            out_shardings=self.replicated,
-            donate_argnums=0,
-        )
-        return self._wait_on_cpu(
-            lambda state, batches, count: compiled(state, self.assemble(batches, sharding), np.int32(count))
-        )
+        if jax.default_backend() != "cpu":
+            return self._compile_static(step_config, state, batch, together, resident)
+        compiled = self._compile_steps(partial(train_steps, step_config), (state, batches, resident, np.int32(1)))
+
+        def run(state: TrainState, batches: Batch, count: int) -> TrainState:
+            return compiled(state, self.assemble(batches, self.sharded_steps), resident, np.int32(count))
+
+        return self._wait_on_cpu(run)
+
+    def _compile_static(
+        self, step_config: StepConfig, state: TrainState, batch: Batch, together: int, resident: Resident | None
+    ) -> Callable[[TrainState, Batch, int], TrainState]:
+        """Compile `together` steps and, when they are needed, single ones.
+
+        An accelerator waits for the host after each iteration of a loop whose length is not known.
+        """
+
+        @cache
+        def compile_count(count: int) -> Callable:
+            steps = partial(train_steps, step_config, count=count)
+            return self._compile_steps(steps, (state_shapes, _stack_shapes(batch, count), resident))
+
+        def run(state: TrainState, batches: Batch, count: int) -> TrainState:
+            if count == together:
+                return compile_count(together)(state, self.assemble(batches, self.sharded_steps), resident)
+            for i in range(count):
+                one = jax.tree.map(lambda x, i=i: x[i : i + 1], batches)
+                state = compile_count(1)(state, self.assemble(one, self.sharded_steps), resident)
+            return state
+
+        state_shapes = jax.eval_shape(lambda: state)
+        compile_count(together)
+        return run
+
+    def _compile_steps(self, steps: Callable, arguments: tuple[Any, ...]) -> Callable:
+        """Compile steps of the state, batches and what is on every device."""
+        others = (self.replicated,) * (len(arguments) - 2)
+        shardings = self.replicated, self.sharded_steps, *others
+        return compile_fast(steps, arguments, in_shardings=shardings, out_shardings=self.replicated, donate_argnums=0)
 
     def _compile_pmap(self, step_config: StepConfig, state: TrainState, batches: Batch):
         steps = jax.pmap(
             rewrite_convolutions(partial(train_steps, step_config, axis=AXIS)),
             axis_name=AXIS,
-            in_axes=(None, 1, None),
+            in_axes=(None, 1, None, None),
             out_axes=None,
             donate_argnums=0,
             devices=list(self.mesh.devices.flat),
@@ -136,9 +187,9 @@ class Devices:
             shape = (len(leaf), self.mesh.size, leaf.shape[1] // self.mesh.size, *leaf.shape[2:])
             return leaf.reshape(shape) if hasattr(leaf, "reshape") else jax.ShapeDtypeStruct(shape, leaf.dtype)
 
-        compiled = steps.lower(state, jax.tree.map(fold, batches), np.int32(1)).compile()
+        compiled = steps.lower(state, jax.tree.map(fold, batches), None, np.int32(1)).compile()
         return self._wait_on_cpu(
-            lambda state, batches, count: compiled(state, jax.tree.map(fold, batches), np.int32(count))
+            lambda state, batches, count: compiled(state, jax.tree.map(fold, batches), None, np.int32(count))
         )
 
     def compile_eval_step(
@@ -190,26 +241,6 @@ class Devices:
         return lambda *arguments: jax.block_until_ready(step(*arguments))
 
 
-class FastFunction:
-    """A function that is compiled, with `compile_fast`, for each shape and type of its last argument it meets."""
-
-    def __init__(self, function: Callable, **options: Any):
-        """Take a function, and options of `jax.jit`."""
-        self.function, self.options = function, options
-        self._compiled: dict[Any, Callable] = {}
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Call the function, which is compiled first if the last argument has a new shape."""
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(arguments[-1]))
-        if shapes not in self._compiled:
-            self._compiled[shapes] = compile_fast(self.function, arguments, **self.options)
-        return self._compiled[shapes](*arguments)
-
-
-def compile_fast(function: Callable, arguments: tuple[Any, ...], **options: Any) -> Callable:
-    """A function compiled for arguments like these, or of these shapes, with its convolutions as they are fastest.
-
-    `options` are those of `jax.jit`.
-    """
-    fast = FastConvolutions()
-    return jax.jit(partial(fast.run, function), **options).lower(*arguments).compile(fast.compiler_options)
+def _stack_shapes(batch: Batch, steps: int) -> Batch:
+    """Return the shapes of the batches of several steps."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype), batch)

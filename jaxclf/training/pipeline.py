@@ -83,6 +83,7 @@ def read_train_batches(
     stop: int,
     rows: Rows | None = None,
     together: int | None = None,
+    only_indices: bool = False,
 ) -> Iterator[Batch]:
     """Yield the batches of some steps of a run. Every epoch has an order of its own.
 
@@ -96,6 +97,7 @@ def read_train_batches(
         rows: Positions in the batch of the rows to read, where other processes read the others; by default all.
         together: Yield the batches of each group of `group_steps` as one, [together, rows, ...]. A shorter group
             repeats its last batch.
+        only_indices: Yield the indices of the examples in the split in place of their images, and no labels.
     """
     tf = import_tensorflow()
     examples, steps = len(split), count_steps_per_epoch(len(split), batch_size, remainder)
@@ -114,7 +116,7 @@ def read_train_batches(
         return indices, positions < examples
 
     firsts = np.array([some[0] for some in group_steps(start, stop, steps, together or 1)], np.int64)
-    batches = _fetch(tf.data.Dataset.from_tensor_slices(firsts), order, split)
+    batches = _fetch(tf.data.Dataset.from_tensor_slices(firsts), order, None if only_indices else split)
     if together is None:
         return batches
     return (jax.tree.map(lambda x: x.reshape(together, len(places), *x.shape[1:]), joined) for joined in batches)
@@ -150,12 +152,18 @@ def _prefetch(make: Callable[[int], Batch], steps: int) -> Iterator[Batch]:
         pool.shutdown(cancel_futures=True)
 
 
-def _fetch(steps: Any, order: Callable, split: Split) -> Iterator[Batch]:
-    """Yield the batches of steps, fetched ahead. `order` gives the indices and the mask of a step."""
+def _fetch(steps: Any, order: Callable, split: Split | None) -> Iterator[Batch]:
+    """Yield the batches of steps, fetched ahead.
+
+    Args:
+        steps: A dataset of steps.
+        order: Gives the indices and the mask of a step.
+        split: What they are the indices of, or None to yield the indices.
+    """
     tf = import_tensorflow()
     failures: list[Exception] = []
-    gather = _gather(split, failures)
-    weights = () if split.sample_weight is None else (tf.constant(split.sample_weight),)
+    gather = (lambda indices: (tf.cast(indices, tf.int32), ())) if split is None else _gather(split, failures)
+    weights = () if split is None or split.sample_weight is None else (tf.constant(split.sample_weight),)
 
     @tf.autograph.experimental.do_not_convert
     def batch(step):

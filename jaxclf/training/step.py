@@ -30,6 +30,7 @@ from jaxclf.models.calling import apply_to_train, get_mode, initialize_model
 from jaxclf.models.examples import Examples, use_examples
 from jaxclf.optimizers.groups import stop_frozen_gradients
 from jaxclf.random import make_key
+from jaxclf.training.resident import Resident, gather_batch
 from jaxclf.training.state import StepSums, TrainState, are_finite, measure, update_ema
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Array, Batch, Labels, Logits, Variables, promote_float
@@ -97,13 +98,30 @@ def train_step(step_config: StepConfig, state: TrainState, batch: Batch, axis: s
 
 
 def train_steps(
-    step_config: StepConfig, state: TrainState, batches: Batch, count: Int[Array, ""], axis: str | None = None
+    step_config: StepConfig,
+    state: TrainState,
+    batches: Batch,
+    resident: Resident | None,
+    count: Int[Array, ""] | int,
+    axis: str | None = None,
 ) -> TrainState:
-    """Compute an update from each of the first `count` of batches [steps, b, ...], in one loop on the device."""
+    """Compute an update from each of the first `count` of batches [steps, b, ...], in one loop on the device.
+
+    Args:
+        step_config: What a step does; static.
+        state: The state before the steps.
+        batches: The batches, of images or of indices of resident ones.
+        resident: The images on the device, or None.
+        count: How many of the batches to train on. If it is an int, the length of the loop is known to the compiler.
+        axis: Name of the mapped device axis under pmap.
+
+    Returns:
+        The state after the steps.
+    """
 
     def step(i, state):
         batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batches)
-        return train_step(step_config, state, batch, axis)
+        return train_step(step_config, state, batch if resident is None else gather_batch(resident, batch), axis)
 
     return step(0, state) if batches.mask.shape[0] == 1 else jax.lax.fori_loop(0, count, step, state)
 
@@ -111,10 +129,13 @@ def train_steps(
 def _compute_gradient_norm(
     step_config: StepConfig, step: Int[Array, ""], gradient_sums: PyTree, count: Int[Array, ""]
 ) -> Stats:
-    """Compute the global L2 norm of the mean gradient in some steps: it takes a quarter of a wide network's step."""
+    """Compute the global L2 norm of the mean gradient in some steps."""
     taken = step % step_config.norm_every == 0
-    norm = jax.lax.cond(taken, optax.tree.norm, lambda _: jnp.zeros(()), gradient_sums) / count
-    return mean(norm[None], taken[None])
+    if jax.default_backend() == "cpu":  # it takes a quarter of a wide network's step
+        norm = jax.lax.cond(taken, optax.tree.norm, lambda _: jnp.zeros(()), gradient_sums)
+    else:  # an accelerator would wait for the host, which reads the condition
+        norm = optax.tree.norm(gradient_sums)
+    return mean(norm[None] / count, taken[None])
 
 
 def _mix(

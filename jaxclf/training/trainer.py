@@ -27,6 +27,7 @@ from jaxclf.training.evaluation import Evaluation, evaluate, get_batch_shape, ge
 from jaxclf.training.interval_log import IntervalLogger
 from jaxclf.training.pipeline import count_steps_per_epoch, group_steps, import_tensorflow, read_train_batches
 from jaxclf.training.progress import Progress
+from jaxclf.training.resident import Resident
 from jaxclf.training.state import TrainState, create_state, get_variables, restore_state, summarize
 from jaxclf.training.statistics import check_statistics, compute_precise_statistics
 from jaxclf.training.step_config import build_step_config
@@ -73,6 +74,8 @@ class Trainer:
         self.config, self.splits, self.devices = config, splits, devices or Devices.all()
         self.checkpoints: Checkpoints | None = None
         self.init = init
+        self.resident: Resident | None = None
+        """The training images on the devices, if they are kept there."""
         self.devices.check_batch_size(config.batch_size, config.gradient_accumulation)
         require(
             not config.patience or splits.validation is not None,
@@ -148,9 +151,11 @@ class Trainer:
         with ThreadPoolExecutor(1) as other, memory, explain_tracing_errors(config.model):
             other.submit(import_tensorflow)  # its import takes as long as the compilation
             self.state = self._initialize_state()
+            with explain_out_of_memory("the training images", "keep them on the host: --input host"):
+                self.resident = self.devices.keep_images(self.splits.train)
             check_statistics(config, self.step_config, get_variables(self.state), batch)
             self.train_step = self.devices.compile_train_step(
-                self.step_config, self.state, batch, config.steps_per_execution
+                self.step_config, self.state, batch, config.steps_per_execution, self.resident
             )
             self.zero_sums = self.devices.compile_zeros(self.state.interval_stats)  # those of an epoch as well
             schedule = config.optimizer.learning_rates(self.total_steps, config.epochs)
@@ -268,6 +273,7 @@ class Trainer:
             self.splits.train, batch_size=config.batch_size, remainder=config.remainder,
             seed=config.seed, start=start, stop=stop,
             rows=self.devices.get_local_rows(config.batch_size), together=config.steps_per_execution,
+            only_indices=self.resident is not None,
         )  # fmt: skip
 
     def wait_for_batches(self, feed: Iterator[Batch]) -> Batch:

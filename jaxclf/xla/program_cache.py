@@ -39,7 +39,8 @@ def keep_programs(place: str) -> None:
 
 def _make_user_directory() -> Path | None:
     """Return the directory for programs of this processor, or None if there should be none."""
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    settings = jax.config.values
+    if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
         return None
     # JAX cannot write programs with oneDNN's convolutions.
     if os.name != "posix" or (has_fast_convolutions() and is_onednn_faster()):

@@ -10,7 +10,7 @@ from support.steps import assert_same
 
 from jaxclf.models import ConvNext, EfficientNetLite, ResNet, Vit
 from jaxclf.models.batch_norm import SUMS
-from jaxclf.training.devices import compile_fast
+from jaxclf.xla.compilation import compile_fast
 
 MODELS = [
     Vit(patch=4, width=8, depth=3, heads=2, classes=3, image_size=(16, 16), attention_dropout=0.2, drop_path=0.3),

@@ -47,6 +47,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.forked import Forker
+from support.seeds import shift_seeds
 
 from jaxclf.datasets import Mnist
 from jaxclf.types import Split, Splits
@@ -87,18 +88,7 @@ def pytest_configure(config):
     if config.option.markexpr == "unit" and config.option.dist == "loadfile":
         config.option.dist = "worksteal"  # files of the other lanes share runs, and stay on one worker
     if config.option.seed_offset:
-        np.random.default_rng = shift_seeds(np.random.default_rng, config.option.seed_offset)
-        jax.random.key = shift_seeds(jax.random.key, config.option.seed_offset)
-
-
-def shift_seeds(function, offset):
-    """Add an offset to the seeds that tests call a function with; those of jaxclf itself stay."""
-
-    def call(seed=None, *arguments, **options):
-        by_test = Path(sys._getframe(1).f_code.co_filename).is_relative_to(TESTS)
-        return function(seed + offset if by_test and isinstance(seed, int) else seed, *arguments, **options)
-
-    return call
+        shift_seeds(config.option.seed_offset)
 
 
 def pytest_ignore_collect(collection_path, config):

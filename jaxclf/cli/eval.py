@@ -20,7 +20,7 @@ from jaxclf.io.files import write_json, write_rows
 from jaxclf.io.formatting import format_percent, format_value
 from jaxclf.io.progress import show_status
 from jaxclf.metrics import Accuracy, Confusion, TopK
-from jaxclf.reporting.report import EvaluatedSplit, start_explaining, write_report
+from jaxclf.reporting.report import EvaluatedSplit, write_report
 from jaxclf.reporting.run_figures import write_figures
 from jaxclf.reporting.tables import print_rows
 from jaxclf.runs.directory import read_metrics
@@ -38,7 +38,6 @@ def run(options: EvalOptions) -> int:
     run, output = load_run_with_data(options)
     require(options.top >= 1, f"top={options.top}: expected at least 1")
     values, evaluated = evaluate_run(run, options.split, options.weights, options.batch_size, options.tta, options.top)
-    explained = start_explaining(run, evaluated)
     split, predictions = evaluated.split, evaluated.predictions
     _print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
     _write_evaluation(output / "evaluation.json", run, options, split, values)
@@ -48,7 +47,7 @@ def run(options: EvalOptions) -> int:
     for figure in written:
         print(f"wrote {figure}")
     with show_status("writing the report"):
-        report = write_report(run, read_metrics(run.directory), evaluated, output / "report.html", explained)
+        report = write_report(run, read_metrics(run.directory), evaluated, output / "report.html")
     print(f"wrote {report}")
     return 0
 

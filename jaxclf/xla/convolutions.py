@@ -7,6 +7,7 @@ from functools import partial, reduce
 from math import prod
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -26,6 +27,7 @@ from jaxclf.xla.products import find_products
 from jaxclf.xla.space_to_depth import space_to_depth
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
+GROUPS = "feature_group_count", "batch_group_count"
 BATCH_PARTS = 4
 """Number of parts of the batch over which a weight gradient is summed."""
 MAX_THIN_CHANNELS = 4
@@ -85,7 +87,8 @@ class FastConvolutions(Interpreter):
         name = eqn.primitive.name
         if name == CONVOLUTION:
             self._has_convolution = True
-            return (find_products(eqn) or _convolve)(eqn, *arguments)
+            compute = find_products(eqn) or (_convolve if _is_ungrouped(eqn) else self._convolve_groups)
+            return compute(eqn, *arguments)
         if name == "while":
             return self._evaluate_while(eqn.params, arguments)
         if name == PRODUCT:
@@ -93,6 +96,28 @@ class FastConvolutions(Interpreter):
             return lax.optimization_barrier(outputs) if is_onednn_faster() else outputs
         self._has_hidden_product = True
         return bind(eqn, arguments)
+
+    def _convolve_groups(self, eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
+        """Return a convolution of several groups, in a loop over them where that is faster."""
+        params, numbers = eqn.params, eqn.params["dimension_numbers"]
+        (b, c, *_), (features, into, *_), alone = numbers.lhs_spec, numbers.rhs_spec, dict.fromkeys(GROUPS, 1)
+        if params["feature_group_count"] > 1:
+            groups, split = params["feature_group_count"], c
+            is_slow = kernel.shape[into] > 1 and not is_onednn_faster()
+        else:  # the weight gradient of such a convolution, which XLA computes number by number
+            groups, split = params["batch_group_count"], b
+            is_slow = groups < max(images.shape[b], kernel.shape[features])
+        if not is_slow:
+            return _convolve(eqn, images, kernel)
+
+        def convolve_each(images: Array, kernel: Array) -> Array:
+            parts = _split_axis(images, split, groups), _split_axis(kernel, features, groups)
+            outputs = lax.map(lambda pair: eqn.primitive.bind(*pair, **params | alone), parts)
+            output: Any = eqn.outvars[0].aval
+            return jnp.moveaxis(outputs, 0, numbers.out_spec[1]).reshape(output.shape)
+
+        outputs: Any = self.evaluate(jax.make_jaxpr(convolve_each)(images, kernel), [images, kernel])
+        return outputs[0]
 
     def _evaluate_while(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
@@ -158,7 +183,7 @@ def _is_weight_gradient(eqn: JaxprEqn, kernel: Array, out_space: list[int]) -> b
 
 
 def _is_ungrouped(eqn: JaxprEqn) -> bool:
-    return eqn.params["feature_group_count"] == eqn.params["batch_group_count"] == 1
+    return all(eqn.params[name] == 1 for name in GROUPS)
 
 
 def _split_batch(x: Array, axis: int) -> list[Array]:
@@ -166,6 +191,12 @@ def _split_batch(x: Array, axis: int) -> list[Array]:
     # Not blocks of rows: of a batch that is sharded over devices, every device has rows of each part, and none move.
     split = x.reshape(*x.shape[:axis], x.shape[axis] // BATCH_PARTS, BATCH_PARTS, *x.shape[axis + 1 :])
     return [lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in range(BATCH_PARTS)]
+
+
+def _split_axis(x: Array, axis: int, parts: int) -> Array:
+    """Split an axis into consecutive parts, which become the first axis."""
+    split = x.reshape(*x.shape[:axis], parts, x.shape[axis] // parts, *x.shape[axis + 1 :])
+    return jnp.moveaxis(split, axis, 0)
 
 
 def _is_thin(eqn: JaxprEqn, images: Array, kernel: Array, out_space: list[int]) -> bool:

@@ -36,16 +36,17 @@ def explain_linen():
     return frameworks.explain_all(*frameworks.make_linen(), METHODS)
 
 
-def explain(framework, folder):
+def explain(framework, folder, seed_offset):
     if framework != "keras":
         return frameworks.explain_all(*getattr(frameworks, f"make_{framework}")(), METHODS)
-    done = run_python("-m", "support.frameworks", folder / "values.npz", *METHODS)
+    done = run_python("-m", "support.seeds", seed_offset, "support.frameworks", folder / "values.npz", *METHODS)
     assert done.returncode == 0, done.stderr
-    return np.load(folder / "values.npz")
+    with np.load(folder / "values.npz") as values:
+        return dict(values)
 
 
-def test_every_method_gives_what_it_gives_on_the_same_network_in_linen(framework, tmp_path):
-    values = explain(framework, tmp_path)
+def test_every_method_gives_what_it_gives_on_the_same_network_in_linen(framework, tmp_path, pytestconfig):
+    values = explain(framework, tmp_path, pytestconfig.option.seed_offset)
     for name, expected in explain_linen().items():
         given = values[name]
         if (framework, name) in SUMS_ONLY:

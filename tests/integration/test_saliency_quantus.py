@@ -35,7 +35,8 @@ def of(values):
 
 @pytest.fixture(scope="module")
 def stored():
-    return dict(np.load(Path(__file__).parents[1] / "fixtures/quantus_measures.npz"))
+    with np.load(Path(__file__).parents[1] / "fixtures/quantus_measures.npz") as file:
+        return dict(file)
 
 
 @pytest.fixture(scope="module")

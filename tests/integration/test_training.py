@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 from support.configs import FULL
-from support.runs import at_step, rows, run_on
+from support.runs import at_step, fit, rows, run_on
 
 from jaxclf.models import Cnn
 from jaxclf.optimizers import Adam, Sgd
@@ -80,3 +81,11 @@ def test_nothing_is_compiled_behind_the_first_epoch(steps_per_execution, digits,
     assert len(set(first_epoch)) == 1  # none between the steps
     second_step, end = seen[len(first_epoch)][1], len(compiled)
     assert second_step == end
+
+
+def test_a_run_may_resume_with_its_images_on_the_devices(digits, tmp_path):
+    whole = fit(run_on(digits, tmp_path / "whole", FULL))
+    assert fit(run_on(digits, tmp_path / "both", FULL, Devices.all(input="device"), at_step(5))) is None
+    resumed = fit(run_on(digits, tmp_path / "both", FULL, Devices.all(input="host")))
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert rows(tmp_path / "both") == rows(tmp_path / "whole")

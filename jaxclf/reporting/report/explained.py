@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -42,15 +41,6 @@ class MethodResult(NamedTuple):
     evaluations: float
     """Evaluations of the network per image."""
     measures: dict[str, Estimate]
-
-
-def start_explaining(run: TrainedModel, evaluated: EvaluatedSplit) -> Future[dict[str, Any]]:
-    """Start `explain_images` on another thread: XLA compiles its programs while matplotlib draws."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        return thread.submit(explain_images, run, evaluated)
-    finally:
-        thread.shutdown(wait=False)
 
 
 def explain_images(run: TrainedModel, evaluated: EvaluatedSplit) -> dict[str, Any]:

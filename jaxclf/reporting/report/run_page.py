@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from jaxclf.reporting.calibration import BINS
 from jaxclf.reporting.report.charts import MAX_POINTS, Chart, draw_training_charts
 from jaxclf.reporting.report.confusions import describe_confusions
 from jaxclf.reporting.report.examples import render_with_examples
-from jaxclf.reporting.report.explained import start_explaining
+from jaxclf.reporting.report.explained import explain_images
 from jaxclf.reporting.report.findings import (
     Calibration,
     EvaluatedSplit,
@@ -47,13 +46,7 @@ SECTIONS = {
 WEIGHTS = {"ema": ", with the moving average of its weights", "raw": ", with its weights without averaging"}
 
 
-def write_report(
-    run: TrainedModel,
-    rows: Rows,
-    evaluated: EvaluatedSplit,
-    path: Path | None = None,
-    explained: Future[dict[str, Any]] | None = None,
-) -> Path:
+def write_report(run: TrainedModel, rows: Rows, evaluated: EvaluatedSplit, path: Path | None = None) -> Path:
     """Write the page of a run.
 
     Args:
@@ -61,16 +54,14 @@ def write_report(
         rows: Rows of its metrics.jsonl.
         evaluated: The evaluated split.
         path: The HTML file; by default, report.html in the directory of the run.
-        explained: What `start_explaining` returned, if it was called already.
 
     Returns:
         The path of the page, a file of at most 5 MB that needs no network.
     """
     summary = read_json(run.directory.summary) if run.directory.summary.exists() else {}
-    explained = explained or start_explaining(run, evaluated)
     values = _describe_run(run, summary, rows, evaluated) | _describe_results(run, summary, evaluated)
     with explain_out_of_memory("the saliency maps of the report", "all else is written"):
-        values |= explained.result()
+        values |= explain_images(run, evaluated)
     page = render_with_examples("report.html", values, evaluated)
     return write_page(path or run.directory.path / "report.html", page)
 

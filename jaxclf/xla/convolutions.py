@@ -14,6 +14,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxclf.types import Array
+from jaxclf.xla.decompositions import find_decomposition, is_ungrouped
 from jaxclf.xla.interpreter import CHECKPOINTS, Interpreter, Value, bind, has_primitive
 from jaxclf.xla.matrices import multiply_matrices
 from jaxclf.xla.options import (
@@ -27,7 +28,6 @@ from jaxclf.xla.products import find_products
 from jaxclf.xla.space_to_depth import space_to_depth
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
-GROUPS = "feature_group_count", "batch_group_count"
 BATCH_PARTS = 4
 """Number of parts of the batch over which a weight gradient is summed."""
 MAX_THIN_CHANNELS = 4
@@ -50,9 +50,10 @@ def rewrite_convolutions(function: Callable) -> Callable:
 class FastConvolutions(Interpreter):
     """Rewrites the convolutions of a differentiated function, and finds the compiler options for it.
 
-    Depthwise and 1 x 1 convolutions become products, see `jaxclf.xla.products`. All others get the layout of XLA's CPU
-    library, images [b, ..., c] and kernels [..., c, features]. Weight gradients are summed over parts of the batch, and
-    images with few channels are convolved in blocks of 2 x 2 pixels. Products become those of matrices, see
+    Depthwise and 1 x 1 convolutions become products, see `jaxclf.xla.products`. Groups, and gradients by thin images,
+    are written as other convolutions, see `jaxclf.xla.decompositions`. All others get the layout of XLA's CPU library,
+    images [b, ..., c] and kernels [..., c, features]. Weight gradients are summed over parts of the batch, and images
+    with few channels are convolved in blocks of 2 x 2 pixels. Products become those of matrices, see
     `jaxclf.xla.matrices`. Convolutions in bodies that the interpreter does not enter stay as they are. After `run`,
     `compiler_options` has the options.
     """
@@ -87,8 +88,11 @@ class FastConvolutions(Interpreter):
         name = eqn.primitive.name
         if name == CONVOLUTION:
             self._has_convolution = True
-            compute = find_products(eqn) or (_convolve if _is_ungrouped(eqn) else self._convolve_groups)
-            return compute(eqn, *arguments)
+            if form := find_products(eqn):
+                return form(eqn, *arguments)
+            if simpler := find_decomposition(eqn):
+                return self.evaluate(jax.make_jaxpr(simpler)(*arguments), arguments)[0]
+            return _convolve(eqn, *arguments)
         if name == "while":
             return self._evaluate_while(eqn.params, arguments)
         if name == PRODUCT:
@@ -96,28 +100,6 @@ class FastConvolutions(Interpreter):
             return lax.optimization_barrier(outputs) if is_onednn_faster() else outputs
         self._has_hidden_product = True
         return bind(eqn, arguments)
-
-    def _convolve_groups(self, eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
-        """Return a convolution of several groups, in a loop over them where that is faster."""
-        params, numbers = eqn.params, eqn.params["dimension_numbers"]
-        (b, c, *_), (features, into, *_), alone = numbers.lhs_spec, numbers.rhs_spec, dict.fromkeys(GROUPS, 1)
-        if params["feature_group_count"] > 1:
-            groups, split = params["feature_group_count"], c
-            is_slow = kernel.shape[into] > 1 and not is_onednn_faster()
-        else:  # the weight gradient of such a convolution, which XLA computes number by number
-            groups, split = params["batch_group_count"], b
-            is_slow = groups < max(images.shape[b], kernel.shape[features])
-        if not is_slow:
-            return _convolve(eqn, images, kernel)
-
-        def convolve_each(images: Array, kernel: Array) -> Array:
-            parts = _split_axis(images, split, groups), _split_axis(kernel, features, groups)
-            outputs = lax.map(lambda pair: eqn.primitive.bind(*pair, **params | alone), parts)
-            output: Any = eqn.outvars[0].aval
-            return jnp.moveaxis(outputs, 0, numbers.out_spec[1]).reshape(output.shape)
-
-        outputs: Any = self.evaluate(jax.make_jaxpr(convolve_each)(images, kernel), [images, kernel])
-        return outputs[0]
 
     def _evaluate_while(self, params: dict[str, Any], arguments: list[Value]) -> list[Value]:
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
@@ -179,11 +161,7 @@ def _is_weight_gradient(eqn: JaxprEqn, kernel: Array, out_space: list[int]) -> b
     """Return True if the window is larger than the output and what is summed over, the batch, has equal parts."""
     (_, into, *window) = eqn.params["dimension_numbers"].rhs_spec
     larger = prod(kernel.shape[axis] for axis in window) > prod(out_space)
-    return _is_ungrouped(eqn) and larger and kernel.shape[into] % BATCH_PARTS == 0
-
-
-def _is_ungrouped(eqn: JaxprEqn) -> bool:
-    return all(eqn.params[name] == 1 for name in GROUPS)
+    return is_ungrouped(eqn) and larger and kernel.shape[into] % BATCH_PARTS == 0
 
 
 def _split_batch(x: Array, axis: int) -> list[Array]:
@@ -193,19 +171,13 @@ def _split_batch(x: Array, axis: int) -> list[Array]:
     return [lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in range(BATCH_PARTS)]
 
 
-def _split_axis(x: Array, axis: int, parts: int) -> Array:
-    """Split an axis into consecutive parts, which become the first axis."""
-    split = x.reshape(*x.shape[:axis], parts, x.shape[axis] // parts, *x.shape[axis + 1 :])
-    return jnp.moveaxis(split, axis, 0)
-
-
 def _is_thin(eqn: JaxprEqn, images: Array, kernel: Array, out_space: list[int]) -> bool:
     """Return True for a plain 2D convolution from few channels to more whose output divides into blocks of 2 x 2."""
     params, ones = eqn.params, (1,) * len(out_space)
     plain = params["window_strides"] == params["lhs_dilation"] == params["rhs_dilation"] == ones
     thin = len(out_space) == 2 and images.shape[-1] <= MAX_THIN_CHANNELS < kernel.shape[-1]
     fits = all(side % 2 == 0 for side in out_space) and min(kernel.shape[:2]) > 1
-    return plain and _is_ungrouped(eqn) and thin and fits and min(map(min, params["padding"])) >= 0
+    return plain and is_ungrouped(eqn) and thin and fits and min(map(min, params["padding"])) >= 0
 
 
 def _convolve_blocks(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:

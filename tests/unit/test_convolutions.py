@@ -49,6 +49,11 @@ CASES = {
     "strides": (arrays((4, 8, 8, 3), (3, 3, 3, 6)), {"strides": (2, 2)}),
     "dilation": (arrays((4, 8, 8, 3), (3, 3, 3, 6)), {"rhs_dilation": (2, 2)}),
     "groups": (arrays((4, 6, 6, 4), (3, 3, 2, 6)), {"feature_group_count": 2}),
+    "patches": (arrays((4, 8, 12, 3), (4, 4, 3, 5)), {"strides": (4, 4), "padding": "VALID"}),
+    "patches of some pixels": (arrays((2, 9, 7, 2), (3, 2, 2, 5)), {"strides": (3, 2), "padding": "VALID"}),
+    "a stem": (arrays((2, 14, 10, 3), (7, 7, 3, 5)), {"strides": (2, 2), "padding": ((3, 3), (2, 4))}),
+    "a stem, cropped": (arrays((2, 13, 12, 3), (7, 7, 3, 5)), {"strides": (2, 2), "padding": ((-1, 3), (4, -2))}),
+    "a stem, channels first": (arrays((2, 3, 12, 14), (5, 3, 7, 4)), {"strides": (3, 2), "order": "channels first"}),
     "groups, strides": (arrays((4, 7, 6, 6), (3, 3, 2, 9)), {"feature_group_count": 3, "strides": (2, 1)}),
     "groups, channels first": (
         arrays((4, 4, 6, 6), (8, 2, 3, 3)),
@@ -185,6 +190,22 @@ def test_groups_are_convolved_in_a_loop_where_xla_is_slow(on_version):
     assert count(2, (3, 3, 2, 4)) == [0, 0]
     on_version((0, 12, 0))  # oneDNN has groups, but no weight gradients
     assert count(2, (3, 3, 2, 4)) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["patches", "patches of some pixels", "a stem", "a stem, cropped"])
+def test_gradients_by_thin_images_have_no_zeros_between_pixels(name):
+    (images, kernel), options = CASES[name]
+
+    def differentiate(images, kernel):
+        y, pull = jax.vjp(lambda images: convolve(images, kernel, **options), images)
+        return pull(y)
+
+    program = jax.make_jaxpr(rewrite_convolutions(differentiate))(images, kernel)
+    found = [eqn.params["lhs_dilation"] for eqn in program.eqns if eqn.primitive.name == "conv_general_dilated"]
+    # Those of patches are products of matrices.
+    assert found == [(1, 1)] * (1 if "patches" in name else 2)
+    plain = [eqn.params["lhs_dilation"] for eqn in plain_shapes_of(differentiate, images, kernel)]
+    assert plain[1] == options["strides"]
 
 
 def plain_shapes_of(function, *operands):

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from peer import start_peer
 
 import jaxclf
 from jaxclf import saliency
@@ -110,20 +110,8 @@ def start_quantus(python: str, run: TrainedModel, arrays: dict[str, np.ndarray],
             for name, value in parts.items()
         }
         np.savez(Path(folder) / "model.npz", **arrays, **weights)
-        command = [python, str(Path(__file__).with_name("quantus_worker.py")), folder, json.dumps(settings)]
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert worker.stdin and worker.stdout
-        stdin, stdout = worker.stdin, worker.stdout
-
-        def run_once(measure: str, method: str) -> tuple[float, float]:
-            print(json.dumps([measure, method]), file=stdin, flush=True)
-            return tuple(json.loads(stdout.readline()))
-
-        try:
-            yield run_once
-        finally:
-            stdin.close()
-            worker.wait()
+        with start_peer(python, "quantus_worker.py", folder, json.dumps(settings)) as ask:
+            yield lambda measure, method: tuple(ask([measure, method]))
 
 
 def report(libraries: dict[str, Timed], measures: list[str], methods: list[str], repeats: int) -> None:

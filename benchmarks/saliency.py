@@ -10,9 +10,7 @@ no stride and is excluded.
 import argparse
 import contextlib
 import importlib
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from peer import Timed, start_peer
 
 import jaxclf
 from jaxclf import saliency
@@ -29,7 +28,6 @@ from jaxclf.models import Cnn
 
 IMAGES = 64
 WINDOW, STRIDE = 4, 2  # of occlusion, in pixels
-Timed = Callable[[], float]  # runs a method once and returns the seconds
 
 
 def build_methods(run: TrainedModel) -> dict[str, saliency.Method]:
@@ -122,28 +120,11 @@ def start_captum(python: str, run: TrainedModel, images: np.ndarray) -> Iterator
             for name, value in parts.items()
         }
         np.savez(Path(folder) / "model.npz", images=images, gradient=gradient, **weights)
-        command = [python, str(Path(__file__).with_name("captum_methods.py")), folder, str(WINDOW), str(STRIDE)]
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert worker.stdin and worker.stdout
-        stdin, stdout = worker.stdin, worker.stdout
-
-        def timed(layout: str, name: str) -> Timed:
-            def run_once() -> float:
-                print(json.dumps([layout, name]), file=stdin, flush=True)
-                return json.loads(stdout.readline())
-
-            run_once()
-            return run_once
-
-        try:
-            names_by_layout = json.loads(stdout.readline())
+        with start_peer(python, "captum_methods.py", folder, str(WINDOW), str(STRIDE)) as ask:
             yield {
-                f"captum, {layout}": {name: timed(layout, name) for name in names}
-                for layout, names in names_by_layout.items()
+                f"captum, {layout}": {name: lambda request=(layout, name): ask(request) for name in names}
+                for layout, names in ask(None).items()
             }
-        finally:
-            stdin.close()
-            worker.wait()
 
 
 def prepare_libraries(run: TrainedModel, images: np.ndarray, torch_python: str | None, stack: contextlib.ExitStack):

@@ -1,0 +1,132 @@
+"""Time single convolutions on a CPU: as jaxclf rewrites them, as XLA runs them, and in PyTorch.
+
+    python benchmarks/convolutions.py --repeats 9 --torch-python ~/torch/bin/python
+
+Forward, gradient by the images and gradient by the weights, in turn. Each is first compared with the plain operation.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from peer import Ask, Timed, measure, start_peer
+
+from jaxclf.xla.compilation import compile_fast
+
+
+class Case(NamedTuple):
+    """A convolution of square images with square windows, padded by half of the window."""
+
+    batch: int
+    side: int
+    channels: int
+    features: int
+    window: int
+    stride: int = 1
+    groups: int = 1
+    dilation: int = 1
+    padding: int | None = None
+
+    def describe(self) -> str:
+        """Return the row of the table that names it."""
+        more = {"stride": self.stride, "groups": self.groups, "dilation": self.dilation}
+        extra = "".join(f", {name} {value}" for name, value in more.items() if value > 1)
+        return f"{self.batch} x {self.side}² x {self.channels}, {self.window}² to {self.features}{extra}"
+
+    @property
+    def pads(self) -> int:
+        """Zeros on each side."""
+        return self.dilation * (self.window // 2) if self.padding is None else self.padding
+
+
+CASES = (
+    Case(64, 32, 3, 32, 3), Case(64, 32, 32, 32, 3), Case(64, 16, 64, 64, 3), Case(64, 8, 128, 128, 3),
+    Case(64, 32, 32, 64, 3, 2), Case(128, 28, 1, 16, 5), Case(128, 14, 16, 36, 5), Case(8, 56, 64, 64, 3),
+    Case(8, 224, 3, 32, 3, 2), Case(8, 224, 3, 64, 7, 2), Case(8, 224, 3, 192, 16, 16, padding=0),
+    Case(8, 56, 24, 144, 1), Case(64, 32, 32, 64, 1, 2), Case(8, 28, 64, 64, 3, dilation=2),
+    Case(8, 112, 32, 32, 3, groups=32), Case(8, 56, 96, 96, 3, 2, groups=96), Case(8, 14, 672, 672, 5, groups=672),
+    Case(64, 16, 64, 64, 3, groups=8), Case(8, 28, 256, 256, 3, groups=32),
+)  # fmt: skip
+FORMS = ("forward", "images", "weights")
+
+
+def build_forms(case: Case) -> dict[str, tuple[Callable, tuple[jax.Array, jax.Array]]]:
+    """Return the three computations of a case, each with its operands."""
+    key = jax.random.key(0)
+    images = jax.random.normal(key, (case.batch, case.side, case.side, case.channels))
+    kernel = jax.random.normal(key, (case.window, case.window, case.channels // case.groups, case.features))
+
+    def convolve(images, kernel):
+        return lax.conv_general_dilated(
+            images, kernel, (case.stride,) * 2, [(case.pads,) * 2] * 2, rhs_dilation=(case.dilation,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=case.groups,
+        )  # fmt: skip
+
+    outputs = convolve(images, kernel)
+    return {
+        "forward": (convolve, (images, kernel)),
+        "images": (lambda y, kernel: jax.vjp(lambda x: convolve(x, kernel), images)[1](y)[0], (outputs, kernel)),
+        "weights": (lambda y, images: jax.vjp(lambda w: convolve(images, w), kernel)[1](y)[0], (outputs, images)),
+    }
+
+
+def prepare(function: Callable, operands: tuple, skip_plain: bool) -> dict[str, Timed]:
+    """Return timed calls of the rewritten and of the plain computation, whose values are compared."""
+    compiled = {"jaxclf": compile_fast(function, operands)}
+    if not skip_plain:
+        compiled["XLA"] = jax.jit(function).lower(*operands).compile()
+        found, expected = (np.asarray(compiled[name](*operands)) for name in ("jaxclf", "XLA"))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+    def timed(call: Callable) -> Timed:
+        def run() -> float:
+            began = time.perf_counter()
+            jax.block_until_ready(call(*operands))
+            return 1e3 * (time.perf_counter() - began)
+
+        return run
+
+    return {name: timed(call) for name, call in compiled.items()}
+
+
+def prepare_torch(ask: Ask | None, case: Case, form: str) -> dict[str, Timed]:
+    """Return timed calls of PyTorch in both memory layouts."""
+    layouts = () if ask is None else ("PyTorch", "channels last")
+    return {layout: lambda layout=layout: ask([*case[:8], case.pads, form, layout]) for layout in layouts}
+
+
+def format_times(medians: dict[str, float]) -> str:
+    """Format the times of a form, and how many times as fast jaxclf is as the faster layout of PyTorch."""
+    torch = [medians[name] for name in ("PyTorch", "channels last") if name in medians]
+    shown = [medians["jaxclf"], *([medians["XLA"]] if "XLA" in medians else []), *([min(torch)] if torch else [])]
+    ratio = f" ({min(torch) / medians['jaxclf']:.2f})" if torch else ""
+    return " \\| ".join(f"{value:.2f}" for value in shown) + ratio
+
+
+def main() -> None:
+    """Time all cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9, help="calls of each computation")
+    parser.add_argument("--cases", type=int, default=len(CASES), help="number of convolutions, the first ones")
+    parser.add_argument("--skip-plain", action="store_true", help="leave out XLA's own, which take seconds for groups")
+    parser.add_argument("--torch-python", help="Python interpreter with torch")
+    options = parser.parse_args()
+    print(f"jax {jax.__version__}, medians of {options.repeats}; ms of jaxclf | XLA | PyTorch (PyTorch / jaxclf)")
+    print(f"\n| convolution | {' | '.join(FORMS)} |\n|---|{'---|' * len(FORMS)}")
+    python = options.torch_python
+    with start_peer(python, "convolutions_torch.py") if python else nullcontext() as ask:
+        for case in CASES[: options.cases]:
+            cells = []
+            for form, computation in build_forms(case).items():
+                contenders = prepare(*computation, options.skip_plain) | prepare_torch(ask, case, form)
+                cells.append(format_times(measure(contenders, options.repeats)))
+            print(f"| {case.describe()} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,7 @@ import tyro
 
 from jaxclf import __version__
 from jaxclf.cli import options
+from jaxclf.cli.huge_pages import use_huge_pages
 from jaxclf.errors import NonFiniteError, UserError
 from jaxclf.io.files import write_text
 
@@ -84,9 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 user error, 3 non-finite training, 4 some runs or images failed, 130 SIGINT,
         141 closed output, 143 SIGTERM.
     """
+    name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in COMMANDS and not {"-h", "--help"} & set(arguments):
+        use_huge_pages()
     prepare_streams()
     atexit.register(gc.freeze)  # or Python looks for garbage once more before it exits: 1 s with TensorFlow imported
-    name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     code = answer_errors(name, arguments)
     if code and "jax" in sys.modules:
         from jaxclf.training.distributed import exit_process

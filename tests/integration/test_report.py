@@ -245,7 +245,8 @@ def test_examples_are_mistakes_first_and_few_of_a_cell(random, tmp_path):
     right = evaluated.predictions[indices] == evaluated.split.labels[indices]
     assert np.all(np.diff(right.astype(int)) >= 0)
     cells = list(zip(evaluated.split.labels[indices], evaluated.predictions[indices], strict=True))
-    assert {cells.count(cell) for cell in cells} == {PER_CELL}
+    pairs = list(zip(evaluated.split.labels, evaluated.predictions, strict=True))
+    assert all(cells.count(cell) == min(PER_CELL, pairs.count(cell)) for cell in set(pairs))
     assert len(set(cells[:6])) == 6  # one of each kind of mistake before a second
 
 

@@ -108,5 +108,6 @@ def test_derivatives_go_through(method):
         moved = jax.tree.map(lambda x, change: x + step * change, VARIABLES, direction)
         return (method(MODEL, moved, IMAGES, 1).values ** 2).sum()
 
-    measured = (measure(1e-2) - measure(-1e-2)) / 2e-2
+    # At most 0.016 apart with five seeds; with a step of 0.01, which crosses kinks of GenericAttention, up to 0.19.
+    measured = (measure(2e-3) - measure(-2e-3)) / 4e-3
     np.testing.assert_allclose(jax.jit(jax.grad(measure))(0.0), measured, rtol=0.05)

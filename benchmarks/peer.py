@@ -4,6 +4,7 @@ import contextlib
 import json
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ Timed = Callable[[], float]
 """Does something once, and returns how long it took."""
 Ask = Callable[[Any], Any]
 """Sends a request, and returns the reply."""
+PAUSE = 0.3
+"""Seconds in which the threads of the one before stop waiting for work: OpenMP's keep a core busy for 0.2 s."""
 
 
 @contextlib.contextmanager
@@ -34,10 +37,11 @@ def start_peer(python: str, script: str, *arguments: str) -> Iterator[Ask]:
 
 
 def measure(contenders: Mapping[str, Timed], repeats: int) -> dict[str, float]:
-    """Return the median of calls in turn, each after one that is not counted."""
+    """Return the median of calls in turn, each after a pause and a call that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, call in contenders.items():
+            time.sleep(PAUSE)
             call()
             times[name].append(call())
     return {name: statistics.median(each) for name, each in times.items()}

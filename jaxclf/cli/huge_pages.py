@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 VARIABLE, TUNABLE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
+# Arrays of less than 32 MiB are not mapped one by one, and their memory is used again.
+SETTINGS = f"{TUNABLE}=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
 POLICY = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SINCE = (2, 35)
 """Version of glibc whose malloc can ask for huge pages."""
@@ -18,14 +20,14 @@ PROGRAMS = ("train.py", "eval.py", "jaxclf")
 
 
 def use_huge_pages() -> None:
-    """Start the process of a command again, with a setting that glibc reads only at the start.
+    """Start the process of a command again, with settings that glibc reads only at the start.
 
-    Nothing happens where the setting would not help, where the user has made it, and in processes of other programs
+    Nothing happens where they would not help, where the user has set TUNABLE, and in processes of other programs
     that call a command.
     """
     tunables = os.environ.get(VARIABLE, "")
     if TUNABLE not in tunables and _is_command() and _is_useful():
-        environment = os.environ | {VARIABLE: ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))}
+        environment = os.environ | {VARIABLE: ":".join(filter(None, [tunables, SETTINGS]))}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 

@@ -358,7 +358,7 @@ def test_diverging_training_ends_with_3(command, tmp_path):
 def test_a_command_of_its_own_process_has_huge_pages(command, tmp_path):
     (tmp_path / "shown.py").write_text("import os\nprint(os.environ.get('GLIBC_TUNABLES'))\nraise SystemExit(7)\n")
     for words in (("train.py",), ("-m", "jaxclf", "train")):
-        for given, expected in (("", "glibc.malloc.hugetlb=1"), ("glibc.malloc.hugetlb=0",) * 2):
+        for given, expected in (("", huge_pages.SETTINGS), ("glibc.malloc.hugetlb=0",) * 2):
             done = command(*words, tmp_path / "shown.py", fresh=True, GLIBC_TUNABLES=given)
             assert done.returncode == 7
             assert done.stdout.strip() == (expected if huge_pages._is_useful() else given)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxclf.cli import huge_pages
-from jaxclf.cli.huge_pages import use_huge_pages
+from jaxclf.cli.huge_pages import SETTINGS, use_huge_pages
 
 
 class Started(Exception):  # noqa: N818
@@ -46,15 +46,15 @@ MODULE = ("-m", "jaxclf", "eval", "run")
 
 def test_a_command_starts_again_with_its_words(start):
     for words in (("train.py", "mnist_cnn", "--epochs", "2"), ("/usr/bin/jaxclf", "eval", "run"), ("jaxclf",)):
-        assert start(*words) == ([sys.executable, *words], "glibc.malloc.hugetlb=1")
-    assert start(*MODULE, script="/jaxclf/__main__.py") == ([sys.executable, *MODULE], "glibc.malloc.hugetlb=1")
+        assert start(*words) == ([sys.executable, *words], SETTINGS)
+    assert start(*MODULE, script="/jaxclf/__main__.py") == ([sys.executable, *MODULE], SETTINGS)
 
 
 def test_settings_of_the_user_win(start):
     assert start("train.py", tunables="glibc.malloc.hugetlb=0") is None
     assert start("train.py", tunables="glibc.malloc.hugetlb=1") is None
     _, tunables = start("train.py", tunables="glibc.malloc.arena_max=4")
-    assert tunables == "glibc.malloc.arena_max=4:glibc.malloc.hugetlb=1"
+    assert tunables == f"glibc.malloc.arena_max=4:{SETTINGS}"
 
 
 def test_nothing_starts_where_it_would_not_help(start, monkeypatch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 VARIABLE, TUNABLE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
@@ -28,7 +29,8 @@ def use_huge_pages() -> None:
     tunables = os.environ.get(VARIABLE, "")
     if TUNABLE not in tunables and _is_command() and _is_useful():
         environment = os.environ | {VARIABLE: ":".join(filter(None, [tunables, SETTINGS]))}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        with suppress(OSError):  # where no process may be started, the command goes on as it is
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _is_command() -> bool:

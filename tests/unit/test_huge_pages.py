@@ -68,6 +68,15 @@ def test_nothing_starts_where_it_would_not_help(start, monkeypatch):
     use_huge_pages()
 
 
+def test_a_command_that_cannot_start_again_goes_on(start, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    assert start("train.py") is not None
+    monkeypatch.setattr(os, "execve", refuse)
+    use_huge_pages()
+
+
 @pytest.mark.parametrize(
     "words, argv",
     [

@@ -46,9 +46,9 @@ class LinenNet(nn.Module):
 
 def make_linen():
     variables = draw_variables(LinenNet(), SHAPE)
-    norm = variables["params"]["norm"]
-    norm["bias"] = np.abs(norm["bias"])  # few ReLUs are dead, whatever the seed
-    return LinenNet(), variables
+    params = variables["params"]
+    norm = params["norm"] | {"bias": np.abs(params["norm"]["bias"])}  # few ReLUs are dead, whatever the seed
+    return LinenNet(), variables | {"params": params | {"norm": norm}}
 
 
 def get_weights():

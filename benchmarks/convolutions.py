@@ -83,7 +83,7 @@ def prepare(function: Callable, operands: tuple, skip_plain: bool) -> dict[str, 
         found, expected = (np.asarray(compiled[name](*operands)) for name in ("jaxclf", "XLA"))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
-    def timed(call: Callable) -> Timed:
+    def make_timer(call: Callable) -> Timed:
         def run() -> float:
             began = time.perf_counter()
             jax.block_until_ready(call(*operands))
@@ -91,7 +91,7 @@ def prepare(function: Callable, operands: tuple, skip_plain: bool) -> dict[str, 
 
         return run
 
-    return {name: timed(call) for name, call in compiled.items()}
+    return {name: make_timer(call) for name, call in compiled.items()}
 
 
 def prepare_torch(ask: Ask | None, case: Case, form: str) -> dict[str, Timed]:

@@ -30,7 +30,7 @@ from jaxclf.xla.compilation import compile_fast
 
 
 class Work(NamedTuple):
-    """A row of the table; `networks_torch.py` has the same by name."""
+    """A row of the table; `networks_torch.py` has the same model by name."""
 
     model: nn.Module
     batch: int
@@ -111,7 +111,7 @@ def main() -> None:
             work = WORKS[name]
             run, memory = prepare(work)
             layouts = ("PyTorch", "channels last") if ask else ()
-            peers = {layout: lambda layout=layout, name=name: ask([name, layout]) for layout in layouts}
+            peers = {layout: partial(ask, [name, layout, *work[1:]]) for layout in layouts} if ask else {}
             speeds = {
                 key: work.batch / each for key, each in measure({"jaxclf": run, **peers}, options.repeats).items()
             }

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import timm
 import torch
@@ -47,31 +47,23 @@ def build_small_vit() -> nn.Module:
     return timm.create_model("vit_tiny_patch16_224", **sizes)
 
 
-def build_lite() -> nn.Module:
-    """Return EfficientNet-Lite0."""
-    return timm.create_model("tf_efficientnet_lite0")
-
-
-WORKS = {
-    "EfficientNet-Lite0, forward": (build_lite, 16, 224, "forward"),
-    "EfficientNet-Lite0, gradient by the pixels": (build_lite, 16, 224, "pixels"),
-    "EfficientNet-Lite0, training": (
-        lambda: timm.create_model("tf_efficientnet_lite0", num_classes=10), 16, 224, "training",
-    ),
-    "ResNet-50, forward": (lambda: timm.create_model("resnet50"), 8, 224, "forward"),
-    "ResNet-50, gradient by the pixels": (lambda: timm.create_model("resnet50"), 8, 224, "pixels"),
-    "ResNet-18 of width 32, training": (build_resnet18, 64, 32, "training"),
-    "ViT of width 192, training": (build_small_vit, 64, 32, "training"),
-    "ViT-Ti/16, forward": (lambda: timm.create_model("vit_tiny_patch16_224"), 16, 224, "forward"),
-    "ViT-Ti/16, gradient by the pixels": (lambda: timm.create_model("vit_tiny_patch16_224"), 16, 224, "pixels"),
-}  # fmt: skip
+MODELS = {
+    "EfficientNet-Lite0, forward": partial(timm.create_model, "tf_efficientnet_lite0"),
+    "EfficientNet-Lite0, gradient by the pixels": partial(timm.create_model, "tf_efficientnet_lite0"),
+    "EfficientNet-Lite0, training": partial(timm.create_model, "tf_efficientnet_lite0", num_classes=10),
+    "ResNet-50, forward": partial(timm.create_model, "resnet50"),
+    "ResNet-50, gradient by the pixels": partial(timm.create_model, "resnet50"),
+    "ResNet-18 of width 32, training": build_resnet18,
+    "ViT of width 192, training": build_small_vit,
+    "ViT-Ti/16, forward": partial(timm.create_model, "vit_tiny_patch16_224"),
+    "ViT-Ti/16, gradient by the pixels": partial(timm.create_model, "vit_tiny_patch16_224"),
+}
 
 
 @cache
-def build(name: str, layout: str) -> Callable[[], object]:
+def build(name: str, layout: str, batch: int, side: int, kind: str) -> Callable[[], object]:
     """Return a call of a row of the table."""
-    make, batch, side, kind = WORKS[name]
-    model = make().to(memory_format=LAYOUTS[layout])
+    model = MODELS[name]().to(memory_format=LAYOUTS[layout])
     images = torch.rand(batch, 3, side, side).to(memory_format=LAYOUTS[layout])
     if kind == "training":
         return build_training(model.train(), images)

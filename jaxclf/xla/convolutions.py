@@ -14,7 +14,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxclf.types import Array
-from jaxclf.xla.decompositions import find_decomposition, is_ungrouped
+from jaxclf.xla.decompositions import MAX_THIN_CHANNELS, find_decomposition, is_ungrouped
 from jaxclf.xla.interpreter import CHECKPOINTS, Interpreter, Value, bind, has_primitive
 from jaxclf.xla.matrices import multiply_matrices
 from jaxclf.xla.options import (
@@ -30,8 +30,6 @@ from jaxclf.xla.space_to_depth import space_to_depth
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
 BATCH_PARTS = 4
 """Number of parts of the batch over which a weight gradient is summed."""
-MAX_THIN_CHANNELS = 4
-"""Largest number of channels of the images that are convolved in blocks."""
 
 
 def rewrite_convolutions(function: Callable) -> Callable:

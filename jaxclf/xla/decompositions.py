@@ -16,7 +16,7 @@ from jaxclf.xla.options import is_onednn_faster
 ALONE = {"feature_group_count": 1, "batch_group_count": 1}
 """Parameters of a convolution without groups."""
 MAX_THIN_CHANNELS = 4
-"""Largest number of channels of images, whose gradient is computed for all phases together."""
+"""Largest number of channels of images that are convolved in blocks, or whose gradient is computed by phases."""
 MAX_ZEROS = 0.4
 """Largest number of zeros that may be added to a kernel for it, relative to its pixels."""
 Simpler = Callable[[jax.Array, jax.Array], jax.Array]

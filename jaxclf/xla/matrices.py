@@ -13,6 +13,7 @@ from typing import Any
 from jax.extend.core import JaxprEqn
 
 from jaxclf.types import Array
+from jaxclf.xla.interpreter import bind
 
 
 def multiply_matrices(eqn: JaxprEqn, x: Array, y: Array) -> Array:
@@ -23,7 +24,7 @@ def multiply_matrices(eqn: JaxprEqn, x: Array, y: Array) -> Array:
     axes = [[axis for axis, _ in pairs], [axis for _, axis in pairs]]
     sides = tuple(_find_side(operand.ndim, summed) for operand, summed in zip((x, y), axes, strict=True))
     if x_batch or max(x.ndim, y.ndim) == 2 or None in sides:
-        return eqn.primitive.bind(x, y, **eqn.params)
+        return bind(eqn, [x, y])
     n = prod(x.shape[axis] for axis in x_summed)
     matrices = [operand.reshape((n, -1) if side == 0 else (-1, n)) for operand, side in zip((x, y), sides, strict=True)]
     numbers = ((sides[:1], sides[1:]), ((), ()))

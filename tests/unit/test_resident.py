@@ -30,7 +30,7 @@ class Files:
 
 
 @pytest.fixture
-def weighted(digits, random):
+def weighted_split(digits, random):
     train = digits.train
     return replace(train, sample_weight=random.uniform(0, 2, len(train)).astype(np.float32))
 
@@ -38,8 +38,8 @@ def weighted(digits, random):
 @pytest.mark.parametrize("remainder", ["pad", "drop"])
 @pytest.mark.parametrize("together", [None, 3])
 @pytest.mark.parametrize("is_array", [True, False])
-def test_gathered_batches_are_those_of_the_host(weighted, remainder, together, is_array):
-    split = weighted if is_array else replace(weighted, images=Files(weighted.images))
+def test_gathered_batches_are_those_of_the_host(weighted_split, remainder, together, is_array):
+    split = weighted_split if is_array else replace(weighted_split, images=Files(weighted_split.images))
     options = {"batch_size": BATCH, "remainder": remainder, "seed": 1, "start": 5, "stop": 30, "together": together}
     resident = put_on_devices(split, make_devices(4).replicated)
     found = read_train_batches(split, **options, only_indices=True)

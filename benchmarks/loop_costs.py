@@ -16,11 +16,14 @@ import tempfile
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from jaxclf.config_io import read_config
 from jaxclf.reporting.stats import Estimate, estimate
 from jaxclf.training.callbacks import Callback, RecordWriters
+from jaxclf.training.devices import Devices
 from jaxclf.training.progress_bar import ProgressBar
+from jaxclf.training.resident import Input
 from jaxclf.training.trainer import Trainer
 from jaxclf.training.writers import Jsonl, Record, RunInfo, TensorBoard
 from jaxclf.types import Split, Splits
@@ -98,14 +101,14 @@ class Costs:
         return f"{self.seconds:.2f} | {self.logging.mean:+.1%}{interval} | {self.waiting:.1%}"
 
 
-def measure_costs(name: str, repeats: int) -> Costs:
+def measure_costs(name: str, repeats: int, devices: Devices) -> Costs:
     """Train epochs with and without logging in turn and compare their times."""
     config = replace(read_config(name), epochs=2 * (repeats + 1), evaluate_train=False)
     splits = config.dataset.load()
     one_image = Split(splits.train.images[:1], splits.train.labels[:1], splits.train.class_names)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         timer = EpochTimer(folder)
-        trainer = Trainer(config, Splits(splits.train, one_image, None), callbacks=[timer])
+        trainer = Trainer(config, Splits(splits.train, one_image, None), devices, callbacks=[timer])
         with closing(trainer):
             trainer.fit()
     seconds, waits = timer.seconds, timer.waits
@@ -122,10 +125,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", default=NAMES, help="configs to train")
     parser.add_argument("--repeats", type=int, default=7, help="epochs with and without logging, each")
+    parser.add_argument("--input", choices=get_args(Input), default="auto", help="where training images are kept")
     options = parser.parse_args()
     print("| config | seconds per epoch | logging | waiting for data |\n|---|---|---|---|")
     for name in options.configs:
-        print(f"| `{name}` | {measure_costs(name, options.repeats)} |", flush=True)
+        print(f"| `{name}` | {measure_costs(name, options.repeats, Devices.all(input=options.input))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def name_of(method):
 
 @pytest.mark.parametrize("method", METHODS + ATTENTION_METHODS, ids=str)
 def test_every_method_gives_values_or_a_reason(method):
-    method = replace_layers(method)
+    # The outputs of layers here are not rectified, so a rectified map can be zero everywhere.
+    method = replace_layers(method, relu=False)
     if name_of(method) in REASONS:
         with pytest.raises(UserError, match=REASONS[name_of(method)]):
             method(MODEL, VARIABLES, IMAGES, key=KEYS)

@@ -77,8 +77,9 @@ def check_identity(model, images):
     np.testing.assert_allclose(a.score, b.score, rtol=1e-5)
 
 
-def replace_layers(method):
-    """The method with its default layer, where it names one of another model."""
+def replace_layers(method, **others):
+    """The method with its default layer, where it names one of another model, and with those of other fields it has."""
     if hasattr(method, "method"):
-        return type(method)(**(vars(method) | {"method": replace_layers(method.method)}))
-    return type(method)(**(vars(method) | ({"layer": None} if getattr(method, "layer", None) else {})))
+        return type(method)(**(vars(method) | {"method": replace_layers(method.method, **others)}))
+    fields = {name: value for name, value in others.items() if hasattr(method, name)}
+    return type(method)(**(vars(method) | ({"layer": None} if getattr(method, "layer", None) else {}) | fields))

@@ -1,4 +1,4 @@
-"""Worker of time_to_99.py: train one epoch of a known fast recipe for MNIST in PyTorch. Needs torch, not jaxclf.
+"""Worker of time_to_accuracy.py: train one epoch of a known fast recipe for MNIST in PyTorch. Needs torch, not jaxclf.
 
     python benchmarks/time_to_99_torch.py SEED {contiguous,channels_last}
 

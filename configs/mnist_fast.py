@@ -1,7 +1,7 @@
 """99 % on MNIST in two seconds of training: one epoch of a small maxout network with batch normalization.
 
 99.18 ± 0.05 % test accuracy after 429 steps (n = 10 seeds); 2.1 s of training on two cores of a Xeon with AVX-512
-(benchmarks/time_to_99.py).
+(benchmarks/time_to_accuracy.py).
 
     python train.py configs/mnist_fast.py
 """

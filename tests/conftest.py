@@ -65,7 +65,7 @@ def get_config():
         dataset=ImageFolder({root!r}, (12, 12), train_fraction=0.5, test_fraction=0.4),
         model=Cnn(features=(3,), dense=(), classes=2),
         optimizer=Adam(learning_rate=0.01),
-        epochs=1,
+        epochs=5,
         batch_size=8,
         eval_batch_size=6,
     )
@@ -191,7 +191,7 @@ def run_directory(linear_run, tmp_path):
 
 @pytest.fixture(scope="session")
 def colour_run(tmp_path_factory):
-    """A small CNN after an epoch on red and blue pictures in two folders."""
+    """A small CNN after five epochs on red and blue pictures in two folders: it knows all of them."""
     from support.cli import train  # it brings TensorFlow, which few files need
 
     place, random = tmp_path_factory.mktemp("colour"), np.random.default_rng(0)

@@ -34,7 +34,7 @@ def finished_run(colour_run, tmp_path):
 def test_a_refused_command_changes_no_file(changes, message, finished_run, capsys):
     run, command = finished_run
     before = read_files(run)
-    assert train([*command, "--epochs", 2, *changes, "--resume", "force"]) == 2
+    assert train([*command, "--epochs", 6, *changes, "--resume", "force"]) == 2
     assert message in capsys.readouterr().err
     assert read_files(run) == before
     assert evaluate([run]) == 0
@@ -42,9 +42,9 @@ def test_a_refused_command_changes_no_file(changes, message, finished_run, capsy
 
 def test_a_run_resumes_with_what_leaves_its_steps_as_they_are(finished_run):
     run, command = finished_run
-    assert train([*command, "--epochs", 2, "--optimizer.learning-rate", "1e-3", "--resume", "force"]) == 0
-    assert json.loads((run / "config.json").read_text())["epochs"] == 2
-    assert json.loads((run / "summary.json").read_text())["steps"] == 4
+    assert train([*command, "--epochs", 6, "--optimizer.learning-rate", "1e-3", "--resume", "force"]) == 0
+    assert json.loads((run / "config.json").read_text())["epochs"] == 6
+    assert json.loads((run / "summary.json").read_text())["steps"] == 12
 
 
 def test_the_batch_size_of_evaluation_makes_no_other_run(finished_run, capsys):
@@ -68,7 +68,7 @@ def test_a_run_of_a_version_without_some_fields_resumes(finished_run, capsys):
         del config["dataset"][name]
     (run / "config.json").write_text(json.dumps(config))
     (run / "splits.csv").unlink()
-    assert train([*command, "--epochs", 2]) == 2
-    assert [line.strip() for line in capsys.readouterr().err.splitlines()[1:]] == ["epochs: 1 -> 2"]
-    assert train([*command, "--epochs", 2, "--resume", "force"]) == 0
+    assert train([*command, "--epochs", 6]) == 2
+    assert [line.strip() for line in capsys.readouterr().err.splitlines()[1:]] == ["epochs: 5 -> 6"]
+    assert train([*command, "--epochs", 6, "--resume", "force"]) == 0
     assert (run / "splits.csv").is_file()

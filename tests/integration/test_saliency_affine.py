@@ -36,7 +36,9 @@ def compare(method, model, images, monkeypatch):
         x, y = getattr(with_split, name), getattr(whole, name)
         if x is not None:
             scale = np.abs(whole.score if name == "delta" else y).max()
-            np.testing.assert_allclose(x, y, atol=2e-6 * max(scale, 1e-3), rtol=0, err_msg=name)
+            # Rounding: 0.1e-6 to 0.9e-6 for twelve draws of each model; 2.9e-6 for one in which LayerNorm over four
+            # channels divides by a small deviation.
+            np.testing.assert_allclose(x, y, atol=1e-5 * max(scale, 1e-3), rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("model", PRECISE, ids=lambda model: f"{type(model).__name__} {getattr(model, 'features', '')}")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse.linalg
+from support.networks import raise_biases
 from support.saliency import traced_rows
 
 from jaxclf import saliency
@@ -66,7 +67,7 @@ def of(values):
 @pytest.fixture(scope="module")
 def variables():
     shaped = MODEL.init(jax.random.key(0), IMAGES)
-    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), shaped)
+    return raise_biases(jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), shaped))
 
 
 @pytest.fixture(scope="module")

@@ -100,15 +100,19 @@ def test_devices_share_the_batch(method):
 
 
 def test_derivatives_go_through(method):
-    """The derivative of a map by the parameters, by finite differences along one direction."""
+    """The derivative of a map by the parameters, by finite differences along three directions."""
     if type(method).__name__ == "AllClasses":
         method = method.method
-    direction = draw_variables(MODEL, IMAGES.shape, seed=1)
 
-    def measure(step):
+    @jax.jit
+    def measure(step, direction):
         moved = jax.tree.map(lambda x, change: x + step * change, VARIABLES, direction)
         return (method(MODEL, moved, IMAGES, 1).values ** 2).sum()
 
-    # At most 0.016 apart with five seeds; with a step of 0.01, which crosses kinks of GenericAttention, up to 0.19.
-    measured = (measure(2e-3) - measure(-2e-3)) / 4e-3
-    np.testing.assert_allclose(jax.jit(jax.grad(measure))(0.0), measured, rtol=0.05)
+    errors = []
+    for seed in (1, 2, 3):
+        direction = draw_variables(MODEL, IMAGES.shape, seed=seed)
+        measured = (measure(5e-4, direction) - measure(-5e-4, direction)) / 1e-3
+        errors.append(abs(jax.grad(measure)(0.0, direction) / measured - 1))
+    # With three seeds at most 0.006, but 0.024 where a ReLU of GenericAttention switches on the way.
+    assert np.median(errors) < 0.05

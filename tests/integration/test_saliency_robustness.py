@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.networks import raise_biases
 from support.saliency import traced_rows
 
 from jaxclf import saliency
@@ -44,7 +45,7 @@ def bowl(random):
 @pytest.fixture(scope="module")
 def variables():
     shaped = MODEL.init(jax.random.key(0), np.zeros((1, 3, 3, 1), np.uint8))
-    return jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), shaped)
+    return raise_biases(jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), shaped), 3.0)
 
 
 def test_the_map_of_a_linear_score_does_not_move(random):

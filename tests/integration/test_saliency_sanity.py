@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from support.networks import raise_biases
 from support.saliency import limited, traced_rows
 
 from jaxclf import saliency
@@ -41,7 +42,7 @@ class Edges(BaseMethod):
 @pytest.fixture(scope="module")
 def variables():
     shaped = MODEL.init(jax.random.key(0), IMAGES)
-    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), shaped)
+    return raise_biases(jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), shaped))
 
 
 def test_rank_correlation_is_spearmans_with_ties(random):

@@ -55,6 +55,11 @@ def draw_variables(model, shape=SHAPE, seed=0):
     return {name: jax.tree.map(np.abs, tree) if name == "batch_stats" else tree for name, tree in variables.items()}
 
 
+def raise_biases(variables, amount=1.0):
+    """Variables with larger biases, so that hardly any ReLU is off everywhere."""
+    return jax.tree.map_with_path(lambda path, leaf: leaf + amount * (path[-1].key == "bias"), variables)
+
+
 def activation(model, variables, images, block="second", layer="relu"):
     """What a layer of a block puts out, by Flax's own means."""
     _, state = model.apply(variables, images, capture_intermediates=True)

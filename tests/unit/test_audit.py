@@ -26,7 +26,7 @@ ALONE = 150
 def draw_data(random):
     """Features of three classes, with planted copies, wrong labels and an isolated point; and their files."""
     labels = np.arange(151) % 3
-    features = random.normal(size=(3, 64))[labels] + random.normal(size=(151, 64))
+    features = 2 * random.normal(size=(3, 64))[labels] + random.normal(size=(151, 64))
     digests = [f"{i:064x}" for i in range(151)]
     for first, second in COPIES.items():
         features[second], labels[second], digests[second] = features[first], labels[first], digests[first]

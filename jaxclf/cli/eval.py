@@ -77,7 +77,7 @@ def evaluate_run(
         UserError: If the run has no such split.
     """
     split, validation = run.splits[name], run.splits.validation
-    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(top), Confusion()), tta=tta)
+    step_config = replace(build_step_config(run.config, 1), metrics=(Accuracy(), TopK(top)), tta=tta)
     devices = Devices.all()
     size = run.eval_batch_size if batch_size is None else batch_size
     require(size >= 1, f"batch_size={size}: expected at least 1")
@@ -89,7 +89,9 @@ def evaluate_run(
 
     values, logits = evaluate_split(split)
     held_out = None if validation is None or name == "validation" else evaluate_split(validation).logits
-    return values, EvaluatedSplit(run.splits, name, logits, held_out, weights)
+    evaluated = EvaluatedSplit(run.splits, name, logits, held_out, weights)
+    # Counted once: a sum of matrices, one for each batch, would take most of the time for thousands of classes.
+    return values | Confusion().compute({"counts": evaluated.matrix}), evaluated
 
 
 def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[str, Any], mistakes: int) -> None:

@@ -1,4 +1,4 @@
-"""The variables that a run starts from, where its config names pretrained weights."""
+"""The variables that a run starts from, where they are not random: pretrained weights, or computed from images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 from jaxtyping import Float, Int
 
-from jaxclf.augment import compute_input_shape
+from jaxclf.augment import compute_input_shape, transform_images
 from jaxclf.config import Config
 from jaxclf.config_io import flatten, to_json
 from jaxclf.datasets import Resizing
@@ -24,37 +24,50 @@ from jaxclf.inference.features.study import fit_all
 from jaxclf.inference.import_weights import read_package
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.progress import show_status
+from jaxclf.models.calling import InitializedFromImages, initialize_model
 from jaxclf.pretrained.convert import convert_weights
 from jaxclf.pretrained.initial import Pretrained, hash_variables
 from jaxclf.pretrained.packages import PACKAGES
 from jaxclf.pretrained.readers import read_weights
+from jaxclf.random import make_key
 from jaxclf.training.distributed import main_process_first
-from jaxclf.types import Splits, Variables
+from jaxclf.types import Split, Splits, Variables
 
+EXAMPLES = 5_000  # training images that a model is initialized from
 FOLDS = 5  # of the cross-validation that chooses the penalty of a fitted last layer, at most
 
 
 def load_initial_variables(config: Config, splits: Splits) -> Variables | None:
-    """Load the weights that a config starts from, and fit the last layer if it says so.
+    """Load the weights that a config starts from, or compute those that its model derives from training images.
 
     Args:
         config: The config of the run.
-        splits: Its data. Only training images are used, and only for `head="probe"`.
+        splits: Its data. Only training images are used: for `head="probe"`, whose last layer is fitted to them, and by
+            models that are `InitializedFromImages`.
 
     Returns:
-        The variables of the model; None if the config names no weights.
+        The variables of the model; None if all are random.
 
     Raises:
         UserError: If the weights are missing, have another digest or do not fit the model.
     """
     if config.init is None:
-        return None
+        model = config.model
+        return _initialize_from_images(config, splits.train) if isinstance(model, InitializedFromImages) else None
     classes = [path for name, path in flatten(to_json(config)).items() if name.rpartition(".")[2] == "class"]
     arrays = read_arrays(config.init, tuple({path.rpartition(".")[0] for path in classes}))
     shape = compute_input_shape(config.evaluation_transform, splits.train.image_shape)
     head = "keep" if config.init.head == "keep" else "new"
     variables = convert_weights(config.model, shape, arrays, head, config.seed).variables
     return _fit_head(config, splits, variables) if config.init.head == "probe" else variables
+
+
+def _initialize_from_images(config: Config, train: Split) -> Variables:
+    """Return the random variables of a model with those that follow from training images."""
+    images = transform_images(config.evaluation_transform, train.images[train.sample_indices(EXAMPLES)])
+    variables = jax.jit(lambda key: initialize_model(config.model, key, images[:1])[1])(make_key(config.seed, "init"))
+    # Rounding may differ between machines, and all processes have to start alike.
+    return jax.device_get(broadcast_one_to_all(config.model.initialize_from_images(variables, images)))
 
 
 def read_arrays(init: Pretrained, imports: tuple[str, ...] = ()) -> Mapping[str, np.ndarray]:

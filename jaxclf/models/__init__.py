@@ -10,6 +10,7 @@ from jaxclf.models.normalize import IMAGENET, Normalize
 from jaxclf.models.resnet import ResNet
 from jaxclf.models.summary import summarize
 from jaxclf.models.vit import Vit
+from jaxclf.models.whitened import WhitenedCnn
 
 __all__ = [
     "IMAGENET",
@@ -24,5 +25,6 @@ __all__ = [
     "SimpsonsCnn",
     "VarianceScaling",
     "Vit",
+    "WhitenedCnn",
     "summarize",
 ]

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,20 @@ from flax.errors import InvalidRngError
 from jaxtyping import Key
 
 from jaxclf.types import Array, Variables
+
+
+@runtime_checkable
+class InitializedFromImages(Protocol):
+    """The protocol of models some of whose variables are computed from training images before training."""
+
+    def initialize_from_images(self, variables: Variables, images: Array) -> Variables:
+        """Return variables that suit some images.
+
+        Args:
+            variables: The variables of the model, drawn at random.
+            images: Some training images [n, h, w, c], as a network sees them in evaluation.
+        """
+        ...
 
 
 def get_mode(model: nn.Module, train: bool) -> dict[str, Any]:

@@ -29,6 +29,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 COLOR = {
     "cartoons_resnet": (64, 64),
     "cartoons_vit": (64, 64),
+    "cifar10_fast": (32, 32),
     "cifar10_resnet": (32, 32),
     "cifar10_vit": (32, 32),
     "parts_mix_resnet": (64, 64),

@@ -37,6 +37,7 @@ from jaxclf.models import (
     SimpsonsCnn,
     VarianceScaling,
     Vit,
+    WhitenedCnn,
 )
 from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
 
@@ -84,6 +85,7 @@ MODELS = [
         depths=(1, 2), features=(4, 6), classes=3, kernel_sizes=(3, 5), strides=(1, 2), expansions=(1, 2),
         stem_features=4, top_features=8, dropout=0.2, drop_path=0.5,
     ),
+    WhitenedCnn(features=(13, 3), pools=(2, 1), classes=3, normalize=IMAGENET),
 ]  # fmt: skip
 NORMALIZATIONS = [IMAGENET]
 INITIALIZERS = [Normal(), VarianceScaling()]

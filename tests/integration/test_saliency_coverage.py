@@ -73,7 +73,7 @@ def name_of(model):
     return type(model).__name__
 
 
-NO_RELU = {"ConvNext"}
+NO_RELU = {"ConvNext", "WhitenedCnn"}
 OTHERS = {name_of(model): model for model in SMALL_MODELS if name_of(model) not in ("Cnn", "Vit")}
 
 

@@ -85,7 +85,7 @@ MODELS = [
         depths=(1, 2), features=(4, 6), classes=3, kernel_sizes=(3, 5), strides=(1, 2), expansions=(1, 2),
         stem_features=4, top_features=8, dropout=0.2, drop_path=0.5,
     ),
-    WhitenedCnn(features=(13, 3), pools=(2, 1), classes=3, normalize=IMAGENET),
+    WhitenedCnn(features=(13, 3), pools=(2, 1), classes=3),
 ]  # fmt: skip
 NORMALIZATIONS = [IMAGENET]
 INITIALIZERS = [Normal(), VarianceScaling()]

@@ -33,7 +33,7 @@ from jaxclf.random import make_key
 from jaxclf.training.distributed import main_process_first
 from jaxclf.types import Split, Splits, Variables
 
-EXAMPLES = 5_000  # training images that a model is initialized from
+EXAMPLES = 1_000  # training images that a model is initialized from, at most
 FOLDS = 5  # of the cross-validation that chooses the penalty of a fitted last layer, at most
 
 

@@ -97,14 +97,17 @@ class WhitenedCnn(nn.Module):
 
         Args:
             variables: The variables of the model.
-            images: Training images.
+            images: Training images [n, h, w, c]: integers from 0 to 255, or floats in [0, 1].
         """
-        x = np.asarray(prepare_images(images, self.normalize, self.dtype), np.float64)
-        windows = np.lib.stride_tricks.sliding_window_view(x, (self.patch, self.patch), axis=(1, 2))
         old = variables["params"]["whiten"]["kernel"]
-        patches = np.moveaxis(windows, 3, -1).reshape(-1, math.prod(old.shape[:3]))
-        squares, axes = np.linalg.eigh(patches.T @ patches / len(patches))
-        kernel = jnp.asarray(axes / np.sqrt(squares + EPSILON), old.dtype).reshape(old.shape)
+        numbers = math.prod(old.shape[:3])
+        squares, count = np.zeros((numbers, numbers)), 0
+        for image in np.asarray(prepare_images(images, self.normalize, self.dtype)):  # the patches of all are large
+            windows = np.lib.stride_tricks.sliding_window_view(image, (self.patch, self.patch), axis=(0, 1))
+            patches = np.moveaxis(windows, 2, -1).reshape(-1, numbers).astype(np.float64)
+            squares, count = squares + patches.T @ patches, count + len(patches)
+        variances, axes = np.linalg.eigh(squares / count)
+        kernel = jnp.asarray(axes / np.sqrt(variances + EPSILON), old.dtype).reshape(old.shape)
         return variables | {"params": variables["params"] | {"whiten": {"kernel": kernel}}}
 
 

@@ -3,7 +3,7 @@
 #
 #     benchmarks/gpu.sh gpu.md [PYTHON WITH TORCH AND TIMM]
 #
-# Each part has two minutes at most. A part that fails says so in the file, and the others still run.
+# Each of eleven parts has 50 seconds at most. A part that fails says so in the file, and the others still run.
 set -uo pipefail
 output=$(realpath "${1:?a file to write}")
 peer=${2:-}
@@ -16,7 +16,7 @@ part() { # prints a heading and the end of what a command prints
     local name=$1 began=$SECONDS
     shift
     printf '\n## %s\n\n' "$name"
-    timeout 120 "$@" 2>"$runs/errors" || { echo "failed:" && tail -n 5 "$runs/errors"; }
+    timeout -k 5 50 "$@" 2>"$runs/errors" || { echo "failed:" && tail -n 5 "$runs/errors"; }
     printf '\n%s s: `%s`\n' $((SECONDS - began)) "${*//$runs/runs}"
 }
 train() { # trains a config and prints its accuracy and speed

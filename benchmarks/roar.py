@@ -23,6 +23,7 @@ import numpy as np
 from jaxclf import saliency
 from jaxclf.config import Config
 from jaxclf.config_io import read_config
+from jaxclf.inference.initial_variables import load_initial_variables
 from jaxclf.random import make_key
 from jaxclf.saliency.names import METHODS
 from jaxclf.training.devices import Devices
@@ -48,7 +49,7 @@ def select_first(splits: Splits, limit: int) -> Splits:
 
 def train(config: Config, splits: Splits) -> tuple[Variables, float]:
     """Train a network; return its variables and its test accuracy."""
-    trainer = Trainer(config, splits, Devices.all())
+    trainer = Trainer(config, splits, Devices.all(), init=load_initial_variables(config, splits))
     state = trainer.fit()
     return jax.device_get(get_variables(state)), trainer.evaluate(splits["test"]).values["accuracy"]
 

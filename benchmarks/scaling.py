@@ -116,7 +116,7 @@ def time_training_classes(classes: int, repeats: int) -> float:
 
 
 def time_evaluation_classes(classes: int, repeats: int) -> float:
-    """Evaluate such a network as `eval.py` does: with the confusion matrix."""
+    """Evaluate such a network and count its confusion matrix, as the evaluation loop of `eval.py` does."""
     split, devices = make_split(draw_images(10_000), classes), use_devices(1)
     config = Config(None, Mlp(features=(256,), classes=classes), Sgd(learning_rate=0.01), epochs=1, batch_size=100)
     step_config = replace(build_step_config(config, 1), metrics=(Accuracy(),))
@@ -146,7 +146,7 @@ def time_path_steps(steps: int, repeats: int) -> float:
 def time_calls(call: Callable[[], object], images: int, repeats: int) -> float:
     """Return the images/s of calls."""
     ends = []
-    for _ in range(repeats + 2):
+    for _ in range(repeats + 1):
         ends.append(time.perf_counter())
         call()
     return images / statistics.median(
@@ -198,6 +198,8 @@ def main() -> None:
         print(f"\n| {sweep.quantity} | images/s: {sweep.work} |\n|---|---|")
         speeds = []
         for value in sweep.values[: options.points]:
+            if sweep.measure is time_devices and value > jax.device_count():  # on a GPU
+                break
             speeds.append(sweep.measure(value, options.repeats))
             print(f"| {value:,} | {speeds[-1]:,.0f} |", flush=True)
         curves.append((sweep, speeds))

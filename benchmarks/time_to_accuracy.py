@@ -3,9 +3,9 @@
     python benchmarks/time_to_accuracy.py mnist --seeds 10 --torch-python ~/torch/bin/python
     python benchmarks/time_to_accuracy.py cifar10 --data data/cifar10 --seeds 3 --torch-python ~/torch/bin/python
 
-Seconds are of the steps, without imports, compilation and evaluation. With --epochs and --torch-epochs the same is
-repeated for shorter trainings: a curve of accuracy against seconds. PyTorch is installed in a separate environment;
-without --torch-python only jaxclf is timed.
+Seconds are of the steps, without imports, compilation, whitening and evaluation; those of jaxclf include the decoding
+of images in the first epoch. With --epochs and --torch-epochs the same is repeated for shorter trainings: a curve of
+accuracy against seconds. PyTorch is installed in a separate environment; without --torch-python only jaxclf is timed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ def run_jaxclf(options: argparse.Namespace, seed: int, epochs: int | None = None
 
 def run_torch(options: argparse.Namespace, script: str, *arguments: str) -> dict[str, float]:
     """Train a recipe in PyTorch; return what its script prints."""
-    return json.loads(run([options.torch_python, str(ROOT / "benchmarks" / script), *arguments]))
+    return json.loads(run([str(options.torch_python), str(ROOT / "benchmarks" / script), *arguments]))
 
 
 def run(command: list[str]) -> str:
@@ -50,7 +50,7 @@ def run(command: list[str]) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def list_contenders(options: argparse.Namespace) -> dict[str, partial]:
+def list_contenders(options: argparse.Namespace) -> dict[str, Callable[[int], dict[str, float]]]:
     """Return what is trained, by name; each takes a seed."""
     contenders = {
         f"jaxclf{f', {epochs} epochs' if epochs else ''}": lambda seed, epochs=epochs: run_jaxclf(options, seed, epochs)
@@ -65,15 +65,17 @@ def list_contenders(options: argparse.Namespace) -> dict[str, partial]:
             )
     else:
         for epochs in options.torch_epochs:
-            contenders[f"airbench94, {epochs} epochs"] = lambda seed, epochs=epochs: run_torch(
-                options,
-                "airbench_torch.py",
-                str(options.data),
-                str(seed),
-                "--epochs",
-                str(epochs),
-                "--width",
-                str(options.torch_width),
+            contenders[f"airbench94 of width {options.torch_width}, {epochs} epochs"] = lambda seed, epochs=epochs: (
+                run_torch(
+                    options,
+                    "airbench_torch.py",
+                    str(options.data),
+                    str(seed),
+                    "--epochs",
+                    str(epochs),
+                    "--width",
+                    str(options.torch_width),
+                )
             )
     return contenders
 
@@ -83,14 +85,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=("mnist", "cifar10"))
     parser.add_argument(
-        "--data", type=Path, help="folder of cifar10, with train/<class>/<image> and test/<class>/<image>"
+        "--data",
+        type=lambda path: Path(path).absolute(),
+        help="folder of cifar10, with train/<class>/<image> and test/<class>/<image>",
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds: 0, 1, 2, …")
     parser.add_argument("--epochs", type=int, nargs="+", help="epochs of jaxclf; by default those of the config")
-    parser.add_argument("--torch-epochs", type=int, nargs="+", default=[8], help="epochs of airbench94")
+    parser.add_argument("--torch-epochs", type=int, nargs="+", default=[8], help="epochs of airbench94, for cifar10")
     parser.add_argument("--torch-width", type=float, default=0.5, help="multiplier of the channels of airbench94")
-    parser.add_argument("--torch-python", help="Python interpreter with torch, and Pillow for cifar10")
+    parser.add_argument(
+        "--torch-python",
+        type=lambda path: Path(path).expanduser().absolute(),
+        help="Python interpreter with torch, and Pillow for cifar10",
+    )
     options = parser.parse_args()
+    if options.task == "cifar10" and options.data is None:
+        parser.error("cifar10 needs --data")
     contenders = list_contenders(options)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for seed in range(options.seeds):

@@ -25,7 +25,7 @@ class InitializedFromImages(Protocol):
 
         Args:
             variables: The variables of the model, drawn at random.
-            images: Some training images [n, h, w, c], as a network sees them in evaluation.
+            images: Some training images [n, h, w, c], integers from 0 to 255 or floats in [0, 1], as in evaluation.
         """
         ...
 

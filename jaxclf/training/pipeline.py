@@ -209,9 +209,12 @@ def _hold_interrupt() -> Iterator[None]:
 
 
 def _gather(split: Split, failures: list[Exception]) -> Callable[[Any], tuple[Any, Any]]:
-    """Return a function that gathers images and labels: arrays within TensorFlow, twice as fast, others in Python."""
+    """Return a function that gathers images and labels: arrays within TensorFlow, twice as fast, others in Python.
+
+    TensorFlow copies arrays, so memory-mapped files, which may be larger than the memory, are read in Python.
+    """
     tf = import_tensorflow()
-    if isinstance(split.images, np.ndarray):
+    if isinstance(split.images, np.ndarray) and not isinstance(split.images, np.memmap):
         images, labels = tf.constant(split.images), tf.constant(split.labels)
         return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
     dtypes = [split.images[:1].dtype, split.labels.dtype]

@@ -8,6 +8,7 @@ from support.components import MODELS
 from support.networks import draw_variables
 
 from jaxclf import saliency
+from jaxclf.models import ConvNext
 from jaxclf.saliency import affine, query
 
 SHAPES = {"Vit": (3, 12, 12, 3)}
@@ -36,9 +37,10 @@ def compare(method, model, images, monkeypatch):
         x, y = getattr(with_split, name), getattr(whole, name)
         if x is not None:
             scale = np.abs(whole.score if name == "delta" else y).max()
-            # Rounding: 0.1e-6 to 0.9e-6 for twelve draws of each model; 2.9e-6 for one in which LayerNorm over four
-            # channels divides by a small deviation.
-            np.testing.assert_allclose(x, y, atol=1e-5 * max(scale, 1e-3), rtol=0, err_msg=name)
+            # Rounding: 0.1e-6 to 0.9e-6 for twelve draws of each model, and 2.9e-6 for one in which the LayerNorm of
+            # ConvNext, over four channels, divides by a small deviation.
+            tolerance = 1e-5 if isinstance(model, ConvNext) else 2e-6
+            np.testing.assert_allclose(x, y, atol=tolerance * max(scale, 1e-3), rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("model", PRECISE, ids=lambda model: f"{type(model).__name__} {getattr(model, 'features', '')}")

@@ -114,5 +114,6 @@ def test_derivatives_go_through(method):
         direction = draw_variables(MODEL, IMAGES.shape, seed=seed)
         measured = (measure(5e-4, direction) - measure(-5e-4, direction)) / 1e-3
         errors.append(abs(jax.grad(measure)(0.0, direction) / measured - 1))
-    # With three seeds at most 0.006, but 0.024 where a ReLU of GenericAttention switches on the way.
+    # The median is 0.006 at most with three seeds; along single directions, where a ReLU of GenericAttention switches
+    # on the way, the error is up to 0.10.
     assert np.median(errors) < 0.05

@@ -112,6 +112,17 @@ def test_images_may_be_read_on_demand():
         np.testing.assert_array_equal(a.images, b.images)
 
 
+def test_mapped_files_are_not_copied(tmp_path):
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (100, 1, 1, 1))
+    images[:] = np.arange(100).reshape(-1, 1, 1, 1)
+    split = Split(images, np.arange(100, dtype=np.int32), ("x",) * 100)
+    batches = read_train_batches(split, batch_size=1, remainder="drop", seed=0, start=0, stop=100)
+    first = next(batches)
+    np.testing.assert_array_equal(first.images[:, 0, 0, 0], first.labels)
+    images[:] = 255  # is seen by the batches that have not been read ahead
+    assert [batch.images.item() for batch in batches][-1] == 255
+
+
 class Interrupting:
     """Images whose reading, in a thread of TensorFlow, is met by a Ctrl-C."""
 

@@ -83,15 +83,15 @@ def test_every_method_gives_finite_values_or_a_reason(model):
     images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
     variables = raise_biases(draw_variables(model, images.shape))
     keys = jax.random.split(jax.random.key(0), 2)
-    for method in map(replace_layers, [*CHEAPEST.values(), *ATTENTION_METHODS[::2]]):
+    for method in [*CHEAPEST.values(), *ATTENTION_METHODS[::2]]:
+        method = replace_layers(method, relu=False)  # rectified maps may be zero everywhere
         if reason := name_reason(model, method):
             with pytest.raises(UserError, match=reason):
                 method(model, variables, images, key=keys)
             continue
         a = method(model, variables, images, key=keys)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(a)), method
-        rectified = isinstance(method, ActivationMap | saliency.GuidedGradCam)  # may be zero everywhere
-        assert np.abs(a.values).max() > 0 or rectified, method
+        assert np.abs(a.values).max() > 0, method
 
 
 def test_operations_without_a_rule_are_counted():

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py --repeats 5 --figure docs/scaling.png
 
-Images are random. Each measurement is of whole epochs, or calls, after one that is not counted; the median is printed
-as images/s, and drawn. Devices are virtual: they share the cores of this machine.
+Images are random. Each measurement is of whole epochs, or calls, after one that is not counted. The medians are
+printed as images/s, and drawn. Devices are virtual: they share the cores of this machine.
 """
 
 import argparse
@@ -24,9 +24,10 @@ import numpy as np
 from jax.sharding import AxisType
 
 from jaxclf.config import Config
+from jaxclf.config_io import read_config
 from jaxclf.figures.confusion import count_confusions
 from jaxclf.metrics import Accuracy
-from jaxclf.models import Cnn, Mlp
+from jaxclf.models import Mlp
 from jaxclf.models.calling import initialize_model
 from jaxclf.optimizers import Sgd
 from jaxclf.saliency import IntegratedGradients
@@ -38,7 +39,8 @@ from jaxclf.training.trainer import Trainer
 from jaxclf.types import Split, Splits
 
 SIDE, STEPS = 28, 20
-CNN = Cnn(features=(16, 36), kernel_size=5, dense=(128,), classes=10)
+DEVICES = (1, 2, 4)
+CNN = read_config("mnist_cnn").model
 LINEAR = Mlp(features=(), classes=10)
 
 
@@ -159,7 +161,7 @@ SWEEPS = (
     Sweep("images", "training, linear, memory map", (1_000, 10_000, 100_000, 1_000_000), time_data_size),
     Sweep("classes", "training, one hidden layer", (2, 10, 100, 1_000, 10_000), time_training_classes),
     Sweep("classes", "evaluation, one hidden layer", (2, 10, 100, 1_000, 10_000), time_evaluation_classes),
-    Sweep("virtual devices", "training, CNN, batch 256", (1, 2, 4), time_devices),
+    Sweep("virtual devices", "training, CNN, batch 256", DEVICES, time_devices),
     Sweep("steps", "integrated gradients, CNN", (10, 30, 100, 300, 1_000), time_path_steps),
 )
 
@@ -192,7 +194,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, help="only the first values of each quantity")
     parser.add_argument("--figure", type=Path, help="also draw the curves")
     options = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", max(SWEEPS[4].values))
+    jax.config.update("jax_num_cpu_devices", max(DEVICES))
     curves = []
     for sweep in SWEEPS:
         print(f"\n| {sweep.quantity} | images/s: {sweep.work} |\n|---|---|")

@@ -1,6 +1,6 @@
 """Worker of time_to_accuracy.py: train one epoch of a known fast recipe for MNIST in PyTorch. Needs torch, not jaxclf.
 
-    python benchmarks/time_to_99_torch.py SEED {contiguous,channels_last}
+    python benchmarks/time_to_99_torch.py {contiguous,channels_last} SEED
 
 Network: conv 5x5 24, pool, conv 3x3 32, pool, 256, 10. Adam with a one-cycle learning rate up to 0.01 and betas 0.7 and
 0.9; batches of 256 images from a uint8 tensor. Prints the seconds of the 235 steps and the test accuracy as JSON.
@@ -63,7 +63,7 @@ def train(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, layo
 
 def main() -> None:
     """Warm up with a few steps of another network, then train and evaluate."""
-    seed, layout = int(sys.argv[1]), sys.argv[2]
+    layout, seed = sys.argv[1], int(sys.argv[2])
     images, labels = read("train")
     train(build_network(layout), images[: 20 * BATCH_SIZE], labels[: 20 * BATCH_SIZE], layout)
     torch.manual_seed(seed)

@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = {"accuracy": "test accuracy", "accuracy_tta": "with test-time augmentation"}
 
 
-def run_jaxclf(options: argparse.Namespace, seed: int, epochs: int | None = None) -> dict[str, float]:
+def run_jaxclf(options: argparse.Namespace, epochs: int | None, seed: int) -> dict[str, float]:
     """Train with train.py; return the seconds and the test accuracy, of cifar10 also with test-time augmentation."""
     with tempfile.TemporaryDirectory() as folder:
         config = f"configs/{options.task}_fast.py"
@@ -40,9 +41,9 @@ def run_jaxclf(options: argparse.Namespace, seed: int, epochs: int | None = None
         return result | {"accuracy_tta": json.loads((Path(folder) / "evaluation.json").read_text())["accuracy"]}
 
 
-def run_torch(options: argparse.Namespace, script: str, *arguments: str) -> dict[str, float]:
+def run_torch(options: argparse.Namespace, script: str, *arguments: object) -> dict[str, float]:
     """Train a recipe in PyTorch; return what its script prints."""
-    return json.loads(run([str(options.torch_python), str(ROOT / "benchmarks" / script), *arguments]))
+    return json.loads(run([str(options.torch_python), str(ROOT / "benchmarks" / script), *map(str, arguments)]))
 
 
 def run(command: list[str]) -> str:
@@ -52,31 +53,20 @@ def run(command: list[str]) -> str:
 
 def list_contenders(options: argparse.Namespace) -> dict[str, Callable[[int], dict[str, float]]]:
     """Return what is trained, by name; each takes a seed."""
-    contenders = {
-        f"jaxclf{f', {epochs} epochs' if epochs else ''}": lambda seed, epochs=epochs: run_jaxclf(options, seed, epochs)
+    contenders: dict[str, Callable[[int], dict[str, float]]] = {
+        f"jaxclf{f', {epochs} epochs' if epochs else ''}": partial(run_jaxclf, options, epochs)
         for epochs in options.epochs or [None]
     }
     if not options.torch_python:
         print("no --torch-python: only jaxclf is timed")
     elif options.task == "mnist":
         for layout in ("contiguous", "channels_last"):
-            contenders[f"PyTorch, {layout}"] = lambda seed, layout=layout: run_torch(
-                options, "time_to_99_torch.py", str(seed), layout
-            )
+            contenders[f"PyTorch, {layout}"] = partial(run_torch, options, "time_to_99_torch.py", layout)
     else:
         for epochs in options.torch_epochs:
-            contenders[f"airbench94 of width {options.torch_width}, {epochs} epochs"] = lambda seed, epochs=epochs: (
-                run_torch(
-                    options,
-                    "airbench_torch.py",
-                    str(options.data),
-                    str(seed),
-                    "--epochs",
-                    str(epochs),
-                    "--width",
-                    str(options.torch_width),
-                )
-            )
+            size = ("--epochs", epochs, "--width", options.torch_width)
+            name = f"airbench94 of width {options.torch_width}, {epochs} epochs"
+            contenders[name] = partial(run_torch, options, "airbench_torch.py", options.data, *size)
     return contenders
 
 

@@ -101,7 +101,9 @@ class WhitenedCnn(nn.Module):
         old = variables["params"]["whiten"]["kernel"]
         numbers = math.prod(old.shape[:3])
         squares, count = np.zeros((numbers, numbers)), 0
-        for image in np.asarray(prepare_images(images, self.normalize, self.dtype)):  # the patches of all are large
+        for image in np.asarray(
+            prepare_images(images, self.normalize, self.dtype)
+        ):  # all patches together take much memory
             windows = np.lib.stride_tricks.sliding_window_view(image, (self.patch, self.patch), axis=(0, 1))
             patches = np.moveaxis(windows, 2, -1).reshape(-1, numbers).astype(np.float64)
             squares, count = squares + patches.T @ patches, count + len(patches)

@@ -31,6 +31,7 @@ from jaxclf.training.writers import select_scalars
 from jaxclf.types import Split
 
 MAX_PRINTED = 20  # classes of a confusion matrix that fits into a terminal
+MAX_WRITTEN = 1000  # classes of the largest confusion matrix that is written as JSON, a million numbers
 
 
 def run(options: EvalOptions) -> int:
@@ -113,7 +114,8 @@ def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[s
 def _write_evaluation(
     path: Path, run: TrainedModel, options: EvalOptions, split: Split, values: dict[str, Any]
 ) -> None:
-    """Write `evaluation.json`. The accuracy of a class without images is null."""
+    """Write `evaluation.json`. The accuracy of a class without images is null, and so is a large confusion matrix."""
+    matrix = values["confusion_matrix"]
     per_class = {
         name: None if np.isnan(accuracy) else float(accuracy)
         for name, accuracy in zip(split.class_names, values["per_class_accuracy"], strict=True)
@@ -126,7 +128,7 @@ def _write_evaluation(
         "examples": len(split),
         **select_scalars(values),
         "per_class_accuracy": per_class,
-        "confusion_matrix": values["confusion_matrix"].tolist(),
+        "confusion_matrix": matrix.tolist() if len(matrix) <= MAX_WRITTEN else None,
     }
     write_json(path, evaluation)
 

@@ -11,7 +11,7 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from PIL import Image
-from support.cli import lines
+from support.cli import evaluate, lines
 
 import jaxclf
 from jaxclf.cli import huge_pages
@@ -146,6 +146,13 @@ def test_evaluation_agrees_with_training_and_with_its_own_predictions(evaluation
     assert f"({10_000 - sum(right):,} mistakes in 10,000)" in done.stdout
 
 
+def test_large_confusion_matrices_are_not_written(colour_run, tmp_path, monkeypatch):
+    for largest, matrix in ((2, [[8, 0], [0, 8]]), (1, None)):
+        monkeypatch.setattr("jaxclf.cli.eval.MAX_WRITTEN", largest)
+        assert evaluate([colour_run, "--output", tmp_path]) == 0
+        assert json.loads((tmp_path / "evaluation.json").read_text())["confusion_matrix"] == matrix
+
+
 def test_evaluation_draws_the_figures_of_the_studies(evaluation):
     workdir, _ = evaluation
     training_images = "#e69f00"
@@ -223,9 +230,9 @@ def test_a_model_and_a_dataset_of_ones_own(own, command):
     script = ("-m", "jaxclf", "train", "mine.py")
     assert lines(command(*script, cwd=folder))[0].endswith("add --import my_module")
     assert "no_such" in lines(command(*script, "--import", "no_such", cwd=folder))[0]
-    evaluate = ("-m", "jaxclf", "eval", "runs/mine")
-    assert "--import my_module" in lines(command(*evaluate, cwd=folder))[0]
-    done = command(*evaluate, "--import", "my_module", cwd=folder)
+    arguments = ("-m", "jaxclf", "eval", "runs/mine")
+    assert "--import my_module" in lines(command(*arguments, cwd=folder))[0]
+    done = command(*arguments, "--import", "my_module", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert not (folder / "runs/mine/mistakes.png").exists()
 

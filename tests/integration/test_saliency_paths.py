@@ -12,6 +12,7 @@ from jaxclf import saliency
 from jaxclf.errors import UserError
 from jaxclf.saliency import BlurIntegratedGradients, GuidedIntegratedGradients
 from jaxclf.saliency.methods.blur_integrated_gradients import blur
+from jaxclf.saliency.methods.guided_integrated_gradients import find_smallest
 
 DOTS = np.zeros((1, 5, 5, 1), np.float32)
 DOTS[0, 1, 1], DOTS[0, 2, 2] = 0.7, 1
@@ -214,6 +215,15 @@ def test_guided_ig_at_the_baseline_is_nothing_and_ends_where_gradients_are_no_nu
 def test_ways_that_lead_nowhere_are_refused(method, fields, words):
     with pytest.raises(UserError, match=words):
         method(**fields)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
+def test_a_value_is_found_at_its_place_of_the_sorted_array(random, dtype):
+    tiny = float(jnp.finfo(dtype).smallest_subnormal)
+    values = jnp.asarray([*random.exponential(size=20), 0, 0, tiny, 1, 1, 1, np.inf, np.inf, np.nan], dtype)
+    values = random.permutation(values)
+    found = jax.vmap(find_smallest, (None, 0))(jnp.asarray(values), jnp.arange(len(values)))
+    np.testing.assert_array_equal(found.astype("float32"), np.sort(values.astype("float32")))
 
 
 @pytest.mark.parametrize("jacobian", [jax.jacfwd, jax.jacrev])

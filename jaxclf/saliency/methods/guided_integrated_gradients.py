@@ -7,7 +7,7 @@ from math import floor
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxclf.errors import require
 from jaxclf.saliency.base import BaseMethod
@@ -91,16 +91,35 @@ class GuidedIntegratedGradients(BaseMethod):
         self, size: Float[Array, ...], room: Float[Array, ...], gap: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return two gradient sizes: pixels up to the first advance to `high`, those up to the second in part."""
-        ordered = jnp.sort(size, axis=None)
+        size = size.ravel()
         few = floor(self.fraction * (size.size - 1))
 
         def is_short(limits):
             # At infinity all pixels are chosen, and a NaN would choose none, so the loop would not end.
-            return jnp.isfinite(limits[1]) & (jnp.where(size <= limits[1], room, 0).sum() < gap)
+            return jnp.isfinite(limits[1]) & (jnp.where(size <= limits[1], room.ravel(), 0).sum() < gap)
 
         def extend(limits):
             # The next pixels, and all those with a gradient equal to the last of them.
             gone = (size <= limits[1]).sum()
-            return limits[1], jnp.where(gone < size.size, ordered[jnp.minimum(gone + few, size.size - 1)], jnp.inf)
+            place = jnp.minimum(gone + few, size.size - 1)
+            return limits[1], jnp.where(gone < size.size, find_smallest(size, place), jnp.inf)
 
-        return jax.lax.while_loop(is_short, extend, (jnp.full_like(gap, -1), ordered[few]))
+        return jax.lax.while_loop(is_short, extend, (jnp.full_like(gap, -1), find_smallest(size, few)))
+
+
+def find_smallest(values: Float[Array, " n"], place: int | Int[Array, ""]) -> Float[Array, ""]:
+    """Return the value at a place of the sorted array, counted from 0, of values that are not negative.
+
+    Their bits have the same order as integers, so the bits of the result are found one by one, from the first. It
+    takes a fraction of the time of sorting on CPUs.
+    """
+    integer = jnp.dtype(f"uint{8 * values.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(values, integer)
+    count = 8 * integer.itemsize - 1
+
+    def add_bit(i, found):
+        larger = found | (jnp.ones((), integer) << (count - 1 - i).astype(integer))
+        return jnp.where((bits < larger).sum() <= place, larger, found)
+
+    found = jax.lax.fori_loop(0, count, add_bit, jnp.zeros((), integer))
+    return jax.lax.bitcast_convert_type(found, values.dtype)

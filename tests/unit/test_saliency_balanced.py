@@ -120,6 +120,16 @@ def test_every_gradient_method_can_be_balanced():
     assert np.abs(alone - both).max() > 1e-3
 
 
+def test_a_variance_is_no_relu_for_balanced_guided_methods():
+    """Balanced first, LayerNorm's max(0, variance) would be taken for one."""
+
+    def model(_, x):
+        return jax.nn.gelu(nn.LayerNorm().apply({"params": {"scale": jnp.ones(4), "bias": jnp.ones(4)}}, x))
+
+    with pytest.raises(UserError, match="this model has no ReLU"):
+        Balanced(saliency.GuidedBackprop())(model, {}, RANDOM.random((3, 4), np.float32), 1)
+
+
 @pytest.mark.parametrize(
     "method", [Lrp(), saliency.DeepLift(), saliency.Occlusion(), saliency.SmoothGrad(saliency.Rise())], ids=str
 )

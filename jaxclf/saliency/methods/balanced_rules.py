@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxclf.saliency.methods import primitives
 from jaxclf.saliency.methods.primitives import Operands
-from jaxclf.saliency.methods.relu import is_custom_relu
+from jaxclf.saliency.methods.relu import is_custom_relu, is_modified_relu
 from jaxclf.saliency.methods.roles import Carried, drop_weights, find_common_origin, infer_kind_and_role
 from jaxclf.types import Array
 from jaxclf.xla.interpreter import Interpreter, Traced, bind, get_array, get_body, is_traced
@@ -54,7 +54,7 @@ class Balancer(Interpreter):
 
     def process_primitive(self, eqn: JaxprEqn, arguments: Operands) -> Any:
         """Evaluate an equation with a balanced gradient; raise UserError if there is no rule for it."""
-        if is_custom_relu(eqn):
+        if is_custom_relu(eqn) or is_modified_relu(eqn):
             return [Differentiated(x, origin=arguments[0]) for x in bind(eqn, arguments)]
         if eqn.primitive.name in primitives.CUSTOM_DERIVATIVES:
             return self.evaluate(get_body(eqn), arguments)

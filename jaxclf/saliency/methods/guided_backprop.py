@@ -63,6 +63,7 @@ class Deconvnet(BaseMethod):
 
 def _explain_with_relu(query: Query, relu: Relu) -> Attribution:
     """Explain a query by the gradients of the model with another ReLU."""
-    rewritten = query.replace(rewrite=lambda function: replace_relus(query.rewrite(function), relu))
+    # ReLUs are replaced before other rewriting, which would hide those of variances and be taken for some itself.
+    rewritten = query.replace(rewrite=lambda function: query.rewrite(replace_relus(function, relu)))
     query, score, gradients = rewritten.resolve_with_gradients()
     return make_attribution(query, gradients, score, evaluations=1)

@@ -113,6 +113,14 @@ def is_custom_relu(eqn: JaxprEqn, names: tuple[str, ...] = ("relu", "relu6")) ->
     return len(inner) == 1 and inner[0].params.get("name") in names
 
 
+def is_modified_relu(eqn: JaxprEqn) -> bool:
+    """Return True if an equation is `jax.nn.relu` with another gradient."""
+    if eqn.primitive.name != "custom_vjp_call":
+        return False
+    inner = get_body(eqn).eqns
+    return len(inner) == 1 and is_custom_relu(inner[0], ("relu",))
+
+
 def _find_relu_input(eqn: JaxprEqn, arguments: list[Value]) -> ArrayLike | None:
     """Return the input of a maximum with 0, or None for other equations."""
     if eqn.primitive.name != "max" or not jnp.issubdtype(get_output(eqn).dtype, jnp.floating):

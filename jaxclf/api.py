@@ -119,7 +119,7 @@ class Run(TrainedModel):
             Features [n, c].
 
         Raises:
-            UserError: If the network has no such layer, or its output is not one vector a position.
+            UserError: If the network has no such layer, or its output is not one vector per position.
         """
         return super().features(read_images(self, images), layer)
 

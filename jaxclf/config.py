@@ -25,7 +25,7 @@ COUNTS = ("epochs", "batch_size", "gradient_accumulation", "steps_per_execution"
 
 @dataclass(frozen=True)
 class Config:
-    """A training run: its results depend on nothing else but the versions of libraries and the hardware."""
+    """A training run. On a CPU its results depend only on the config, the versions of libraries and the hardware."""
 
     dataset: OptionalDataset
     """Images and labels; None: they are given otherwise, or there are none, as for pretrained weights."""

@@ -30,7 +30,7 @@ class RunOptions:
     """Options of the commands that use a trained run."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run."""
+    """Directory of a run or of a bundle, or the name of a package of weights, such as lite0."""
     checkpoint: str = "last"
     """Checkpoint to load: last, best (by validation accuracy) or a step."""
     weights: Literal["ema", "raw"] = "ema"
@@ -56,7 +56,7 @@ class DataRunOptions(RunOptions):
 class EvalOptions(DataRunOptions):
     """Evaluate a run on every image of a split. Writes evaluation.json, predictions.csv, figures and report.html.
 
-    The fields of its dataset are options too: `--dataset.root DIR`, behind the run, evaluates images elsewhere.
+    The fields of its dataset are options too: `--dataset.root DIR`, after the run, evaluates images elsewhere.
     """
 
     split: SplitName = "test"
@@ -74,7 +74,7 @@ class ExplainOptions(DataRunOptions):
     """Compute saliency maps of a run's predictions. Writes explanations.npz, explanations.json and figures.
 
     Without images, those of a split are explained. The fields of a method are options too: `--methods lrp --help` lists
-    those of lrp. So are those of the dataset: `--dataset.root DIR`, behind the run, explains images elsewhere.
+    those of lrp. So are those of the dataset: `--dataset.root DIR`, after the run, explains images elsewhere.
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGES …]")] = ()
@@ -107,7 +107,7 @@ class PredictOptions(RunOptions):
     invert: Literal["auto", "yes", "no"] = "auto"
     """For networks of grayscale images: invert the image; auto inverts images that are dark on light."""
     center: Flag = False
-    """For networks of grayscale images: scale and center what is written, as in MNIST."""
+    """For networks of grayscale images: scale and center the handwritten digit, as in MNIST."""
     explain: Annotated[str | None, tyro.conf.arg(metavar="METHOD")] = None
     """Draw a saliency map of each prediction with this method, such as integrated-gradients."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -136,7 +136,7 @@ class DemoOptions(RunOptions):
 class DataOptions:
     """Print the shapes, classes and pixel values of a config's dataset and draw some of its images.
 
-    The fields of the dataset are options too: `--dataset.root DIR`, behind the config.
+    The fields of the dataset are options too: `--dataset.root DIR`, after the config.
     """
 
     config: Annotated[str, tyro.conf.Positional]
@@ -157,7 +157,7 @@ class DataOptions:
 class ReportOptions:
     """Write the page of a run from its files and images, or compare several finished runs on one page.
 
-    The fields of the dataset of one run are options too: `--dataset.root DIR`, behind the run, reads images elsewhere.
+    The fields of the dataset of one run are options too: `--dataset.root DIR`, after the run, reads images elsewhere.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -232,7 +232,7 @@ class ImportOptions:
     model: Annotated[str | None, tyro.conf.arg(metavar="NETWORK")] = None
     """The network of the weights, such as resnet50, vit-s16 or convnext-t; that of a package is known."""
     class_names: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A text file with the name of each class in a line; without it, those of ImageNet for 1,000 classes."""
+    """A text file with one class name per line; without it, those of ImageNet for 1,000 classes."""
     compare: Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGES …")] = ()
     """Images to compare the network with PyTorch on, which has to be installed with the library of the weights."""
     debug: Flag = False
@@ -338,7 +338,7 @@ class FinetuneOptions(FolderOptions):
 
 @dataclass(frozen=True)
 class ModelsOptions:
-    """List the published networks that models give by name: parameters, FLOPs of an image forward, and its size."""
+    """List the published networks: parameters, FLOPs of the forward pass per image, and image size."""
 
     classes: int = 1_000
     """Number of classes."""

@@ -31,10 +31,10 @@ class TrainOptions:
     workdir: str | None = None
     """Directory of the run; without it, runs/ and the name of the config."""
     parallel: Parallel = "jit"
-    """Compile the step with jit over a mesh of all devices, or with pmap. Batch statistics are per device under pmap;
-    everything else is the same."""
+    """Compile the step with jit over a mesh of all devices, or with pmap. Results are the same. Under pmap, batch
+    normalization needs batch_norm_group; flax.linen.BatchNorm has the statistics of each device."""
     input: Input = "auto"
-    """Where training images are kept: on the host, or on every device (jit only), which then waits for none of them;
+    """Where training images are kept: on the host, or on every device (jit only), so that no step waits for images;
     auto: on accelerators if they take at most a quarter of the memory. Everything else is the same."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = field(default_factory=Processes)
     imports: Imports = ()

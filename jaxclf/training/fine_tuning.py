@@ -50,9 +50,11 @@ class Choices:
 
 
 def hold_out_images(folder: ImageFolder, chosen: Collection[str] = ()) -> ImageFolder:
-    """Return a folder with a tenth of the training images for validation, if it has none and 1,000 or more.
+    """Return a folder that holds out images for validation and testing.
 
-    Without splits of its author, a fifth of every class is for testing.
+    With folders of splits and no validation images, a tenth of the training images is for validation, if there are at
+    least 1,000. Without folders of splits a fifth of all images is for testing and, if at least 1,000 remain, a tenth
+    of all images for validation.
 
     Args:
         folder: The folder.

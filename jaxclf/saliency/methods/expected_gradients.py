@@ -30,8 +30,8 @@ class ExpectedGradients(BaseMethod):
     samples: int = 50
     """Number of gradients per example; with a tolerance, the largest number."""
     tolerance: float | None = None
-    """Stop as soon as no pixel's standard error is more than this times the largest absolute value of the map, looking
-    after every 16 samples. Places on the paths are then taken in a random order. Without a reverse-mode derivative.
+    """Stop as soon as no pixel's standard error is more than this times the largest absolute value of the map, checked
+    after every 16 samples. Places on the paths are then taken in a random order. Has no reverse-mode derivative.
     None: take all samples."""
 
     sampled = True

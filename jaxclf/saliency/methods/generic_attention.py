@@ -29,7 +29,7 @@ class GenericAttention(BaseMethod):
 
     pool: Pool | None = None
     """What the logits are computed from, "class_token" (the first token) or the "mean" of all tokens; None: the first
-    token if there are others than patches."""
+    token if there are tokens besides those of patches, otherwise the mean."""
 
     gradient_based = False  # those of attention weights, which balanced gradients take for constants
 

@@ -38,8 +38,8 @@ class Rise(BaseMethod):
     probability: float = 0.5
     """Probability that a cell is visible."""
     tolerance: float | None = None
-    """Stop as soon as no pixel's standard error is more than this times the largest absolute value of the map, looking
-    after every 16 masks. Without a reverse-mode derivative. None: take all samples."""
+    """Stop as soon as no pixel's standard error is more than this times the largest absolute value of the map, checked
+    after every 16 masks. Has no reverse-mode derivative. None: take all samples."""
 
     sampled = True
 

@@ -41,7 +41,7 @@ class ShapleySampling(BaseMethod):
 
     tolerance: float | None = None
     """Stop as soon as no feature's standard error is more than this times the largest absolute value of a feature,
-    looking after every 16 permutations. Without a reverse-mode derivative. None: take all samples."""
+    checked after every 16 permutations. Has no reverse-mode derivative. None: take all samples."""
 
     sampled = True
     removes_features = True

@@ -37,8 +37,8 @@ class Noisy(Wrapper):
     antithetic: bool = False
     """Use each noise twice, with both signs: exact if the method is linear in the image."""
     tolerance: float | None = None
-    """Stop as soon as no pixel's standard error is more than this times the largest absolute value of the map, looking
-    after every 16 noises. Without a reverse-mode derivative. None: take all samples."""
+    """Stop as soon as no pixel's standard error is more than this times the largest absolute value of the map, checked
+    after every 16 noise samples. Has no reverse-mode derivative. None: take all samples."""
 
     def __post_init__(self):
         least = 2 if isinstance(self, VarGrad) else 1

@@ -180,30 +180,34 @@ class Query:
         return self.differentiate(lambda images: (self.compute_logits(images), None), self.images)[:3]
 
     def differentiate(
-        self, function: Callable[[PyTree], tuple[Logits, PyTree]], point: PyTree[Array]
+        self,
+        function: Callable[[PyTree], tuple[Logits, PyTree]],
+        point: PyTree[Array],
+        summarize: Callable[[PyTree, PyTree], PyTree] = lambda gradients, _: gradients,
     ) -> tuple[Query, Scores, PyTree, PyTree]:
         """Differentiate the scores with respect to a point, in one forward and one backward pass.
 
         Args:
             function: Maps the point to logits and auxiliary output.
             point: A tree of arrays [b, ...].
+            summarize: Maps the gradients of one target, shaped like the point, and the auxiliary output to a tree of
+                arrays [b, ...]. So the gradients of all targets are not in memory at the same time.
 
         Returns:
-            The query with targets, the scores, gradients [b, targets, ...] shaped like the point, and the auxiliary
-            output.
+            The query with targets, the scores, the summaries [b, targets, ...], and the auxiliary output.
         """
 
         def compute(point):
             logits, pull, auxiliary = jax.vjp(function, point, has_aux=True)
             targets = self._set_targets(logits).targets
             scores, pull_scores = jax.vjp(lambda logits: select_scores(self.score, logits, targets), logits)
-            gradients = pull_per_target(
-                lambda cotangents: pull(*pull_scores(cotangents))[0], scores, self.points_per_call
+            summaries = pull_per_target(
+                lambda cotangents: summarize(pull(*pull_scores(cotangents))[0], auxiliary), scores, self.points_per_call
             )
-            return scores, gradients, auxiliary, targets
+            return scores, summaries, auxiliary, targets
 
-        scores, gradients, auxiliary, targets = rewrite_convolutions(compute)(point)
-        return self.replace(targets=targets), scores, gradients, auxiliary
+        scores, summaries, auxiliary, targets = rewrite_convolutions(compute)(point)
+        return self.replace(targets=targets), scores, summaries, auxiliary
 
     def _set_targets(self, logits: Logits) -> Query:
         if self.every_class or self.targets is not None:

@@ -268,3 +268,13 @@ def test_grouped_heads_are_heads():
         grouped, separate = (method(partial(mix, flag), variables, IMAGES).values for flag in (True, False))
         assert np.ptp(separate) > 1e-3
         np.testing.assert_allclose(grouped, separate, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [saliency.GenericAttention, saliency.LeGrad])
+def test_the_gradients_of_all_classes_are_not_in_memory_together(method):
+    model = Vit(patch=1, width=8, depth=2, heads=4, classes=64, image_size=(8, 8), mlp_ratio=2.0)
+    variables = draw_variables(model, SHAPE)
+    explain = saliency.all_classes(method(max_rows=2))
+    program = jax.jit(lambda variables, images: explain(model, variables, images).values).lower(variables, IMAGES)
+    of_a_target = 2 * 2 * 4 * 64**2 * 4  # bytes of two images, two layers and four heads
+    assert program.compile().memory_analysis().temp_size_in_bytes < 8 * of_a_target

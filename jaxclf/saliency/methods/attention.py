@@ -17,8 +17,6 @@ from jaxclf.xla.interpreter import get_array, is_traced
 
 Weights = Float[Array, "b heads n n"]
 """What each token of an image takes from each token; rows sum to 1."""
-Relevance = Float[Array, "b targets n n"]
-"""How much each token of the last layer owes to each token of the first."""
 Pool = Literal["class_token", "mean"]
 
 
@@ -88,28 +86,22 @@ def _check_weights(weights: list[Weights], shapes: list[tuple[int, ...]]) -> Non
     )
 
 
-def multiply_relevance(layers: Sequence[Float[Array, "b targets n n"]]) -> Relevance:
-    """Return the product of the matrices of all layers, the first layer on the right."""
-    relevance = layers[0]
-    for matrix in layers[1:]:
-        relevance = matrix @ relevance
-    return relevance
-
-
 def make_token_map(
-    relevance: Relevance, images: Float[Array, "b ..."], pool: Pool | None
-) -> Float[Array, "b targets h w 1"]:
+    layers: Sequence[Float[Array, "b n n"]], images: Float[Array, "b ..."], pool: Pool | None
+) -> Float[Array, "b h w 1"]:
     """Return the relevance of the patches for what the logits are computed from.
 
     Args:
-        relevance: For each token of the last layer (rows), the relevance of each token of the first.
+        layers: For each layer, the relevance of its input tokens (columns) for each of its output tokens (rows).
         images: Images [b, h, w, c], whose aspect the grid of patches has.
-        pool: "class_token": the row of the first token; "mean": the mean of the rows; None: the row of the first token
-            if there are tokens before those of the grid, otherwise the mean.
+        pool: "class_token": for the first token; "mean": the mean over tokens; None: for the first token if there are
+            tokens before those of the grid, otherwise the mean.
     """
     choices = (None, *get_args(Pool))
     require(pool in choices, f"pool={pool!r}: expected one of {', '.join(map(str, choices))}")
-    grid = find_grid(relevance.shape[-1], images.shape)
+    grid = find_grid(layers[-1].shape[-1], images.shape)
     first = pool == "class_token" or (pool is None and grid.others > 0)
-    row = relevance[:, :, 0] if first else relevance.mean(axis=2)
-    return grid.to_map(row[..., None])
+    relevance = layers[-1][:, 0] if first else layers[-1].mean(axis=1)
+    for matrix in layers[-2::-1]:
+        relevance = jnp.einsum("bi,bij->bj", relevance, matrix)
+    return grid.to_map(relevance[..., None])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from jaxclf.saliency.base import BaseMethod
-from jaxclf.saliency.methods.attention import Pool, Weights, make_token_map, multiply_relevance, tap_attention
+from jaxclf.saliency.methods.attention import Pool, Weights, make_token_map, tap_attention
 from jaxclf.saliency.query import Attribution, Query, make_attribution
 from jaxclf.types import Array, promote_float
 
@@ -36,14 +36,13 @@ class AttentionRollout(BaseMethod):
         """Explain a query with one forward pass."""
         logits, weights = tap_attention(query.compute_logits)(query.images, ())
         query, score = query.resolve_targets(logits)
-        relevance = multiply_relevance([_add_skip(x) for x in weights])
-        maps = make_token_map(relevance, query.images, self.pool)
-        values = jnp.broadcast_to(maps, (*score.shape, *maps.shape[2:]))
+        maps = make_token_map([_add_skip(x) for x in weights], query.images, self.pool)
+        values = jnp.broadcast_to(maps[:, None], (*score.shape, *maps.shape[1:]))
         return make_attribution(query, values, score, evaluations=1)
 
 
 def _add_skip(weights: Weights) -> Array:
-    """Return the matrix of a layer [b, 1, n, n]: mean over heads, plus the identity, rows that sum to 1."""
-    mean = promote_float(weights).mean(axis=1, keepdims=True)
-    matrix = mean + jnp.eye(mean.shape[-1])[None, None]
+    """Return the matrix of a layer [b, n, n]: mean over heads, plus the identity, rows that sum to 1."""
+    mean = promote_float(weights).mean(axis=1)
+    matrix = mean + jnp.eye(mean.shape[-1])[None]
     return matrix / matrix.sum(axis=-1, keepdims=True)

@@ -7,11 +7,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from jaxclf.saliency.base import BaseMethod
-from jaxclf.saliency.methods.attention import Pool, make_token_map, make_zeros, multiply_relevance, tap_attention
+from jaxclf.saliency.methods.attention import Pool, Weights, make_token_map, make_zeros, tap_attention
 from jaxclf.saliency.query import Attribution, Query, make_attribution
-from jaxclf.types import promote_float
+from jaxclf.types import Array, promote_float
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class GenericAttention(BaseMethod):
     def explain(self, query: Query) -> Attribution:
         """Explain a query with one forward and one backward pass."""
         run = partial(tap_attention(query.compute_logits), query.images)
-        zeros = make_zeros(query.compute_logits, query.images)
-        query, score, gradients, weights = query.differentiate(run, zeros)
+        zeros, images = make_zeros(query.compute_logits, query.images), query.images
 
-        layers = []
-        for attention, gradient in zip(weights, gradients, strict=True):
-            product = promote_float(attention)[:, None] * promote_float(gradient)
-            matrix = jax.nn.relu(product).mean(axis=2)
-            layers.append(matrix + jnp.eye(matrix.shape[-1])[None, None])
-        maps = make_token_map(multiply_relevance(layers), query.images, self.pool)
+        def make_map(gradients: list[Weights], weights: list[Weights]) -> Float[Array, "b h w 1"]:
+            layers = []
+            for attention, gradient in zip(weights, gradients, strict=True):
+                matrix = jax.nn.relu(promote_float(attention) * promote_float(gradient)).mean(axis=1)
+                layers.append(matrix + jnp.eye(matrix.shape[-1])[None])
+            return make_token_map(layers, images, self.pool)
+
+        query, score, maps, _ = query.differentiate(run, zeros, make_map)
         return make_attribution(query, maps, score, evaluations=1)

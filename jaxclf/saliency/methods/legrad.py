@@ -17,7 +17,7 @@ from jaxclf.errors import UserError, require
 from jaxclf.models.taps import apply_with_taps
 from jaxclf.saliency.base import BaseMethod
 from jaxclf.saliency.calls import Call, trace_calls
-from jaxclf.saliency.methods.attention import make_zeros, tap_attention
+from jaxclf.saliency.methods.attention import Weights, make_zeros, tap_attention
 from jaxclf.saliency.query import Attribution, Query, bind_variables, check_logits, make_attribution
 from jaxclf.saliency.taps import require_module
 from jaxclf.saliency.tokens import find_grid
@@ -48,14 +48,19 @@ class LeGrad(BaseMethod):
         blocks = find_blocks(query)
         logits, tokens = _apply_blocks(query, blocks)
         query, score = query.resolve_targets(logits)
-        gradients = []
+        layers = []
         for number, inputs in enumerate([tokens[0], *tokens[:-1]]):  # the first block has no other one before it
             apply, point = query.rewrite(partial(_apply_block, query, blocks, number)), (query.images, inputs)
             run = partial(tap_attention(apply), point)
-            gradients += query.differentiate(run, make_zeros(apply, point))[2]
-        total = jnp.stack([jax.nn.relu(promote_float(x)).mean(axis=(2, 3)) for x in gradients]).sum(axis=0)
+            layers += query.differentiate(run, make_zeros(apply, point), _average_positive)[2]
+        total = jnp.stack(layers).sum(axis=0)
         grid = find_grid(total.shape[-1], query.images.shape)
         return make_attribution(query, grid.to_map(total[..., None]), score, evaluations=2)
+
+
+def _average_positive(gradients: list[Weights], _: Any) -> list[Float[Array, "b n"]]:
+    """Return the mean over heads and attending tokens of the positive gradients of attention weights."""
+    return [jax.nn.relu(promote_float(x)).mean(axis=(1, 2)) for x in gradients]
 
 
 def find_blocks(query: Query) -> list[str]:

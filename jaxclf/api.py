@@ -74,7 +74,7 @@ class Run(TrainedModel):
         Args:
             data: The name of a split ("train", "validation", "test"), or images [n, h, w, c], uint8 or
                 floats in [0, 1].
-            labels: Integers [n], with images.
+            labels: Integers [n]; needed with images.
             batch_size: Images per batch, at most; the result does not depend on it. By default the config's.
 
         Returns:
@@ -86,7 +86,8 @@ class Run(TrainedModel):
         if isinstance(data, str):
             split = self.splits[data]
         else:
-            split = Split(np.asarray(data), np.asarray(labels), self.class_names)
+            require(labels is not None, "images are evaluated with labels [n]; give them, or use predict")
+            split = Split(self.check_images(np.asarray(data)), np.asarray(labels), self.class_names)
         step_config, devices = build_step_config(self.config, 1), Devices.all()
         step = devices.compile_eval_step(step_config)
         size = batch_size or self.eval_batch_size
@@ -221,7 +222,7 @@ def fit(
         config, init = replace(config, init=init), None
     directory = None if workdir is None else RunDirectory(workdir)
     if directory is not None and directory.check(to_json(config), resume == "force"):
-        return load(directory.path, splits=splits)
+        return Run.load(directory.path, splits=splits, config=config)
     if splits is None:
         with main_process_first():
             splits = load_splits(config.dataset) if directory is None else directory.load_splits(config.dataset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxclf.cli.train_options import TrainOptions, parse_train, suggest_flag
 from jaxclf.config import Config
 from jaxclf.config_io import flatten, to_json
 from jaxclf.datasets import ImageFolder, load_splits
-from jaxclf.errors import UserError, require
+from jaxclf.errors import UserError, require, suggest_names
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,5 @@ def check_validation(variants: dict[str, Variant]) -> None:
 def check_name(name: str, variants: dict[str, Variant]) -> None:
     """Raise UserError unless a variant has this name."""
     if name not in variants:
-        near = difflib.get_close_matches(name, variants, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = suggest_names(name, variants) or "."
         raise UserError(f"--compare {name}: no such row{hint} The rows are:", list(variants))

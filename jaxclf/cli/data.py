@@ -13,6 +13,7 @@ from jaxclf.cli.options import DataOptions
 from jaxclf.cli.remarks import print_remarks
 from jaxclf.config import Config
 from jaxclf.config_io import read_config
+from jaxclf.datasets import load_splits
 from jaxclf.errors import require
 from jaxclf.figures import plot_augmented, plot_image_grid, plot_one_hot, save
 from jaxclf.random import make_key
@@ -28,7 +29,7 @@ def run(options: DataOptions) -> int:
     """Run `jaxclf data`; return the exit code."""
     config = read_config(options.config)
     require(bool(config.augment or not options.augmented), f"{options.config} has no augmentations to draw")
-    splits = override_dataset(config.dataset, options.dataset).load()
+    splits = load_splits(override_dataset(config.dataset, options.dataset))
     for name, split in splits.items():
         shapes = f"images {list(split.images.shape)}, labels {list(split.labels.shape)}" if split else "none"
         print(f"{name}: {shapes}")

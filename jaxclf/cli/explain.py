@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from jaxclf.inference.explain import (
 )
 from jaxclf.inference.images import read_split
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.io.files import write_json
+from jaxclf.io.files import choose_name, write_json
 from jaxclf.io.formatting import format_number
 from jaxclf.io.progress import track_progress
 from jaxclf.reporting.tables import Table, print_table
@@ -138,16 +137,14 @@ def _write_photographs(
         maps = {name: arrays[f"{name}.values"] for name in METHODS if f"{name}.values" in arrays}
     if every_class:
         maps = {name: values[np.arange(len(files)), split.labels] for name, values in maps.items()}
-    names, written = Counter(), []
+    probabilities = run.predict(split.images[:])
+    names, written = set(), []
     for i, file in enumerate(track_progress(files, len(files), "drawing")):
         image = split.images[i : i + 1]
         figure = plot_photograph(
-            run.transform(image)[0], run.predict(image)[0], {name: of[i] for name, of in maps.items()}, run.class_names
+            run.transform(image)[0], probabilities[i], {name: of[i] for name, of in maps.items()}, run.class_names
         )
-        stem = Path(file).stem
-        names[stem] += 1
-        path = directory / f"{stem}{f'-{names[stem]}' if names[stem] > 1 else ''}.png"
-        written.append(save(figure, path))
+        written.append(save(figure, directory / f"{choose_name(Path(file).stem, names)}.png"))
     return written
 
 

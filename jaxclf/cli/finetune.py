@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from jaxclf.cli import train
-from jaxclf.cli.load_run import load_network, make_default_folder, override_dataset
+from jaxclf.cli.load_run import load_network, make_folder
 from jaxclf.cli.options import FinetuneOptions
 from jaxclf.cli.train_options import TrainOptions
 from jaxclf.inference.trained_model import TrainedModel
@@ -20,9 +19,8 @@ from jaxclf.training.fine_tuning import Choices, Start, build_config, hold_out_i
 def run(options: FinetuneOptions) -> int:
     """Run `jaxclf finetune`; return the exit code."""
     network = load_network(options)
-    folder = override_dataset(replace(make_default_folder(network), root=options.folder), options.dataset)
     chosen = [word.partition("=")[0].removeprefix("--dataset.").replace("-", "_") for word in options.dataset]
-    folder = hold_out_images(folder, chosen)
+    folder = hold_out_images(make_folder(options, network), chosen)
     splits = RunDirectory(options.workdir).load_splits(folder)  # those it began with, if the run resumes
     start = Start(
         network.model,

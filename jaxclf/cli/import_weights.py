@@ -14,7 +14,7 @@ from jaxclf.cli.options import ImportOptions
 from jaxclf.cli.predict import find_named_images
 from jaxclf.datasets.decoding import read_image
 from jaxclf.errors import UserError
-from jaxclf.inference.bundle import CERTIFICATE, Bundle, check_free, write_bundle
+from jaxclf.inference.bundle import CERTIFICATE, Bundle, check_empty, write_bundle
 from jaxclf.inference.certificate import TYPES, compare_with_library, compare_with_reference
 from jaxclf.inference.import_weights import build_bundle, read_package
 from jaxclf.models.summary import count_parameters
@@ -24,7 +24,7 @@ from jaxclf.pretrained.readers import read_weights
 
 def run(options: ImportOptions) -> int:
     """Run `jaxclf import`; return the exit code."""
-    check_free(options.workdir)
+    check_empty(options.workdir)
     names = None if options.class_names is None else options.class_names.read_text(encoding="utf-8").splitlines()
     package = None if options.source.exists() else PACKAGES.get(str(options.source))
     model = options.model or (package and package.network)

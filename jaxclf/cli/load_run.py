@@ -10,10 +10,11 @@ from typing import Any
 
 from jaxclf.cli.app import parse
 from jaxclf.cli.options import DataRunOptions, FolderOptions, RunOptions
+from jaxclf.cli.remarks import print_remarks
 from jaxclf.cli.train_options import find_similar
 from jaxclf.datasets import ImageFolder, load_splits
 from jaxclf.errors import require
-from jaxclf.inference.bundle import check_free
+from jaxclf.inference.bundle import check_empty
 from jaxclf.inference.import_weights import locate_run
 from jaxclf.inference.labels import relabel_splits
 from jaxclf.inference.trained_model import TrainedModel
@@ -29,7 +30,7 @@ def load_run(options: RunOptions) -> TrainedModel:
 
 def override_dataset(dataset: Any, arguments: Sequence[str]) -> Any:
     """Return a dataset with the fields that arguments such as `--dataset.root DIR` give."""
-    if not arguments:
+    if dataset is None or not arguments:
         return dataset
     cls = make_dataclass("DatasetOptions", [("dataset", type(dataset), dataset)])
     names = [f"dataset.{field.name}" for field in fields(dataset)]
@@ -78,8 +79,7 @@ def load_run_with_data(options: DataRunOptions) -> tuple[TrainedModel, Path]:
     else:
         dataset = override_dataset(run.config.dataset, options.dataset)
         run = replace(run, config=replace(run.config, dataset=dataset))
-    for remark in run.splits.remarks:
-        print(remark)
+    print_remarks(run.splits)
     return run, output
 
 
@@ -97,20 +97,22 @@ def load_network(options: FolderOptions) -> TrainedModel:
     return TrainedModel.load(locate_run(options.bundle), imports=options.imports)
 
 
+def make_folder(options: FolderOptions, network: TrainedModel) -> ImageFolder:
+    """Return the folder of the options as a dataset; without folders of splits a fifth of each class is for testing."""
+    folder = replace(make_default_folder(network), root=options.folder, train_fraction=0.8, test_fraction=0.2)
+    return override_dataset(folder, options.dataset)
+
+
 def load_folder(options: FolderOptions) -> tuple[TrainedModel, Splits]:
     """Load the network of the options and the images of its folder, and print the remarks on them.
-
-    Without splits of its author, a fifth of every class is for testing.
 
     Raises:
         UserError: If the directory for the results is not empty, or the folder has fewer than two classes.
     """
-    check_free(options.workdir)
+    check_empty(options.workdir)
     network = load_network(options)
-    folder = replace(make_default_folder(network), root=options.folder, train_fraction=0.8, test_fraction=0.2)
-    splits = load_splits(override_dataset(folder, options.dataset))
-    for remark in splits.remarks:
-        print(remark)
+    splits = load_splits(make_folder(options, network))
+    print_remarks(splits)
     names = splits.train.class_names
     require(
         len(names) > 1, f"{options.folder} has images of one class, {names[0]}: expected a folder for each of several"

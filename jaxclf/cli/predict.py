@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from jaxclf.inference.files import FoundImages, find_images
 from jaxclf.inference.predict import Prediction, UnreadableImage, predict_files
 from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.inference.trained_model import TrainedModel
-from jaxclf.io.files import atomic_write, replace_non_finite
+from jaxclf.io.files import atomic_write, choose_name, replace_non_finite
 from jaxclf.io.progress import track_progress
 from jaxclf.saliency.names import METHODS, check_name
 
@@ -134,16 +133,14 @@ class OverlayWriter:
 
     def __init__(self, directory: Path, method: str):
         self.directory, self.method = directory, method
-        self._names: Counter[str] = Counter()
+        self._names: set[str] = set()
 
     def __call__(self, prediction: Prediction) -> Path:
         """Draw the saliency map of a prediction; return the path of the file."""
         assert prediction.values is not None
-        name = f"{Path(prediction.path).stem}-{self.method}"
-        self._names[name] += 1
-        number = f"-{self._names[name]}" if self._names[name] > 1 else ""
+        name = choose_name(f"{Path(prediction.path).stem}-{self.method}", self._names)
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"{name}{number}.png"
+        path = self.directory / f"{name}.png"
         with atomic_write(path) as partial:
             Image.fromarray(overlay_map(prediction.prepared.image, prediction.values)).save(partial)
         return path

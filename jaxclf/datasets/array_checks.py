@@ -9,13 +9,13 @@ from jaxtyping import Float, Int32, Shaped
 
 from jaxclf.errors import UserError, require
 
-Labels: TypeAlias = tuple[Int32[np.ndarray, " n"], tuple[str, ...]]  # with the class names
+NamedLabels: TypeAlias = tuple[Int32[np.ndarray, " n"], tuple[str, ...]]  # with the class names
 SLACK = 1.5  # floats above it look like a range of 0 to 255 rather than a rounding error above 1
 
 
 def check_images(name: str, values: object) -> Shaped[np.ndarray, "n h w c"]:
     """Return images as uint8 or float32 [n, h, w, c]; raise UserError unless they can be trained on."""
-    images = np.asarray(values)
+    images = values if isinstance(values, np.memmap) else np.asarray(values)  # asarray would hide where they are
     require(images.dtype != object, f"{name} differ in shape: resize them to one height and width")
     require(
         images.ndim in (3, 4) and 0 not in images.shape,
@@ -47,7 +47,7 @@ def _check_floats(name: str, images: np.ndarray) -> Float[np.ndarray, "n h w c"]
     return images.astype(np.float32, copy=False)
 
 
-def check_labels(name: str, values: object, count: int, class_names: tuple[str, ...] | None) -> Labels:
+def check_labels(name: str, values: object, count: int, class_names: tuple[str, ...] | None) -> NamedLabels:
     """Return the labels of `count` images as integers, and the class names; raise UserError if they do not fit.
 
     Labels are integers [n], one-hot rows [n, classes] or strings [n]. Without class names, they define the classes.
@@ -73,7 +73,7 @@ def check_labels(name: str, values: object, count: int, class_names: tuple[str, 
     return _check_integers(name, labels, class_names)
 
 
-def _check_one_hot(name: str, labels: np.ndarray, class_names: tuple[str, ...] | None) -> Labels:
+def _check_one_hot(name: str, labels: np.ndarray, class_names: tuple[str, ...] | None) -> NamedLabels:
     wrong = np.flatnonzero(((labels == 1).sum(axis=1) != 1) | ((labels != 0).sum(axis=1) != 1))
     if len(wrong):
         raise UserError(
@@ -85,7 +85,7 @@ def _check_one_hot(name: str, labels: np.ndarray, class_names: tuple[str, ...] |
     return labels.argmax(axis=1).astype(np.int32), class_names
 
 
-def _check_strings(name: str, labels: np.ndarray, class_names: tuple[str, ...] | None) -> Labels:
+def _check_strings(name: str, labels: np.ndarray, class_names: tuple[str, ...] | None) -> NamedLabels:
     found, inverse = np.unique(labels, return_inverse=True)
     class_names = class_names or tuple(found.tolist())
     unknown = [label for label in found.tolist() if label not in class_names]
@@ -93,7 +93,7 @@ def _check_strings(name: str, labels: np.ndarray, class_names: tuple[str, ...] |
     return np.array([class_names.index(label) for label in found.tolist()], np.int32)[inverse], class_names
 
 
-def _check_integers(name: str, labels: np.ndarray, class_names: tuple[str, ...] | None) -> Labels:
+def _check_integers(name: str, labels: np.ndarray, class_names: tuple[str, ...] | None) -> NamedLabels:
     low, high, found = int(labels.min()), int(labels.max()), np.unique(labels)
     if class_names is None and low >= 0 and len(found) <= high:
         missing = int(np.flatnonzero(found != np.arange(len(found)))[0])

@@ -76,7 +76,7 @@ class Arrays:
             _split_rows(labels, values["validation"], values["test"], self.seed)
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "_summary", tuple(self.get_config_fields().values()))
+        object.__setattr__(self, "_summary", self._summarize_fields())
 
     def load(self) -> Splits:
         """Return the splits, the same ones in every call.
@@ -89,7 +89,7 @@ class Arrays:
                 f"the data of this run is arrays of shape {list(self.images.shape)}, which config.json does not hold; "
                 "pass them again, as in jaxclf.load(path, splits=Arrays(images, labels).load())"
             )
-        if tuple(self.get_config_fields().values()) != self._key:
+        if self._summarize_fields() != self._key:
             raise UserError("the arrays were changed after Arrays(…) was created; create it again, or pass copies")
         images, labels, weights = (cast(np.ndarray, field) for field in (self.images, self.labels, self.sample_weight))
         names, parts = tuple(self.class_names or ()), _split_rows(labels, self.validation, self.test, self.seed)
@@ -106,7 +106,10 @@ class Arrays:
 
     def get_config_fields(self) -> dict[str, object]:
         """Return the fields with a summary in place of each array, as `config.json` holds them."""
-        return {field.name: _summarize(getattr(self, field.name)) for field in fields(self)}
+        return dict(zip((field.name for field in fields(self)), self._key, strict=True))
+
+    def _summarize_fields(self) -> tuple[object, ...]:
+        return tuple(_summarize(getattr(self, field.name)) for field in fields(self))
 
     @property
     def _key(self) -> tuple:

@@ -64,7 +64,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     Raises:
         UserError: If the directory exists and is not empty.
     """
-    check_free(path)
+    check_empty(path)
     partial = RunDirectory(make_partial_path(path.absolute()))
     try:
         partial.path.mkdir(parents=True)
@@ -86,7 +86,7 @@ def read_layout(path: Path) -> str | None:
     return read_json(certificate).get("layout") if certificate.is_file() else None
 
 
-def check_free(path: Path) -> None:
+def check_empty(path: Path) -> None:
     """Raise UserError unless a directory is new or empty."""
     require(
         not path.exists() or (path.is_dir() and not any(path.iterdir())),

@@ -67,7 +67,11 @@ def locate_run(path: Path) -> Path:
     bundle_path = get_cache_directory() / "weights" / f"{name}-{package.sha256[:16]}"
     if not bundle_path.exists():
         weights, source = read_package(name)
-        write_bundle(bundle_path, build_bundle(weights, source, package.network))
+        try:
+            write_bundle(bundle_path, build_bundle(weights, source, package.network))
+        except (OSError, UserError):
+            if not bundle_path.exists():  # another process may have written the same in the meantime
+                raise
     return bundle_path
 
 

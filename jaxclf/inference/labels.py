@@ -22,7 +22,7 @@ def relabel_splits(splits: Splits, class_names: Sequence[str]) -> Splits:
         class_names: The classes of the network.
 
     Returns:
-        The splits; without a test split, all images are in it.
+        The splits; without a test split, the training images are in it.
 
     Raises:
         UserError: If a folder is no class of the network.
@@ -30,7 +30,8 @@ def relabel_splits(splits: Splits, class_names: Sequence[str]) -> Splits:
     imagenet, places = read_imagenet_classes(), {_simplify(name): i for i, name in enumerate(class_names)}
     if tuple(class_names) == tuple(each.name for each in imagenet):
         places |= {each.wordnet_id: i for i, each in enumerate(imagenet)}
-    found = [places.get(_simplify(name)) for name in splits.train.class_names]
+    places |= {name: i for i, name in enumerate(class_names)}  # ImageNet's Cardigan is a dog, and cardigan is not
+    found = [places.get(name, places.get(_simplify(name))) for name in splits.train.class_names]
     unknown = [name for name, place in zip(splits.train.class_names, found, strict=True) if place is None]
     if unknown:
         items = [f"{name}{_suggest(name, class_names)}" for name in unknown]

@@ -141,12 +141,16 @@ class TrainedModel:
             )
         return self._apply_in_batches(self._features[layer], images, "computing features")
 
-    def _apply_in_batches(self, function: FastFunction, images: Any, what: str) -> np.ndarray:
-        """Return what a function of variables and images gives for images [b, h, w, c]; errors say `what` was done."""
-        images, size = np.asarray(images), self.eval_batch_size
+    def check_images(self, images: np.ndarray) -> np.ndarray:
+        """Return images; raise UserError unless they have the size of the network's."""
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UserError(f"images of shape {list(images.shape)}: expected [b, {expected}]")
+        return images
+
+    def _apply_in_batches(self, function: FastFunction, images: Any, what: str) -> np.ndarray:
+        """Return what a function of variables and images gives for images [b, h, w, c]; errors say `what` was done."""
+        images, size = self.check_images(np.asarray(images)), self.eval_batch_size
         if len(images) == 0:
             one = jax.eval_shape(
                 function.function, self.variables, jax.ShapeDtypeStruct((1, *self.image_shape), images.dtype)
@@ -164,6 +168,7 @@ class TrainedModel:
         weights: Literal["ema", "raw"] = "ema",
         imports: tuple[str, ...] = (),
         splits: Splits | None = None,
+        config: Config | None = None,
     ) -> Model:
         """Load a run. No code found in the directory is executed.
 
@@ -174,6 +179,7 @@ class TrainedModel:
                 parameters themselves.
             imports: Your own modules that define classes of the config.
             splits: The data, for runs whose dataset cannot be loaded again, such as arrays in memory.
+            config: The config of the run, if it is known; by default config.json is read.
 
         Raises:
             UserError: If the run, the checkpoint or one of its classes is missing or damaged.
@@ -181,8 +187,9 @@ class TrainedModel:
         directory = RunDirectory(path)
         if not directory.config.is_file():
             raise UserError(f"no run at {directory.path.absolute()}: it has no config.json")
-        import_modules(imports)
-        config = from_json(read_json(directory.config), imports)
+        if config is None:
+            import_modules(imports)
+            config = from_json(read_json(directory.config), imports)
         if not isinstance(config, Config):
             raise UserError(f"{directory.config} holds no config")
         if not directory.checkpoints.is_dir():
@@ -195,7 +202,8 @@ class TrainedModel:
         finally:
             checkpoints.close()
         variables, class_names = get_variables(state, weights), tuple(saved.notes["class_names"])
-        resizing = from_json(saved.notes["resizing"]) if config.dataset is None else get_resizing(config.dataset)
+        noted = saved.notes.get("resizing")  # of a bundle, which has no dataset
+        resizing = get_resizing(config.dataset) if noted is None else from_json(noted)
         return cls(config, saved.step, class_names, image_shape, variables, Path(path), splits, resizing)
 
 

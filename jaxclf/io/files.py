@@ -47,6 +47,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def choose_name(name: str, taken: set[str]) -> str:
+    """Return a file name that is not taken, with a number from 2 if it is, and add it to those taken.
+
+    Names that differ in case only are the same file on some systems.
+    """
+    free, number = name, 1
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name}-{number}"
+    taken.add(free.casefold())
+    return free
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the entries of a directory, to disk, so that they survive a power failure."""
     if os.name == "nt" and path.is_dir():

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxclf.models.calling import get_mode, initialize_model
+from jaxclf.xla.interpreter import find_subjaxprs
 
 EVAL_BYTES = 512 * 2**20  # of the largest operation of a batch
 MAX_EVAL_BATCH = 500
@@ -43,12 +44,10 @@ def compute_image_bytes(model: nn.Module, image_shape: Sequence[int]) -> int:
     return max((two - one for one, two in zip(list_bytes(1), list_bytes(2), strict=False)), default=0)
 
 
-def _iterate_bytes(jaxpr: Jaxpr) -> Iterator[int]:
+def _iterate_bytes(jaxpr: Jaxpr | ClosedJaxpr) -> Iterator[int]:
     """Yield the bytes of the inputs and outputs of each operation, also of those inside calls and loops."""
     for equation in jaxpr.eqns:
         avals: list[Any] = [variable.aval for variable in (*equation.invars, *equation.outvars)]
         yield sum(aval.size * aval.dtype.itemsize for aval in avals if hasattr(aval, "dtype"))
-        for value in equation.params.values():
-            for each in value if isinstance(value, (tuple, list)) else (value,):
-                if isinstance(each, (ClosedJaxpr, Jaxpr)):
-                    yield from _iterate_bytes(each.jaxpr if isinstance(each, ClosedJaxpr) else each)
+        for each in find_subjaxprs(equation):
+            yield from _iterate_bytes(each)

@@ -1,4 +1,4 @@
-"""Parts of residual blocks with layer normalization, shared by vision transformers and ConvNeXts."""
+"""Parts of residual blocks, shared by the networks that have some."""
 
 from __future__ import annotations
 

@@ -47,7 +47,6 @@ class RunDirectory:
         self.splits = self.path / "splits.csv"
         self.parameters = self.path / "parameters.csv"
         self.checkpoints = self.path / "checkpoints"
-        self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
 
     def check(self, config: Any, force: bool = False) -> bool:

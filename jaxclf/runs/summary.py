@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -29,7 +30,7 @@ def build_summary(
         "batch_size": trainer.config.batch_size,
         **{name: values for name, values in progress.latest.items() if name != "test"},
         "test": test,
-        "images_per_second": trainer.images_per_epoch * progress.epochs_done / progress.train_seconds,
+        "images_per_second": trainer.images_per_epoch * progress.epochs_done / (progress.train_seconds or math.inf),
         "images_left_out": progress.images_left_out,
         "files_left_out": len(trainer.splits.skipped),
         "train_seconds": progress.train_seconds,

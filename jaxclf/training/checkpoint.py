@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,15 +37,21 @@ class Saved:
     """One checkpoint: its step, its validation metrics, and the notes of the run."""
 
     step: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     notes: dict[str, Any]
     tree: dict[str, str]
     """Dtype and shape of each array, by its path in the state."""
 
 
-def score(metrics: dict[str, float]) -> float:
-    """Return the score of validation metrics: accuracy or, if it is not measured, the negative loss."""
-    return metrics["accuracy"] if "accuracy" in metrics else -metrics["loss"]
+def score(metrics: Mapping[str, Any]) -> float:
+    """Return the score of validation metrics: accuracy or, if it is not measured, the negative loss.
+
+    It is minus infinity for a loss that is not finite, which is None in a manifest.
+    """
+    if "accuracy" in metrics:
+        return metrics["accuracy"]
+    loss = metrics["loss"]
+    return -math.inf if loss is None or not math.isfinite(loss) else -loss
 
 
 def describe_arrays(tree: Any) -> dict[str, str]:

@@ -50,25 +50,19 @@ class Choices:
 
 
 def hold_out_images(folder: ImageFolder, chosen: Collection[str] = ()) -> ImageFolder:
-    """Return a folder that holds out images for validation and testing.
+    """Return a folder that holds out a tenth for validation, if it has no validation images and 1,000 to train on.
 
-    With folders of splits and no validation images, a tenth of the training images is for validation, if there are at
-    least 1,000. Without folders of splits a fifth of all images is for testing and, if at least 1,000 remain, a tenth
-    of all images for validation.
+    With folders of splits it is a tenth of the training images, otherwise a tenth of all images.
 
     Args:
         folder: The folder.
         chosen: Names of fields that stay as they are.
     """
-
-    def change(**values: float) -> ImageFolder:
-        return replace(folder, **{name: value for name, value in values.items() if name not in chosen})
-
-    kept = change(train_fraction=0.8, test_fraction=0.2)
-    splits = kept.load()
+    splits = folder.load()
     if splits.validation is not None or len(splits.train) < FEW_IMAGES:
-        return kept
-    return change(train_fraction=0.7, test_fraction=0.2, validation_fraction=0.1)
+        return folder
+    values = {"train_fraction": round(0.9 - folder.test_fraction, 9), "validation_fraction": 0.1}
+    return replace(folder, **{name: value for name, value in values.items() if name not in chosen})
 
 
 def count_smallest(splits: Splits) -> int:

@@ -99,7 +99,7 @@ class IntervalLogger(Callback):
             self._finished, self._data_wait = interval.finished, interval.data_wait
             trainer.progress.train_seconds = self._seconds_before + self._finished - self._began
             trainer.record(Record(interval.step, interval.step / trainer.steps_per_epoch, "train", "interval", values))
-            if not math.isfinite(values["loss"]):
+            if interval.images and not math.isfinite(values["loss"]):  # none are left if all updates were skipped
                 norm = values.get("gradient_norm", math.nan)
                 raise NonFiniteError(interval.step, values["loss"], norm, values["learning_rate"])
 

@@ -119,7 +119,7 @@ def run_range_test(
 
 
 def make_test_config(config: Config, splits: Splits, low: float, high: float) -> Config:
-    """Return the config of a range test: every step is logged, and training is long enough for all of them."""
+    """Return the config of a range test: every step is logged, and training ends at a loss that is not finite."""
     require(0 < low < high, f"--lr-range {low:g} {high:g}: expected two learning rates, the lower one first")
     optimizer: Any = config.optimizer
     require(
@@ -128,8 +128,8 @@ def make_test_config(config: Config, splits: Splits, low: float, high: float) ->
     )
     epochs = -(-STEPS // count_steps_per_epoch(len(splits.train), config.batch_size, config.remainder))
     optimizer = replace(optimizer, learning_rate=high, schedule=ExponentialIncrease(low, high))
-    every_step = {"log_every": 1, "steps_per_execution": 1}
-    return replace(config, optimizer=optimizer, epochs=epochs, patience=0, evaluate_train=False, **every_step)
+    changes = {"log_every": 1, "steps_per_execution": 1, "non_finite": "abort"}
+    return replace(config, optimizer=optimizer, epochs=epochs, patience=0, evaluate_train=False, **changes)
 
 
 def smooth(losses: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:

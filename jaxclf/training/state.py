@@ -16,7 +16,7 @@ from jaxclf.errors import UserError, require
 from jaxclf.metrics import divide, mean
 from jaxclf.models.calling import initialize_model
 from jaxclf.random import make_key
-from jaxclf.training.checkpoint import Checkpoints, Saved
+from jaxclf.training.checkpoint import Checkpoints, Saved, describe_arrays
 from jaxclf.training.step_config import StepConfig
 from jaxclf.types import Batch, Logits, Variables, promote_float
 
@@ -118,7 +118,7 @@ def set_variables(step_config: StepConfig, state: TrainState, variables: Variabl
     Raises:
         UserError: If their names, shapes or dtypes are not those of the model.
     """
-    expected, given = (_describe_arrays(each) for each in (get_variables(state, "raw"), variables))
+    expected, given = (describe_arrays(each) for each in (get_variables(state, "raw"), variables))
     changed = find_differences(expected, given)
     if changed:
         raise UserError("the initial variables do not fit the model; expected -> given:", changed)
@@ -141,11 +141,6 @@ def _start_precise(step_config: StepConfig, model_state: Variables) -> PyTree:
     if step_config.batch_statistics != "precise" or "batch_stats" not in model_state:
         return None
     return {"step": jnp.full((), -1, jnp.int32), "batch_stats": jax.tree.map(jnp.copy, model_state["batch_stats"])}
-
-
-def _describe_arrays(tree: PyTree) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
 def restore_state(checkpoints: Checkpoints, saved: Saved, like: TrainState) -> TrainState:

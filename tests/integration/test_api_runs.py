@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -67,6 +68,40 @@ def test_a_finished_run_is_loaded_and_another_config_is_refused(run, digits):
     np.testing.assert_array_equal(again.predict(digits.test.images), run.predict(digits.test.images))
     with pytest.raises(UserError, match="another config"):
         jaxclf.fit(replace(CONFIG, seed=1), splits=digits, workdir=run.path)
+
+
+class Own(nn.Module):
+    """A network that config.json names, and that is in none of jaxclf's modules."""
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(3)(images.reshape(len(images), -1) / 255)
+
+
+def test_a_finished_run_has_the_config_that_is_given(random, tmp_path):
+    images, labels = random.integers(0, 256, (40, 6, 5, 3), np.uint8), np.arange(40) % 3
+    config = replace(SMALL, dataset=Arrays(images, labels, test=(images, labels)), model=Own(), batch_size=8)
+    first, again = (jaxclf.fit(config, workdir=tmp_path / "run") for _ in range(2))
+    assert again.evaluate() == first.evaluate()
+    for wrong, message in (({"data": images}, "with labels"), ({"data": images[:, :4], "labels": labels}, "expected")):
+        with pytest.raises(UserError, match=message):
+            again.evaluate(**wrong)
+
+
+def test_a_run_whose_images_were_given_is_loaded(random, tmp_path):
+    images, labels = random.integers(0, 256, (40, 6, 5, 3), np.uint8), np.arange(40) % 3
+    config = replace(SMALL, dataset=None, model=Cnn(features=(2,), dense=(), classes=3), batch_size=8)
+    run = jaxclf.fit(config, splits=Arrays(images, labels).load(), workdir=tmp_path / "run")
+    np.testing.assert_array_equal(jaxclf.load(tmp_path / "run").predict(images), run.predict(images))
+
+
+def test_a_run_that_is_stopped_before_its_first_epoch_ends(digits, tmp_path):
+    class Stop(jaxclf.Callback):
+        def on_ready(self, trainer):
+            trainer.stop_training = True
+
+    run = jaxclf.fit(CONFIG, splits=digits, workdir=tmp_path / "run", callbacks=[Stop()])
+    assert (run.summary["steps"], run.summary["images_per_second"]) == (0, 0)
 
 
 def test_an_interrupted_run_resumes_to_the_same_numbers(run, digits, tmp_path):

@@ -182,6 +182,8 @@ def test_wordnet_ids_are_names_of_imagenet():
     train = Split(np.zeros((2, 4, 4, 3), np.uint8), np.array([1, 0]), ("n01440764", "Toilet Tissue"))
     relabeled = relabel_splits(Splits(train, None, None), names)
     assert relabeled.test.labels.tolist() == [999, 0]
+    twice = Split(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1]), ("Cardigan", "cardigan"))  # a dog, and a garment
+    assert relabel_splits(Splits(twice, None, None), names).test.labels.tolist() == [264, 474]
     assert relabeled.test.class_names == names
 
 

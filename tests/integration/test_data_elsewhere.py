@@ -7,6 +7,8 @@ import pytest
 from support.cli import evaluate, explain, predict, report, run_command, train
 from support.pictures import write
 
+from jaxclf.datasets import ImageFolder, load_splits
+
 CONFIG = """
 from jaxclf.config import Config
 from jaxclf.datasets import ImageFolder
@@ -55,6 +57,15 @@ def test_the_data_is_described_before_training(place, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     for row in (["2", "classes", "train", "test", "of", "train"], ["dark", "8", "4", "50.0%"]):
         assert row in lines
+
+
+def test_a_table_of_splits_is_found_where_the_run_was_started(place, tmp_path, monkeypatch):
+    files = sorted((place / "pictures").glob("*/*/*.*"))
+    lines = [f"{file.relative_to(place / 'pictures')},{file.parent.name},train" for file in files]
+    (place / "labels.csv").write_text("\n".join(["path,label,split", *lines]))
+    monkeypatch.chdir(tmp_path)
+    folder = ImageFolder("pictures", (4, 4), splits="labels.csv")
+    assert len(load_splits(folder, started_in=str(place)).train) == len(files) == 24
 
 
 def test_a_run_is_evaluated_from_another_directory(place, trained_place, tmp_path, monkeypatch, capsys):

@@ -114,6 +114,7 @@ def test_choices_follow_from_the_folder(bundle, folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "4 training images in 2 classes, 2 in the smallest" in printed
     assert "early stopping: after 3 epochs" in printed
+    assert main([*command, "--dry-run", "--dataset.test-fraction", "0.1"]) == 0
     table = tmp_path / "labels.csv"  # overrides come before the choices
     files = [f"blue/{i}.png,sky,train" for i in range(4)] + [f"red/{i}.png,fire,train" for i in range(4)]
     files += ["blue/4.png,sky,test", "red/4.png,fire,test"]

@@ -117,6 +117,15 @@ def test_a_range_that_does_not_diverge_ends_at_its_highest_rate(digits):
     assert gentle.rates[-1] == pytest.approx(1e-4)
 
 
+def test_a_loss_that_is_not_finite_ends_the_test_whatever_the_config_says(digits):
+    ends = []
+    for policy in ("abort", "skip", "rollback"):
+        curve = run_range_test(replace(LINEAR, non_finite=policy), digits, Devices.all(), 1e-2, 1e35)
+        assert curve.diverged
+        ends.append((len(curve.rates), curve.rates[-1]))
+    assert ends[0] == ends[1] == ends[2]
+
+
 def test_a_start_without_a_finite_loss_is_refused(digits):
     deep = replace(LINEAR, model=Mlp(features=(30, 30), classes=10))
     with pytest.raises(UserError, match=r"not finite at a learning rate of 1e\+30; start at a lower one"):

@@ -87,6 +87,13 @@ def test_what_is_left_out_is_counted_and_the_run_ends_finite_and_resumes(policy,
     assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
 
 
+def test_an_interval_without_any_update_is_no_error(spoilt, tmp_path):
+    run = run_on(spoilt, tmp_path, replace(CONFIG, non_finite="skip", log_every=1))
+    assert finite(fit(run).params)
+    losses = [row["loss"] for row in rows(tmp_path) if row["period"] == "interval"]
+    assert losses.count(None) == 3 == len(losses) - 36
+
+
 def test_skipping_changes_nothing_where_all_is_finite(digits, tmp_path):
     plain, skipping = (
         fit(run_on(digits, tmp_path / name, replace(CONFIG, non_finite=name))) for name in ("abort", "skip")

@@ -53,7 +53,7 @@ def read_items(items):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, of SQLAlchemy 2.1
-def test_mlflow_keeps_metrics_parameters_and_the_report(tmp_path):
+def test_mlflow_keeps_metrics_parameters_and_the_report(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     run = tmp_path / "runs/a"
     for epochs in ("1", "2"):  # the second resumes with another config
@@ -75,6 +75,8 @@ def test_mlflow_keeps_metrics_parameters_and_the_report(tmp_path):
     assert (tmp_path / f"runs/mlartifacts/{found.info.run_id}/artifacts/report.html").read_bytes() == (
         run / "report.html"
     ).read_bytes()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")  # where that run is unknown
+    assert train([*CONFIG, "--epochs", "3", "--workdir", run, "--writers", "mlflow", "--resume", "force"]) == 0
 
 
 def test_wandb_keeps_metrics_parameters_and_the_report_offline(tmp_path):

@@ -57,6 +57,12 @@ def test_images_are_not_copied():
     assert np.shares_memory(Arrays(images, LABELS, test=PAIR).load().train.images, images)
 
 
+def test_memory_maps_stay_memory_maps(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert isinstance(Arrays(images, LABELS).load().train.images, np.memmap)
+
+
 @pytest.mark.parametrize(
     "labels",
     [

@@ -9,7 +9,7 @@ import pytest
 
 from jaxclf.errors import UserError
 from jaxclf.io.manifest import MANIFEST, DamagedError
-from jaxclf.training.checkpoint import Checkpoints, describe_arrays
+from jaxclf.training.checkpoint import Checkpoints, describe_arrays, score
 
 FLIPS = 240  # over all files of a checkpoint
 
@@ -128,6 +128,15 @@ def test_the_best_outlives_later_checkpoints(tmp_path):
         again.save(step, state_of(step), {"accuracy": 0.1}, {})
     again.close()
     assert [saved.step for saved in Checkpoints(tmp_path).saved] == [2, 6, 7]
+
+
+def test_a_loss_that_is_not_finite_is_the_worst(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step, loss in enumerate([np.nan, np.inf, 0.5, 0.7], start=1):
+        checkpoints.save(step, state_of(step), {"loss": loss}, {})
+    checkpoints.close()
+    assert Checkpoints(tmp_path).find("best").step == 3
+    assert score({"loss": np.nan}) < score({"loss": 0.5})
 
 
 def test_what_lies_ahead_of_where_a_run_goes_on_is_removed(two):

@@ -9,7 +9,7 @@ import pytest
 from support.cifar import make_small, write_archive, write_folder
 from support.datasets import assert_equal
 
-from jaxclf.datasets import Cifar10, Cifar100, cifar, load_splits
+from jaxclf.datasets import Cifar10, Cifar100, Idx, cifar, load_splits
 from jaxclf.datasets.cifar import CIFAR10, CIFAR100, PIXELS, SIDE, read_release
 from jaxclf.errors import UserError
 
@@ -94,6 +94,9 @@ def test_a_relative_root_is_looked_for_where_the_run_was_started(random, tmp_pat
     assert len(load_splits(dataset, started_in=str(tmp_path)).train) == 35
     with pytest.raises(UserError, match="no cifar-10-binary"):
         load_splits(dataset)
+    (tmp_path / "fashion").mkdir()
+    with pytest.raises(UserError, match=f"no IDX file in {tmp_path / 'fashion'}"):
+        load_splits(Idx("fashion"), started_in=str(tmp_path))
 
 
 @RELEASES

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxclf.cli.app import describe_error
 from jaxclf.errors import UserError
-from jaxclf.io.files import atomic_write, read_json, write_json, write_text
+from jaxclf.io.files import atomic_write, choose_name, read_json, write_json, write_text
 from jaxclf.io.lock import check_free, lock_directory
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -122,3 +122,8 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
         write()
     assert describe_error(error.value) == f"No space left on device: {tmp_path / 'evaluation.json'}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_numbered_until_they_are_free():
+    taken = set()
+    assert [choose_name(name, taken) for name in ("a", "a-2", "a", "A", "b")] == ["a", "a-2", "a-3", "A-4", "b"]

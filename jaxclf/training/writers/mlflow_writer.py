@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from jaxclf.errors import UserError
@@ -27,13 +28,15 @@ class Mlflow:
         """Create an MLflow run with the config as parameters, and log the metrics up to `step`."""
         try:
             from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - an extra
+            from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
             raise UserError("--writers mlflow needs MLflow: pip install 'jaxclf[mlflow]'") from error
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it announces every table it creates
         parent, noted = run.directory.resolve().parent, run.directory / "mlflow.json"
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{parent / 'mlflow.db'}"))
         if noted.exists():
-            self._client.delete_run(read_json(noted)["run_id"])
+            with suppress(MlflowException):  # the run was moved, or its store is another one
+                self._client.delete_run(read_json(noted)["run_id"])
         found = self._client.get_experiment_by_name(self.experiment)
         artifacts = (parent / "mlartifacts").as_uri()
         experiment = found.experiment_id if found else self._client.create_experiment(self.experiment, artifacts)

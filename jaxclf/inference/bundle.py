@@ -5,25 +5,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxclf.augment import CenterCrop
 from jaxclf.config import Config
 from jaxclf.config_io import to_json
 from jaxclf.datasets import Resizing
 from jaxclf.errors import require
-from jaxclf.inference.trained_model import build_abstract_state
+from jaxclf.inference.trained_model import build_abstract_batch
 from jaxclf.io.files import make_partial_path, read_json, sync, write_json
 from jaxclf.optimizers import Sgd
 from jaxclf.runs.directory import RunDirectory
 from jaxclf.runs.environment import describe_environment
 from jaxclf.training.checkpoint import Checkpoints
-from jaxclf.training.state import set_variables
+from jaxclf.training.state import check_variables, create_state
 from jaxclf.training.step_config import build_step_config
 from jaxclf.types import Variables
 
@@ -97,8 +97,9 @@ def check_empty(path: Path) -> None:
 def _save_checkpoint(directory: Path, bundle: Bundle) -> None:
     """Save the weights as the checkpoint of step 0."""
     step_config, shape = build_step_config(bundle.config, 1), (bundle.resize, bundle.resize, 3)
-    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), build_abstract_state(bundle.config, shape))
-    state = set_variables(step_config, state, jax.device_put(bundle.variables))
+    batch = build_abstract_batch(shape)
+    check_variables(step_config, batch, bundle.variables)
+    state = jax.jit(partial(create_state, step_config, batch))(bundle.variables)
     notes = {
         "image_shape": list(shape),
         "class_names": list(bundle.class_names),

@@ -207,10 +207,15 @@ class TrainedModel:
         return cls(config, saved.step, class_names, image_shape, variables, Path(path), splits, resizing)
 
 
+def build_abstract_batch(image_shape: tuple[int, ...]) -> Batch:
+    """Return the shapes and dtypes of a batch of one image."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
+    return Batch(images, jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((1,), np.bool_))
+
+
 def build_abstract_state(config: Config, image_shape: tuple[int, ...]) -> PyTree:
     """Return the shapes, dtypes and shardings of the training state."""
-    images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
-    batch = Batch(images, jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((1,), np.bool_))
+    batch = build_abstract_batch(image_shape)
     # The number of steps changes the learning rate, not the shape of the state.
     shapes = jax.eval_shape(partial(create_state, build_step_config(config, 1), batch))
     sharding = Devices.all().replicated

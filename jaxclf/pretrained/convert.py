@@ -95,8 +95,9 @@ def convert_weights(
         flat[path], remark = adapt_array(path, row.convert(arrays[row.source]), targets[path], model)
         adapted += [remark] if remark else []
     if new:
-        initial = flatten_dict(initialize(), sep="/")
-        flat |= {path: np.asarray(initial[path]) for path in new}
+        # Compiled, what the others need is left out.
+        initial = jax.jit(lambda: {path: x for path, x in flatten_dict(initialize(), sep="/").items() if path in new})
+        flat |= jax.device_get(initial())
     used = tuple(sorted({row.source for row in rows.values()}))
     return Conversion(unflatten_dict(flat, sep="/"), layout, used, tuple(sorted(ignored)), tuple(adapted))
 

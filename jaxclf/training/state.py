@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -93,47 +94,39 @@ class TrainState:
         return cls(**dict(zip(names, children, strict=True)))
 
 
-def create_state(step_config: StepConfig, batch: Batch) -> TrainState:
-    """Create the state at step 0 for batches shaped like `batch` (arrays or `jax.ShapeDtypeStruct`s)."""
-    shape = compute_input_shape(step_config.evaluation_transform, batch.images.shape[1:])
-    images = jnp.zeros((1, *shape), batch.images.dtype)
-    _, variables = initialize_model(step_config.model, make_key(step_config.seed, "init"), images)
-    params = variables.pop("params")
+def create_state(step_config: StepConfig, batch: Batch, variables: Variables | None = None) -> TrainState:
+    """Create the state at step 0.
+
+    Args:
+        step_config: What a step does.
+        batch: Arrays or `jax.ShapeDtypeStruct`s shaped like every batch.
+        variables: The initial variables of the model; None: random ones.
+    """
+    if variables is None:
+        shape = compute_input_shape(step_config.evaluation_transform, batch.images.shape[1:])
+        images = jnp.zeros((1, *shape), batch.images.dtype)
+        _, variables = initialize_model(step_config.model, make_key(step_config.seed, "init"), images)
+    params, model_state = variables["params"], {name: variables[name] for name in variables if name != "params"}
     zeros = replace(zero_sums(step_config, batch), gradient_norm=mean(jnp.zeros(1), jnp.zeros(1, bool)))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state=variables,
-        optimizer_state=step_config.transformation.init(params),
-        ema=_start_ema(step_config, params),
-        epoch_stats=zeros,
-        interval_stats=jax.tree.map(jnp.copy, zeros),
-        precise=_start_precise(step_config, variables),
-    )
-
-
-def set_variables(step_config: StepConfig, state: TrainState, variables: Variables) -> TrainState:
-    """Return an initial state with other variables.
-
-    Raises:
-        UserError: If their names, shapes or dtypes are not those of the model.
-    """
-    expected, given = (describe_arrays(each) for each in (get_variables(state, "raw"), variables))
-    changed = find_differences(expected, given)
-    if changed:
-        raise UserError("the initial variables do not fit the model; expected -> given:", changed)
-    params, model_state = variables["params"], {name: variables[name] for name in variables if name != "params"}
-    return state.replace(
-        params=params,
         model_state=model_state,
         optimizer_state=step_config.transformation.init(params),
-        ema=_start_ema(step_config, params),
+        # In float32; a copy, because both are donated.
+        ema=jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None,
+        epoch_stats=zeros,
+        interval_stats=jax.tree.map(jnp.copy, zeros),
+        precise=_start_precise(step_config, model_state),
     )
 
 
-def _start_ema(step_config: StepConfig, params: PyTree) -> PyTree:
-    """Return the EMA of the initial parameters, in float32; None if the config keeps none."""
-    return jax.tree.map(lambda x: promote_float(jnp.copy(x)), params) if step_config.ema_decay else None
+def check_variables(step_config: StepConfig, batch: Batch, variables: Variables) -> None:
+    """Raise UserError if the names, shapes or dtypes of variables are not those of the model."""
+    state = jax.eval_shape(partial(create_state, step_config, batch))
+    expected, given = (describe_arrays(each) for each in (get_variables(state, "raw"), variables))
+    if changed := find_differences(expected, given):
+        raise UserError("the initial variables do not fit the model; expected -> given:", changed)
 
 
 def _start_precise(step_config: StepConfig, model_state: Variables) -> PyTree:

@@ -116,7 +116,8 @@ def read_train_batches(
         return indices, positions < examples
 
     firsts = np.array([some[0] for some in group_steps(start, stop, steps, together or 1)], np.int64)
-    batches = _fetch(tf.data.Dataset.from_tensor_slices(firsts), order, None if only_indices else split)
+    worth_copying = 2 * (stop - start) * batch_size >= examples
+    batches = _fetch(tf.data.Dataset.from_tensor_slices(firsts), order, None if only_indices else split, worth_copying)
     if together is None:
         return batches
     return (jax.tree.map(lambda x: x.reshape(together, len(places), *x.shape[1:]), joined) for joined in batches)
@@ -152,17 +153,20 @@ def _prefetch(make: Callable[[int], Batch], steps: int) -> Iterator[Batch]:
         pool.shutdown(cancel_futures=True)
 
 
-def _fetch(steps: Any, order: Callable, split: Split | None) -> Iterator[Batch]:
+def _fetch(steps: Any, order: Callable, split: Split | None, worth_copying: bool) -> Iterator[Batch]:
     """Yield the batches of steps, fetched ahead.
 
     Args:
         steps: A dataset of steps.
         order: Gives the indices and the mask of a step.
         split: What they are the indices of, or None to yield the indices.
+        worth_copying: Whether the steps read about as many images as TensorFlow would copy.
     """
     tf = import_tensorflow()
     failures: list[Exception] = []
-    gather = (lambda indices: (tf.cast(indices, tf.int32), ())) if split is None else _gather(split, failures)
+    gather = (
+        (lambda indices: (tf.cast(indices, tf.int32), ())) if split is None else _gather(split, failures, worth_copying)
+    )
     weights = () if split is None or split.sample_weight is None else (tf.constant(split.sample_weight),)
 
     @tf.autograph.experimental.do_not_convert
@@ -208,13 +212,14 @@ def _hold_interrupt() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _gather(split: Split, failures: list[Exception]) -> Callable[[Any], tuple[Any, Any]]:
+def _gather(split: Split, failures: list[Exception], worth_copying: bool) -> Callable[[Any], tuple[Any, Any]]:
     """Return a function that gathers images and labels: arrays within TensorFlow, twice as fast, others in Python.
 
-    TensorFlow copies arrays, so memory-mapped files, which may be larger than the memory, are read in Python.
+    TensorFlow copies arrays, so a few images of an array, and memory-mapped files, which may be larger than the memory,
+    are read in Python.
     """
     tf = import_tensorflow()
-    if isinstance(split.images, np.ndarray) and not isinstance(split.images, np.memmap):
+    if worth_copying and isinstance(split.images, np.ndarray) and not isinstance(split.images, np.memmap):
         images, labels = tf.constant(split.images), tf.constant(split.labels)
         return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
     dtypes = [split.images[:1].dtype, split.labels.dtype]

@@ -123,6 +123,13 @@ def test_mapped_files_are_not_copied(tmp_path):
     assert [batch.images.item() for batch in batches][-1] == 255
 
 
+def test_a_few_batches_are_those_of_the_whole_epoch():
+    """They are read without a copy of all images."""
+    for a, b in zip(feed(stop=1), feed(), strict=False):
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
+
+
 class Interrupting:
     """Images whose reading, in a thread of TensorFlow, is met by a Ctrl-C."""
 

@@ -31,11 +31,13 @@ def run(options: BenchmarkMethodOptions) -> int:
     require(
         all(find_characters(each) == characters for each in runs), "the runs have different classes; score them apart"
     )
-    supported = [leave_out_unsupported(methods, each, options.methods) for each in runs]
+    # Seeds of a config have the same network, and finding out what supports it traces every method.
+    networks = {each.model: each for each in runs}
+    supported = {model: leave_out_unsupported(methods, each, options.methods) for model, each in networks.items()}
     images = sample_parts_images(options.images, characters)
     scored = [
-        score_run(trained, name, of_run, images, options.output / "cells" / name)
-        for trained, name, of_run in zip(runs, _name_runs(options.runs), supported, strict=True)
+        score_run(trained, name, supported[trained.model], images, options.output / "cells" / name)
+        for trained, name in zip(runs, _name_runs(options.runs), strict=True)
     ]
     summary = summarize_runs(scored)
     write_json(options.output / "parts.json", summary)

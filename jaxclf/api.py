@@ -26,7 +26,7 @@ from jaxclf.inference.initial_variables import load_initial_variables
 from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import hash_json, read_json, write_json
 from jaxclf.io.progress import show_status
-from jaxclf.models.calling import get_mode, initialize_model
+from jaxclf.models.calling import get_mode, infer_shapes
 from jaxclf.models.summary import Summary, summarize
 from jaxclf.pretrained import Pretrained
 from jaxclf.random import make_example_keys
@@ -272,7 +272,7 @@ def check_model(config: Config, splits: Splits) -> Summary:
     images = jax.ShapeDtypeStruct((1, *shape), train.images[:1].dtype)
     with explain_tracing_errors(config.model):
         summary = summarize(config.model, shape)
-        logits, variables = jax.eval_shape(partial(initialize_model, config.model), jax.random.key(0), images)
+        logits, variables = infer_shapes(config.model, images)
         _check_training_size(config, variables, images.update(shape=(1, *augmented)))
     shape = getattr(logits, "shape", None)
     require(

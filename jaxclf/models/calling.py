@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol, cast, runtime_checkable
 
 import flax.linen as nn
@@ -48,6 +48,11 @@ def initialize_model(model: nn.Module, key: Key[jax.Array, ""], images: Array) -
     """Initialize a model for images, as in evaluation; return the logits and the variables."""
     logits, variables = model.init_with_output(key, images, **get_mode(model, False))
     return logits, cast(Variables, variables)
+
+
+def infer_shapes(model: nn.Module, images: Any) -> tuple[Any, Variables]:
+    """Return the shapes and dtypes of the logits and the variables of a model for images or their shape."""
+    return jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
 
 
 def apply_to_train(

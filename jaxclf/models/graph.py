@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
-from jaxclf.models.calling import get_mode, initialize_model
+from jaxclf.models.calling import get_mode, infer_shapes
 from jaxclf.xla.interpreter import CHECKPOINTS, INLINED, close_jaxpr, get_body
 
 ENTERED = (*INLINED, *CHECKPOINTS, "custom_jvp_call", "custom_vjp_call")
@@ -41,7 +41,7 @@ def trace_graph(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[No
         The nodes: parameters, the input, the operations in the order in which they run, and the output.
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
-    _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
+    _, variables = infer_shapes(model, images)
     program = jax.make_jaxpr(partial(model.apply, **get_mode(model, False)))(variables, images)
     tracing = _Tracing()
     inputs = []

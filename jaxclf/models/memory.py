@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxclf.models.calling import get_mode, initialize_model
+from jaxclf.models.calling import get_mode, infer_shapes
 from jaxclf.xla.interpreter import find_subjaxprs
 
 EVAL_BYTES = 512 * 2**20  # of the largest operation of a batch
@@ -36,7 +36,7 @@ def compute_image_bytes(model: nn.Module, image_shape: Sequence[int]) -> int:
 
     def list_bytes(batch: int) -> list[int]:
         images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8)
-        _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
+        _, variables = infer_shapes(model, images)
         program = jax.make_jaxpr(partial(model.apply, **get_mode(model, False)))(variables, images)
         return list(_iterate_bytes(program.jaxpr))
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 from rich.table import Table
 
-from jaxclf.models.calling import get_mode, initialize_model
+from jaxclf.models.calling import get_mode, infer_shapes
 from jaxclf.models.taps import intercept_outputs
 
 
@@ -91,7 +91,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
         return output
 
     with intercept_outputs(record):
-        _, variables = jax.eval_shape(partial(initialize_model, model), jax.random.key(0), images)
+        _, variables = infer_shapes(model, images)
     trainable, other = (
         count_parameters(variables["params"]),
         count_parameters(variables) - count_parameters(variables["params"]),

@@ -26,7 +26,7 @@ from jaxclf.augment import (
 from jaxclf.errors import require
 from jaxclf.metrics import Stats, mean
 from jaxclf.models.batch_norm import SUMS, update_statistics
-from jaxclf.models.calling import apply_to_train, get_mode, initialize_model
+from jaxclf.models.calling import apply_to_train, get_mode, infer_shapes
 from jaxclf.models.examples import Examples, use_examples
 from jaxclf.optimizers.groups import stop_frozen_gradients
 from jaxclf.random import make_key
@@ -147,7 +147,7 @@ def _mix(
     axis: str | None,
 ) -> Batch:
     """Mix every example with the next one of the whole batch, which may be on another device."""
-    logits, _ = jax.eval_shape(partial(initialize_model, step_config.model), key, batch.images)
+    logits, _ = infer_shapes(step_config.model, batch.images)
     labels = batch.labels if batch.labels.ndim == 2 else jax.nn.one_hot(batch.labels, logits.shape[-1])
 
     def get_next(rows):

@@ -105,7 +105,7 @@ def _try_step(trainer: Trainer, summary: Summary) -> None:
     for line in summarize_groups(trainer.assignments):
         print(f"optimizer group {line}")
     trainer.start()
-    print(f"one step: loss {trainer.try_step():.4f}, compiled in {trainer.compile_seconds:.1f} s")
+    print(f"one step: loss {trainer.try_steps(1):.4f}, compiled in {trainer.compile_seconds:.1f} s")
 
 
 def print_result(result: dict[str, Any]) -> None:

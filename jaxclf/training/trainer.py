@@ -110,8 +110,8 @@ class Trainer:
         """
         self.notify("on_train_begin")
         self.start()
-        if self.resumed is not None:  # its files are not changed before a step is known to fit into memory
-            self.try_step()
+        if self.resumed is not None:  # its files are not changed before an execution is known to fit into memory
+            self.try_steps(min(self.config.steps_per_execution, self.steps_per_epoch))
         self.restore()
         self.notify("on_ready")
         if self.interrupted:
@@ -165,10 +165,10 @@ class Trainer:
             self.compile_seconds = time.perf_counter() - began
         return self.state
 
-    def try_step(self) -> float:
-        """Do one step from the initial state; return its loss."""
+    def try_steps(self, count: int) -> float:
+        """Do some steps of one execution from the initial state; return their mean loss."""
         with explain_out_of_memory("a training step", LESS_MEMORY):
-            self.state = self.train_step(self.state, next(self.read_batches(0, 1)), 1)
+            self.state = self.train_step(self.state, next(self.read_batches(0, count)), count)
             return float(self.state.epoch_stats.loss["sum"] / self.state.epoch_stats.loss["count"])
 
     def restore(self) -> None:

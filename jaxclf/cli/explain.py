@@ -137,13 +137,11 @@ def _write_photographs(
         maps = {name: arrays[f"{name}.values"] for name in METHODS if f"{name}.values" in arrays}
     if every_class:
         maps = {name: values[np.arange(len(files)), split.labels] for name, values in maps.items()}
-    probabilities = run.predict(split.images[:])
+    images, probabilities = run.transform(split.images), run.predict(split.images)
     names, written = set(), []
     for i, file in enumerate(track_progress(files, len(files), "drawing")):
-        image = split.images[i : i + 1]
-        figure = plot_photograph(
-            run.transform(image)[0], probabilities[i], {name: of[i] for name, of in maps.items()}, run.class_names
-        )
+        of_image = {name: values[i] for name, values in maps.items()}
+        figure = plot_photograph(images[i], probabilities[i], of_image, run.class_names)
         written.append(save(figure, directory / f"{choose_name(Path(file).stem, names)}.png"))
     return written
 

@@ -30,7 +30,7 @@ def relabel_splits(splits: Splits, class_names: Sequence[str]) -> Splits:
     imagenet, places = read_imagenet_classes(), {_simplify(name): i for i, name in enumerate(class_names)}
     if tuple(class_names) == tuple(each.name for each in imagenet):
         places |= {each.wordnet_id: i for i, each in enumerate(imagenet)}
-    places |= {name: i for i, name in enumerate(class_names)}  # ImageNet's Cardigan is a dog, and cardigan is not
+    places |= {name: i for i, name in enumerate(class_names)}  # in ImageNet Cardigan is a dog, cardigan a garment
     found = [places.get(name, places.get(_simplify(name))) for name in splits.train.class_names]
     unknown = [name for name, place in zip(splits.train.class_names, found, strict=True) if place is None]
     if unknown:

@@ -142,7 +142,7 @@ class TrainedModel:
         return self._apply_in_batches(self._features[layer], images, "computing features")
 
     def check_images(self, images: np.ndarray) -> np.ndarray:
-        """Return images; raise UserError unless they have the size of the network's."""
+        """Return images; raise UserError unless they have the size of those that the network was trained on."""
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UserError(f"images of shape {list(images.shape)}: expected [b, {expected}]")

@@ -1,4 +1,4 @@
-"""Parts of residual blocks, shared by the networks that have some."""
+"""Layers and functions that networks with residual blocks share."""
 
 from __future__ import annotations
 

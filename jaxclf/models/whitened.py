@@ -101,9 +101,8 @@ class WhitenedCnn(nn.Module):
         old = variables["params"]["whiten"]["kernel"]
         numbers = math.prod(old.shape[:3])
         squares, count = np.zeros((numbers, numbers)), 0
-        for image in np.asarray(
-            prepare_images(images, self.normalize, self.dtype)
-        ):  # all patches together take much memory
+        # One image at a time: all patches together take much memory.
+        for image in np.asarray(prepare_images(images, self.normalize, self.dtype)):
             windows = np.lib.stride_tricks.sliding_window_view(image, (self.patch, self.patch), axis=(0, 1))
             patches = np.moveaxis(windows, 2, -1).reshape(-1, numbers).astype(np.float64)
             squares, count = squares + patches.T @ patches, count + len(patches)

@@ -95,7 +95,7 @@ def convert_weights(
         flat[path], remark = adapt_array(path, row.convert(arrays[row.source]), targets[path], model)
         adapted += [remark] if remark else []
     if new:
-        # Compiled, what the others need is left out.
+        # Compiled, so that XLA leaves out what only the other variables need.
         initial = jax.jit(lambda: {path: x for path, x in flatten_dict(initialize(), sep="/").items() if path in new})
         flat |= jax.device_get(initial())
     used = tuple(sorted({row.source for row in rows.values()}))

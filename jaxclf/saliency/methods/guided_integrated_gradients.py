@@ -91,12 +91,12 @@ class GuidedIntegratedGradients(BaseMethod):
         self, size: Float[Array, ...], room: Float[Array, ...], gap: Float[Array, ""]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return two gradient sizes: pixels up to the first advance to `high`, those up to the second in part."""
-        size = size.ravel()
+        size, room = size.ravel(), room.ravel()
         few = floor(self.fraction * (size.size - 1))
 
         def is_short(limits):
             # At infinity all pixels are chosen, and a NaN would choose none, so the loop would not end.
-            return jnp.isfinite(limits[1]) & (jnp.where(size <= limits[1], room.ravel(), 0).sum() < gap)
+            return jnp.isfinite(limits[1]) & (jnp.where(size <= limits[1], room, 0).sum() < gap)
 
         def extend(limits):
             # The next pixels, and all those with a gradient equal to the last of them.

@@ -1,26 +1,30 @@
-"""Time single convolutions on a CPU: as jaxclf rewrites them, as XLA runs them, and in PyTorch.
+"""Time single convolutions and max-pooling on a CPU: as jaxclf computes them, as XLA does, and in PyTorch.
 
     python benchmarks/convolutions.py --repeats 9 --torch-python ~/torch/bin/python
 
 Forward, gradient by the images and gradient by the weights, in turn. Each is first compared with the plain operation.
+The gradient by the images is also the forward pass of a transposed convolution.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax import lax
 from peer import Ask, Timed, measure, start_peer
 
+from jaxclf.models.layers import MaxPool
 from jaxclf.xla.compilation import compile_fast
 
 
 class Case(NamedTuple):
-    """A convolution of square images with square windows, padded by half of the window."""
+    """A convolution, or max-pooling if there are no features, of square images with square windows."""
 
     batch: int
     side: int
@@ -36,11 +40,12 @@ class Case(NamedTuple):
         """Return the row of the table that names it."""
         more = {"stride": self.stride, "groups": self.groups, "dilation": self.dilation}
         extra = "".join(f", {name} {value}" for name, value in more.items() if value > 1)
-        return f"{self.batch} x {self.side}² x {self.channels}, {self.window}² to {self.features}{extra}"
+        what = f"{self.window}² to {self.features}" if self.features else f"max-pooling {self.window}²"
+        return f"{self.batch} x {self.side}² x {self.channels}, {what}{extra}"
 
     @property
     def pads(self) -> int:
-        """Zeros on each side."""
+        """Pixels on each side; by default half of the window, dilated."""
         return self.dilation * (self.window // 2) if self.padding is None else self.padding
 
 
@@ -51,12 +56,31 @@ CASES = (
     Case(8, 56, 24, 144, 1), Case(64, 32, 32, 64, 1, 2), Case(8, 28, 64, 64, 3, dilation=2),
     Case(8, 112, 32, 32, 3, groups=32), Case(8, 56, 96, 96, 3, 2, groups=96), Case(8, 14, 672, 672, 5, groups=672),
     Case(64, 16, 64, 64, 3, groups=8), Case(8, 28, 256, 256, 3, groups=32),
+    Case(128, 28, 16, 0, 2, 2, padding=0), Case(8, 112, 64, 0, 3, 2),
 )  # fmt: skip
 FORMS = ("forward", "images", "weights")
+Computation = tuple[Callable, Callable, tuple[jax.Array, ...]]
+"""What jaxclf computes, the plain operation, and the operands of both."""
 
 
-def build_forms(case: Case) -> dict[str, tuple[Callable, tuple[jax.Array, jax.Array]]]:
-    """Return the three computations of a case, each with its operands."""
+def build_forms(case: Case) -> dict[str, Computation]:
+    """Return the computations of a case."""
+    return build_convolutions(case) if case.features else build_pooling(case)
+
+
+def build_pooling(case: Case) -> dict[str, Computation]:
+    """Return max-pooling and its gradient by the images."""
+    images = jax.random.normal(jax.random.key(0), (case.batch, case.side, case.side, case.channels))
+    window, stride, pads = (case.window,) * 2, (case.stride,) * 2, ((case.pads,) * 2,) * 2
+    pool = lambda x: MaxPool(case.window, case.stride, case.pads).apply({}, x)  # noqa: E731
+    plain = partial(nn.max_pool, window_shape=window, strides=stride, padding=pads)
+    differentiate = lambda function: lambda y, images: jax.vjp(function, images)[1](y)[0]  # noqa: E731
+    gradients = differentiate(pool), differentiate(plain), (plain(images), images)
+    return {"forward": (pool, plain, (images,)), "images": gradients}
+
+
+def build_convolutions(case: Case) -> dict[str, Computation]:
+    """Return a convolution and its two gradients."""
     key = jax.random.key(0)
     images = jax.random.normal(key, (case.batch, case.side, case.side, case.channels))
     kernel = jax.random.normal(key, (case.window, case.window, case.channels // case.groups, case.features))
@@ -68,18 +92,20 @@ def build_forms(case: Case) -> dict[str, tuple[Callable, tuple[jax.Array, jax.Ar
         )  # fmt: skip
 
     outputs = convolve(images, kernel)
-    return {
+    forms = {
         "forward": (convolve, (images, kernel)),
         "images": (lambda y, kernel: jax.vjp(lambda x: convolve(x, kernel), images)[1](y)[0], (outputs, kernel)),
         "weights": (lambda y, images: jax.vjp(lambda w: convolve(images, w), kernel)[1](y)[0], (outputs, images)),
     }
+    return {form: (function, function, operands) for form, (function, operands) in forms.items()}
 
 
-def prepare(function: Callable, operands: tuple, skip_plain: bool) -> dict[str, Timed]:
-    """Return timed calls of the rewritten and of the plain computation, whose values are compared."""
+def prepare(computation: Computation, skip_plain: bool) -> dict[str, Timed]:
+    """Return timed calls of jaxclf's and of the plain computation, whose values are compared."""
+    function, plain, operands = computation
     compiled = {"jaxclf": compile_fast(function, operands)}
     if not skip_plain:
-        compiled["XLA"] = jax.jit(function).lower(*operands).compile()
+        compiled["XLA"] = jax.jit(plain).lower(*operands).compile()
         found, expected = (np.asarray(compiled[name](*operands)) for name in ("jaxclf", "XLA"))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -123,8 +149,9 @@ def main() -> None:
         for case in CASES[: options.cases]:
             cells = []
             for form, computation in build_forms(case).items():
-                contenders = prepare(*computation, options.skip_plain) | prepare_torch(ask, case, form)
+                contenders = prepare(computation, options.skip_plain) | prepare_torch(ask, case, form)
                 cells.append(format_times(measure(contenders, options.repeats)))
+            cells += [""] * (len(FORMS) - len(cells))  # pooling has no weights
             print(f"| {case.describe()} | {' | '.join(cells)} |", flush=True)
 
 

@@ -29,6 +29,7 @@ def run_jaxclf(options: argparse.Namespace, epochs: int | None, seed: int) -> di
     with tempfile.TemporaryDirectory() as folder:
         config = f"configs/{options.task}_fast.py"
         more = [
+            *("--compilation-cache", "off"),
             *(["--dataset.root", str(options.data)] if options.data else []),
             *(["--epochs", str(epochs)] if epochs else []),
         ]

@@ -30,7 +30,7 @@ def count_confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) 
         The confusion matrix [true, predicted] as int64.
     """
     cells = labels.astype(np.int64) * classes + predictions
-    return np.bincount(cells, minlength=classes**2).astype(np.int64).reshape(classes, classes)
+    return np.bincount(cells, minlength=classes**2).astype(np.int64, copy=False).reshape(classes, classes)
 
 
 def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title: str = "") -> Figure:

@@ -6,7 +6,7 @@ from jaxclf.optimizers.groups import LayeredModel
 from jaxclf.optimizers.lamb import Lamb
 from jaxclf.optimizers.lion import Lion
 from jaxclf.optimizers.muon import Muon
-from jaxclf.optimizers.schedules import Constant, OneCycle, Schedule, WarmupCosine
+from jaxclf.optimizers.schedules import Constant, OneCycle, Schedule, WarmupCosine, WarmupLinear
 from jaxclf.optimizers.sgd import Sgd
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Schedule",
     "Sgd",
     "WarmupCosine",
+    "WarmupLinear",
 ]

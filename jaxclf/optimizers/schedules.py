@@ -41,8 +41,8 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class WarmupCosine:
-    """Linear warmup, then cosine decay. I. Loshchilov, F. Hutter, "SGDR" (2017), arXiv:1608.03983."""
+class _Warmup:
+    """Linear warmup, then a decay."""
 
     warmup: float = 0.05
     """Length of the warmup from 0, in `unit`. It ends before the last step of a run."""
@@ -54,6 +54,11 @@ class WarmupCosine:
     def __post_init__(self):
         _check_time("warmup", self.warmup, self.unit)
 
+
+@dataclass(frozen=True)
+class WarmupCosine(_Warmup):
+    """Linear warmup, then cosine decay. I. Loshchilov, F. Hutter, "SGDR" (2017), arXiv:1608.03983."""
+
     def build(self, learning_rate: float, total_steps: int, epochs: int = 1) -> optax.Schedule:
         """Build the schedule of a run."""
         warmup_steps = _count_steps(self.warmup, self.unit, total_steps, epochs)
@@ -64,6 +69,21 @@ class WarmupCosine:
             decay_steps=max(total_steps, 1),
             end_value=learning_rate * self.final,
         )
+
+
+@dataclass(frozen=True)
+class WarmupLinear(_Warmup):
+    """Linear warmup, then linear decay. A. Defazio et al., "Optimal linear decay learning rate schedules" (2023).
+
+    arXiv:2310.07831.
+    """
+
+    def build(self, learning_rate: float, total_steps: int, epochs: int = 1) -> optax.Schedule:
+        """Build the schedule of a run."""
+        warmup_steps = _count_steps(self.warmup, self.unit, total_steps, epochs)
+        warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+        decay = optax.linear_schedule(learning_rate, learning_rate * self.final, max(total_steps - warmup_steps, 1))
+        return optax.join_schedules([warmup, decay], [warmup_steps])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from jaxclf.config import Config
 from jaxclf.models.memory import choose_eval_batch_size
 from jaxclf.training.devices import Devices
 from jaxclf.training.pipeline import read_eval_batches
+from jaxclf.training.run_ahead import RunAheadLimit
 from jaxclf.training.state import summarize, zero_sums
 from jaxclf.training.step_config import StepConfig
 from jaxclf.training.user_code import explain_out_of_memory, explain_tracing_errors
@@ -74,12 +75,13 @@ def evaluate(
     fix = f"evaluate fewer than {batch_size} images together: train --eval-batch-size, eval --batch-size"
     with explain_out_of_memory("evaluation", fix):
         sums = devices.replicate(zero_sums(step_config, get_batch_shape(split, batch_size)))
-        logits = []
+        logits, run_ahead = [], RunAheadLimit()
         for batch in read_eval_batches(split, batch_size, devices.get_local_rows(batch_size)):
             with explain_tracing_errors(step_config.model):
                 sums, batch_logits = eval_step(variables, sums, batch)
             if keep_logits:
                 logits.append(batch_logits)
+            run_ahead.wait(batch_logits)
             after_batch()
         kept = np.concatenate(jax.device_get(logits))[: len(split)] if logits else np.empty((0, 0), np.float32)
         return Evaluation(summarize(step_config, sums), kept)

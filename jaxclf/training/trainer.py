@@ -28,6 +28,7 @@ from jaxclf.training.interval_log import IntervalLogger
 from jaxclf.training.pipeline import count_steps_per_epoch, group_steps, import_tensorflow, read_train_batches
 from jaxclf.training.progress import Progress
 from jaxclf.training.resident import Resident
+from jaxclf.training.run_ahead import RunAheadLimit
 from jaxclf.training.state import TrainState, create_state, get_variables, restore_state, summarize
 from jaxclf.training.statistics import check_statistics, compute_precise_statistics
 from jaxclf.training.step_config import build_step_config
@@ -116,16 +117,18 @@ class Trainer:
         self.notify("on_ready")
         if self.interrupted:
             raise Interrupted(self.interrupted, self.progress.steps_done)
-        feed = self.read_batches(self.progress.steps_done, self.total_steps)
+        feed, run_ahead = self.read_batches(self.progress.steps_done, self.total_steps), RunAheadLimit()
         while self.progress.epochs_done < self.config.epochs and not self.stop_training:
             try:
                 self.notify("on_epoch_begin")
+                run_ahead.reset()
                 for steps in self.list_executions():
                     self.notify("on_step_begin", steps)
                     batches = self.wait_for_batches(feed)
                     with explain_out_of_memory("a training step", LESS_MEMORY):
                         self.state = self.train_step(self.state, batches, len(steps))
                         self.progress.steps_done = steps.stop
+                        run_ahead.wait(self.state.step)
                         self.notify("on_step_end", steps)
                     self.raise_if_interrupted()
                 self.measure_statistics()

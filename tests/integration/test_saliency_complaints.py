@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support.components import CHEAPEST, METHODS
+from support.components import ATTENTION_METHODS, CHEAPEST, METHODS
 from support.networks import draw_variables
 from support.saliency import traced_rows
 
@@ -25,7 +25,8 @@ from jaxclf.models import Cnn, MaxoutCnn, Mlp, ResNet, SimpsonsCnn, Vit
 
 MODEL = Cnn(features=(2, 3), dense=(6,), classes=4, kernel_size=3)
 VIT = Vit(patch=4, width=8, depth=2, heads=2, classes=3, image_size=(8, 8))
-COMPILED = [method for method in METHODS if not method.host]
+CASES = [*((MODEL, method) for method in METHODS), *((VIT, method) for method in ATTENTION_METHODS)]
+COMPILED = [case for case in CASES if not case[1].host]
 KINDS = np.stack(
     [
         np.zeros((8, 8, 1), np.float32),
@@ -39,16 +40,16 @@ KINDS = np.stack(
 
 
 @cache
-def on_device():
+def on_device(model=MODEL):
     """Variables, images and keys on the device: what a program needs is not copied there for it."""
     keys = jax.random.split(jax.random.key(0), len(KINDS))
-    return jax.device_put((draw_variables(MODEL, KINDS.shape), KINDS, keys))
+    return jax.device_put((draw_variables(model, KINDS.shape), KINDS, keys))
 
 
-def explain(method, variables=None):
+def explain(method, variables=None, model=MODEL):
     """The method on images of all kinds."""
-    given, images, keys = on_device()
-    return method(MODEL, variables or given, images, key=keys)
+    given, images, keys = on_device(model)
+    return method(model, variables or given, images, key=keys)
 
 
 METHOD = saliency.GradientTimesInput()
@@ -58,6 +59,7 @@ MEASURES = {
     "pointing_game": lambda v, x, a, k: saliency.pointing_game(a, x[..., 0]),
     "relevance_mass_accuracy": lambda v, x, a, k: saliency.relevance_mass_accuracy(a, x[..., 0]),
     "relevance_rank_accuracy": lambda v, x, a, k: saliency.relevance_rank_accuracy(a, x[..., 0]),
+    "localization_auc": lambda v, x, a, k: saliency.localization_auc(a, x[..., 0]),
     "top_k_intersection": lambda v, x, a, k: saliency.top_k_intersection(a, x[..., 0], k=5),
     "sensitivity_max": lambda v, x, a, k: saliency.sensitivity_max(METHOD, MODEL, v, x, samples=2, key=k),
     "local_lipschitz": lambda v, x, a, k: saliency.local_lipschitz(METHOD, MODEL, v, x, samples=2, key=k),
@@ -65,7 +67,14 @@ MEASURES = {
         METHOD, MODEL, v, x, exact=True, iterations=2, key=k
     ),
     "input_invariance": lambda v, x, a, k: saliency.input_invariance(METHOD, MODEL, v, x),
-    "relative_stability": lambda v, x, a, k: saliency.relative_stability(METHOD, MODEL, v, x, samples=2, key=k),
+    **{
+        f"relative_stability of the {of}": lambda v, x, a, k, of=of, layer=layer: saliency.relative_stability(
+            METHOD, MODEL, v, x, samples=2, key=k, relative_to=of, layer=layer
+        )
+        for of, layer in (("input", None), ("output", None), ("representation", "conv2"))
+    },
+    "parameter_randomization": lambda v, x, a, k: saliency.parameter_randomization(METHOD, MODEL, v, x, key=k),
+    "efficient_randomization": lambda v, x, a, k: saliency.efficient_randomization(METHOD, MODEL, v, x, key=k),
     "random_logit": lambda v, x, a, k: saliency.random_logit(METHOD, MODEL, v, x, key=k),
 }
 
@@ -240,11 +249,11 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_captum_959_1138_lxt_29_cam_214_every_method_is_finite_on_any_image(method):
+@pytest.mark.parametrize(("model", "method"), CASES, ids=str)
+def test_captum_959_1138_lxt_29_cam_214_every_method_is_finite_on_any_image(model, method):
     for change in CHANGES.values():
-        variables = jax.tree_util.tree_map_with_path(change, on_device()[0])
-        a = explain(method, variables)
+        variables = jax.tree_util.tree_map_with_path(change, on_device(model)[0])
+        a = explain(method, variables, model)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(a)), change
 
 
@@ -256,11 +265,11 @@ def test_captum_959_1138_lxt_29_cam_214_every_measure_is_finite_on_any_image(nam
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(measured)), change
 
 
-@pytest.mark.parametrize("method", COMPILED, ids=str)
-def test_cam_356_quantus_340_357_no_method_copies_between_host_and_device(method):
-    on_device()
+@pytest.mark.parametrize(("model", "method"), COMPILED, ids=str)
+def test_cam_356_quantus_340_357_no_method_copies_between_host_and_device(model, method):
+    on_device(model)
     with jax.transfer_guard("disallow"):
-        a = explain(method)
+        a = explain(method, model=model)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(a))
 
 

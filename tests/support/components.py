@@ -39,7 +39,7 @@ from jaxclf.models import (
     Vit,
     WhitenedCnn,
 )
-from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
+from jaxclf.optimizers import Adam, AdamW, Constant, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine, WarmupLinear
 
 AUGMENTATIONS = [
     Shift(1),
@@ -101,7 +101,14 @@ OPTIMIZERS = [
     Lamb(learning_rate=0.1, schedule=OneCycle()),
     Muon(learning_rate=0.5, schedule=OneCycle()),
 ]
-SCHEDULES = [Constant(), WarmupCosine(warmup=0.1, final=0.2), WarmupCosine(warmup=0.0), OneCycle()]
+SCHEDULES = [
+    Constant(),
+    WarmupCosine(warmup=0.1, final=0.2),
+    WarmupCosine(warmup=0.0),
+    OneCycle(),
+    WarmupLinear(warmup=0.1, final=0.2),
+    WarmupLinear(warmup=0.0),
+]
 METHODS = [
     saliency.Gradient(),
     saliency.GradientTimesInput(score="margin"),

@@ -14,7 +14,7 @@ from support.networks import Declared
 from jaxclf.config_io import from_json, to_json
 from jaxclf.errors import UserError
 from jaxclf.models import Mlp
-from jaxclf.optimizers import Adam, AdamW, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine
+from jaxclf.optimizers import Adam, AdamW, Lamb, Lion, Muon, OneCycle, Sgd, WarmupCosine, WarmupLinear
 
 TORCH = json.loads((Path(__file__).parents[1] / "fixtures/torch_optimizers.json").read_text())
 MODEL = Mlp(features=(2, 2), classes=2)  # its layers are dense1, dense2 and logits
@@ -24,6 +24,8 @@ CORNERS = [
     {0: 0.0, 10: 0.5, 55: 0.5 * (1 + 0.2) / 2, 100: 0.1},
     {0: 0.5, 50: 0.25, 100: 0.0},
     {0: 0.02, 30: 0.5, 100: 2e-6},
+    {0: 0.0, 5: 0.25, 10: 0.5, 55: 0.3, 100: 0.1},
+    {0: 0.5, 50: 0.25, 99: 0.005, 100: 0.0},
 ]
 
 
@@ -80,6 +82,7 @@ def test_a_schedule_at_its_corners(schedule, corners):
     [
         (lambda: WarmupCosine(warmup=1.5), "warmup=1.5.*set unit to epochs or steps"),
         (lambda: WarmupCosine(warmup=-1.0, unit="steps"), "warmup=-1"),
+        (lambda: WarmupLinear(warmup=1.0), "warmup=1.0.*set unit to epochs or steps"),
         (lambda: OneCycle(peak_at=0.0, unit="steps"), "peak_at=0"),
         (lambda: OneCycle(peak_at=0.0), "peak_at=0.0"),
         (lambda: OneCycle(final=0.0), "start and final"),
@@ -104,6 +107,7 @@ def test_what_is_out_of_its_range_is_refused(build, message):
     ("steps", "epochs"),
     [
         (WarmupCosine(warmup=20.0, unit="steps"), WarmupCosine(warmup=2.0, unit="epochs")),
+        (WarmupLinear(warmup=20.0, unit="steps"), WarmupLinear(warmup=2.0, unit="epochs")),
         (OneCycle(peak_at=29.0, unit="steps"), OneCycle(peak_at=2.9, unit="epochs")),
     ],
 )
@@ -111,12 +115,13 @@ def test_a_schedule_in_steps_is_that_in_epochs_and_peaks_there(steps, epochs):
     in_steps, in_epochs = (schedule.build(0.5, total_steps=100, epochs=10) for schedule in (steps, epochs))
     rates = [float(in_steps(step)) for step in range(101)]
     assert rates == [float(in_epochs(step)) for step in range(101)]
-    assert np.argmax(rates) == (steps.warmup if isinstance(steps, WarmupCosine) else steps.peak_at)
+    assert np.argmax(rates) == (steps.peak_at if isinstance(steps, OneCycle) else steps.warmup)
 
 
 def test_a_schedule_in_steps_is_that_of_the_fraction():
     for in_steps, fraction in (
         (WarmupCosine(warmup=20.0, unit="steps"), WarmupCosine(warmup=0.2)),
+        (WarmupLinear(warmup=20.0, unit="steps"), WarmupLinear(warmup=0.2)),
         (OneCycle(peak_at=25.0, unit="steps"), OneCycle(peak_at=0.25)),
     ):
         a, b = (schedule.build(0.5, 100) for schedule in (in_steps, fraction))
@@ -125,6 +130,7 @@ def test_a_schedule_in_steps_is_that_of_the_fraction():
 
 def test_a_warmup_longer_than_the_run_ends_before_its_last_step():
     assert float(WarmupCosine(warmup=500.0, unit="steps").build(0.5, 10)(9)) == pytest.approx(0.5)
+    assert float(WarmupLinear(warmup=500.0, unit="steps").build(0.5, 10)(9)) == pytest.approx(0.5)
     assert float(OneCycle(peak_at=50.0, unit="epochs").build(0.5, 10, epochs=5)(9)) == pytest.approx(0.5)
 
 

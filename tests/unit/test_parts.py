@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxclf.datasets.cartoons.characters import CHARACTERS
 from jaxclf.datasets.parts import draw_backgrounds, sample_parts_images
@@ -82,12 +83,24 @@ def test_images_are_the_same_in_every_call_and_no_images_of_the_dataset():
 
 def test_another_background_leaves_the_character_as_it_is():
     image = next(image for image in IMAGES if image.scene.lighting.blur is None)
-    canvases = [np.asarray(image.scene.draw_canvas(background=each)) for each in draw_backgrounds(2, 0)]
+    backgrounds = [draw_backgrounds(1, 0)[0], Image.new("RGB", (192, 192))]  # the second one is none, black
+    canvases = [np.asarray(image.scene.draw_canvas(background=each)) for each in backgrounds]
     same = (canvases[0] == canvases[1]).all(axis=-1).reshape(64, 3, 64, 3).all(axis=(1, 3))
-    first, second = image.draw_on_backgrounds(draw_backgrounds(2, 0))
+    first, second = image.draw_on_backgrounds(backgrounds)
     assert same.mean() > 0.2
     np.testing.assert_array_equal(first[same], second[same])
     assert (first != second).any(axis=-1)[~same].mean() > 0.9
+
+
+def test_without_clutter_only_its_pixels_change():
+    images = [image for image in IMAGES if image.scene.lighting.blur is None and image.clutter.any()]
+    for image in images:
+        canvases = [np.asarray(image.scene.draw_canvas(clutter=clutter)) for clutter in (True, False)]
+        covered = (canvases[0] != canvases[1]).any(axis=-1).reshape(64, 3, 64, 3).any(axis=(1, 3))
+        changed = (image.draw_without_clutter() != image.pixels).any(axis=-1)
+        assert changed[image.clutter].any()
+        assert not changed[~covered].any()
+    assert images
 
 
 def test_shapley_values_are_means_over_all_orders():

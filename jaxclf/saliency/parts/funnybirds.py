@@ -1,9 +1,15 @@
 """The scores of FunnyBirds, for characters that share their parts.
 
 R. Hesse, S. Schaub-Meyer, S. Roth, "FunnyBirds: a synthetic vision dataset for a part-based analysis of explainable AI
-methods" (2023), arXiv:2308.06248. Three things differ from the published code: a constant map has the rank correlation
-0 and is not left out; the threshold of important parts is relative to the sum of absolute values, and is chosen on the
-other half of the images instead of on the images that are scored; and every score has a standard error.
+methods" (2023), arXiv:2308.06248. Differences from the published code:
+
+- A constant map has the rank correlation 0 and is not left out.
+- The threshold of important parts is relative to the sum of absolute values, and is chosen on the other half of the
+  images instead of on the images that are scored.
+- Every score has a standard error.
+- Images are trained with one label, not with all classes that their remaining parts allow.
+- Masks of parts are disjoint. Those of FunnyBirds are dilated by 5 x 5 pixels, and overlap.
+- What is in front of a character counts as one object for `d` and the background independence.
 """
 
 from __future__ import annotations

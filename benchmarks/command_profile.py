@@ -3,8 +3,8 @@
     python benchmarks/command_profile.py configs/mnist_cnn.py --repeats 3
 
 The config is trained first, for a run that the other commands read. Compilation is XLA's, without the tracing of
-programs, and imports are those of the main thread. What other threads compile while the main thread works is in
-"compilation" only. Commands use huge pages from their start. With `--folder` there are also probe, audit, a
+programs, and imports are those of the main thread. What other threads compile while the main thread works
+counts as compilation only. Commands use huge pages from their start. With `--folder` there are also probe, audit, a
 finetuning of one epoch, and a prediction by pretrained weights, which imports them when it is run first. `demo`,
 `benchmark` and `benchmark-saliency` are left out: they run until they are stopped, or as long as their arguments say.
 """
@@ -111,7 +111,8 @@ def main() -> None:
             Image.new("L", (28, 28)).save(folder / "picture.png")
             for command, arguments in list_commands(options, folder).items():
                 for programs in ("first run", "with kept programs"):
-                    shutil.rmtree(folder / "run", ignore_errors=True) if command == "train" else None
+                    if command == "train":  # it would resume
+                        shutil.rmtree(folder / "run", ignore_errors=True)
                     rows.setdefault(f"{command}; {programs}", []).append(profile_command(arguments, folder))
                 print(f"{repeat + 1} of {options.repeats}: {command}", file=sys.stderr, flush=True)
     print(f"| seconds | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")

@@ -9,6 +9,7 @@ import jax
 from jaxclf.types import Array
 
 LEAD_SECONDS = 1.0
+"""Work that may be waiting on the devices, in seconds."""
 
 
 class RunAheadLimit:
@@ -16,7 +17,7 @@ class RunAheadLimit:
 
     JAX starts up to 32 executions before the first has ended. A signal is answered when all of them have ended, which
     takes longer than a scheduler waits if one takes a second, and their batches are in memory. Waiting for the devices
-    about once a second costs less than a thousandth of the time.
+    about once a second has no measurable cost (docs/log.md).
     """
 
     def __init__(self):

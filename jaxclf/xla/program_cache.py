@@ -50,7 +50,8 @@ def _make_user_directory() -> Path | None:
     existing = next(path for path in (root, *root.parents) if path.exists())
     if existing.stat().st_uid != os.getuid() or not os.access(existing, os.W_OK):
         return None
-    # JAX's keys have the versions and options of XLA. That they have the processor's features is not documented.
+    # JAX's keys have the program as JAX lowers it, the version of jaxlib, and XLA's options, so another version of
+    # either compiles anew. That they have the processor's features is not documented.
     directory = root / "programs" / sha256(_describe_processor().encode()).hexdigest()[:16]
     for path in (directory.parent, directory):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -60,6 +60,16 @@ CASES = {
         {"feature_group_count": 2, "rhs_dilation": (1, 2), "order": "channels first"},
     ),
     "channels first": (arrays((4, 3, 8, 8), (6, 3, 3, 3)), {"order": "channels first"}),
+    "transposed": (arrays((4, 5, 6, 3), (3, 2, 3, 6)), {"lhs_dilation": (2, 3), "padding": ((1, 2), (1, 0))}),
+    "transposed, groups": (
+        arrays((4, 5, 5, 4), (3, 3, 2, 6)),
+        {"lhs_dilation": (2, 2), "padding": ((2, 1), (1, 1)), "feature_group_count": 2},
+    ),
+    "transposed, depthwise": (
+        arrays((2, 5, 6, 5), (3, 2, 1, 5)),
+        {"lhs_dilation": (1, 2), "padding": ((0, 1), (1, 0)), "feature_group_count": 5},
+    ),
+    "transposed, 1 x 1": (arrays((2, 4, 5, 3), (1, 1, 3, 4)), {"lhs_dilation": (2, 2), "padding": ((0, 1), (1, 0))}),
     "half precision": (tuple(x.astype(jnp.bfloat16) for x in arrays((4, 8, 8, 1), (3, 3, 1, 8))), {}),
 }
 

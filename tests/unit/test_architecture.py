@@ -105,6 +105,12 @@ def test_the_package_has_few_top_level_entries():
     assert {Path(name).stem for name in entries if name != "py.typed"} - {"configs"} <= set(RANK)
 
 
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by name: two of one name cannot be run together, as in `pytest -m "unit or integration"`."""
+    names = [path.name for path in (ROOT / "tests").glob("*/test_*.py")]
+    assert len(set(names)) == len(names) > 100
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

@@ -2,7 +2,8 @@
 
     python benchmarks/networks.py --repeats 7 --torch-python ~/torch/bin/python
 
-Evaluation, gradient by the pixels (`saliency.Gradient`) and training steps with SGD, all on one batch in memory.
+Evaluation, gradient by the pixels (`saliency.Gradient`), integrated gradients (captum's in PyTorch) and training steps
+with SGD, all on one batch in memory.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,7 @@ from jaxclf.losses import CrossEntropy
 from jaxclf.models import EfficientNetLite, ResNet, Vit
 from jaxclf.models.calling import initialize_model
 from jaxclf.optimizers import Sgd
+from jaxclf.saliency import Gradient, IntegratedGradients
 from jaxclf.training.state import create_state
 from jaxclf.training.step import compute_logits, train_steps
 from jaxclf.training.step_config import StepConfig
@@ -36,7 +38,7 @@ class Work(NamedTuple):
     batch: int
     side: int
     kind: str
-    """forward, pixels or training."""
+    """forward, pixels, path or training."""
 
 
 LITE = EfficientNetLite.named(0, 1000)
@@ -50,6 +52,7 @@ WORKS = {
     "ViT of width 192, training": Work(Vit(4, 192, 6, 3, 10, (32, 32)), 64, 32, "training"),
     "ViT-Ti/16, forward": Work(Vit.named("Ti/16", 1000), 16, 224, "forward"),
     "ViT-Ti/16, gradient by the pixels": Work(Vit.named("Ti/16", 1000), 16, 224, "pixels"),
+    "ViT-Ti/16, integrated gradients of 50 steps": Work(Vit.named("Ti/16", 1000), 2, 224, "path"),
 }
 
 
@@ -68,12 +71,17 @@ def prepare(work: Work) -> tuple[Timed, float]:
 
 
 def build_evaluation(work: Work, images: np.ndarray) -> tuple[Callable, jax.stages.Compiled]:
-    """Return a call of the logits, or of the gradient of the first logit by the pixels, and its program."""
+    """Return a call of the logits, or of a saliency method for the first logit, and its program."""
     floats = jnp.asarray(images / np.float32(255))
     variables = jax.jit(lambda x: initialize_model(work.model, jax.random.key(0), x)[1])(floats)
-    function = partial(compute_logits, work.model)
-    if work.kind == "pixels":
-        function = lambda variables, x: jax.grad(lambda x: compute_logits(work.model, variables, x)[:, 0].sum())(x)  # noqa: E731
+    method = {"pixels": Gradient(), "path": IntegratedGradients(steps=50)}.get(work.kind)
+    targets = np.zeros(work.batch, np.int32)
+
+    def function(variables: Any, images: jax.Array) -> jax.Array:
+        if method is None:
+            return compute_logits(work.model, variables, images)
+        return method(work.model, variables, images, targets).values
+
     program = compile_fast(function, (variables, floats))
     return lambda: program(variables, floats), program
 

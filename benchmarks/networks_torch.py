@@ -1,4 +1,4 @@
-"""The networks of `networks.py` in PyTorch: reads requests as JSON lines, and replies with seconds. Needs timm."""
+"""The networks of `networks.py` in PyTorch, with timm and captum: replies to requests, lines of JSON, with seconds."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from functools import cache, partial
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's convention
+from captum.attr import IntegratedGradients
 from torch import nn
 
 LAYOUTS = {"PyTorch": torch.contiguous_format, "channels last": torch.channels_last}
@@ -57,6 +58,7 @@ MODELS = {
     "ViT of width 192, training": build_small_vit,
     "ViT-Ti/16, forward": partial(timm.create_model, "vit_tiny_patch16_224"),
     "ViT-Ti/16, gradient by the pixels": partial(timm.create_model, "vit_tiny_patch16_224"),
+    "ViT-Ti/16, integrated gradients of 50 steps": partial(timm.create_model, "vit_tiny_patch16_224"),
 }
 
 
@@ -77,6 +79,8 @@ def build(name: str, layout: str, batch: int, side: int, kind: str) -> Callable[
         with torch.inference_mode():
             return model(images)
 
+    if kind == "path":
+        return partial(IntegratedGradients(model).attribute, images, target=0, n_steps=50)
     return differentiate if kind == "pixels" else evaluate
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from jaxclf.errors import require
 from jaxclf.models.dtypes import Dtype, get_parameter_dtype
 from jaxclf.models.examples import get_examples
 from jaxclf.types import Array, Variables, promote_float
+from jaxclf.xla.sums import sum_positions
 
 SUMS = "batch_sums"
 """The collection of the sums that training calls give."""
@@ -88,11 +90,11 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels, kept)
         statistics = get_examples().statistics
         if statistics == "batch" or (train and statistics == "mode"):
-            centered, var = self._center_groups(self._split_groups(x), mean)
+            y = self._normalize_groups(self._split_groups(x), mean, scale, bias)
         else:
-            centered, var = x - _expand(mean, x.ndim), _expand(var, x.ndim)
-        multiplier = jax.lax.rsqrt(var + self.epsilon) * _expand(scale, centered.ndim)
-        return (centered * multiplier + _expand(bias, centered.ndim)).reshape(x.shape).astype(self.dtype)
+            multiplier = jax.lax.rsqrt(var + self.epsilon) * scale
+            y = (x - _expand(mean, x.ndim)) * _expand(multiplier, x.ndim) + _expand(bias, x.ndim)
+        return y.reshape(x.shape).astype(self.dtype)
 
     def _split_groups(self, x: Float[Array, "b ... c"]) -> Float[Array, "groups rows n c"]:
         rows, consecutive = x.shape[0], get_examples().consecutive
@@ -109,25 +111,61 @@ class BatchNorm(nn.Module):
         )
         return x.reshape(rows // size, size, -1, x.shape[-1])
 
-    def _center_groups(
-        self, groups: Float[Array, "g r n c"], shift: Float[Array, " c"]
-    ) -> tuple[Float[Array, "g r n c"], Float[Array, "g 1 1 c"]]:
-        """Return the differences from the means of groups, and the variances; add to the collection of sums."""
+    def _normalize_groups(
+        self,
+        groups: Float[Array, "g r n c"],
+        shift: Float[Array, " c"],
+        scale: Float[Array, " c"],
+        bias: Float[Array, " c"],
+    ) -> Float[Array, "g r n c"]:
+        """Normalize each group with its own statistics; add to the collection of sums."""
         mask = get_examples().mask
-        x, start = promote_float(groups), _expand(shift, 4)
+        x = promote_float(groups)
         weights = jnp.ones(groups.shape[:2], x.dtype) if mask is None else mask.astype(x.dtype)
         weights = weights.reshape(*groups.shape[:2], 1, 1)
         count = weights.sum((1, 2), keepdims=True) * groups.shape[2]
-        divisor = jnp.maximum(count, 1)
-        shifted = (weights * (x - start)).sum((1, 2), keepdims=True)
-        centered = x - (start + shifted / divisor)
-        squares = (weights * centered**2).sum((1, 2), keepdims=True)
+        y, shifted, squares = _standardize(x, scale, bias, weights, count, _expand(shift, 4), self.epsilon)
         sums = BatchSums(count.sum(), shifted.sum((0, 1, 2)), squares.sum((0, 1, 2)), self.momentum)
         self.sow(
             SUMS, "sums", jax.lax.stop_gradient(sums),
             init_fn=lambda: jax.tree.map(jnp.zeros_like, sums), reduce_fn=lambda a, b: jax.tree.map(jnp.add, a, b),
         )  # fmt: skip
-        return centered, squares / divisor
+        return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _standardize(
+    x: Float[Array, "g r n c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    weights: Float[Array, "g r 1 1"],
+    count: Float[Array, "g 1 1 1"],
+    start: Float[Array, "1 1 1 c"],
+    epsilon: float,
+) -> tuple[Float[Array, "g r n c"], Float[Array, "g 1 1 c"], Float[Array, "g 1 1 c"]]:
+    """Normalize groups, scale and shift. The sums of (x - start) and (x - mean)², returned too, have no gradients."""
+    return _standardize_forward(x, scale, bias, weights, count, start, epsilon)[0]
+
+
+def _standardize_forward(x, scale, bias, weights, count, start, epsilon):
+    divisor = jnp.maximum(count, 1)
+    (shifted,) = sum_positions(lambda x: (weights * (x - start),), x)
+    mean = start + shifted / divisor
+    (squares,) = sum_positions(lambda x: (weights * (x - mean) ** 2,), x)
+    inverse = jax.lax.rsqrt(squares / divisor + epsilon)
+    y = (x - mean) * (inverse * _expand(scale, 4)) + _expand(bias, 4)
+    return (y, shifted, squares), (x, scale, mean, inverse, weights / divisor)
+
+
+def _standardize_backward(epsilon, residuals, cotangents):
+    x, scale, mean, inverse, shares = residuals
+    g, *_ = cotangents
+    by_bias, by_scale = sum_positions(lambda x, g: (g, g * ((x - mean) * inverse)), x, g)
+    by_x = inverse * _expand(scale, 4) * (g - shares * (by_bias + (x - mean) * (inverse * by_scale)))
+    return by_x, by_scale.sum((0, 1, 2)), by_bias.sum((0, 1, 2)), None, None, None
+
+
+_standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
 def _expand(values: Float[Array, " c"], ndim: int) -> Float[Array, "... c"]:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Float, Num
 
 from jaxclf.errors import UserError, require
@@ -137,7 +136,7 @@ class EfficientNetLite(nn.Module):
         block = nn.remat(InvertedBlock, static_argnums=(2,)) if self.remat else InvertedBlock
         rates = iter(compute_drop_path_rates(self.drop_path, sum(self.depths)))
         x = prepare_images(images, self.normalize, self.dtype)
-        x = clip_activations(make_conv(self.stem_features, 3, 2, name="stem")(x, train))
+        x = nn.relu6(make_conv(self.stem_features, 3, 2, name="stem")(x, train))
         stages = zip(self.depths, self.features, self.kernel_sizes, self.strides, self.expansions, strict=True)
         for i, (depth, features, kernel_size, strides, expansion) in enumerate(stages, start=1):
             for j in range(1, depth + 1):
@@ -145,7 +144,7 @@ class EfficientNetLite(nn.Module):
                     make_conv, features, kernel_size, strides if j == 1 else 1, expansion, next(rates), self.dtype,
                     name=f"stage{i}_block{j}",
                 )(x, train)  # fmt: skip
-        x = clip_activations(make_conv(self.top_features, name="top")(x, train))
+        x = nn.relu6(make_conv(self.top_features, name="top")(x, train))
         x = apply_dropout(x.astype(kept).mean((1, 2)), self.dropout, "dropout", train)
         return make_dense(self.classes, kept, "logits", kernel_init=HEAD_INIT)(x) if self.classes else x
 
@@ -185,17 +184,11 @@ class InvertedBlock(nn.Module):
         """
         branch, wide = x, self.expansion * x.shape[-1]
         if self.expansion > 1:
-            branch = clip_activations(self.make_conv(wide, name="expand")(x, train))
+            branch = nn.relu6(self.make_conv(wide, name="expand")(x, train))
         depthwise = self.make_conv(
             wide, self.kernel_size, self.strides, groups=wide, kernel_init=DEPTHWISE_INIT, name="depthwise"
         )
-        branch = self.make_conv(self.features, name="project")(clip_activations(depthwise(branch, train)), train)
+        branch = self.make_conv(self.features, name="project")(nn.relu6(depthwise(branch, train)), train)
         if self.strides > 1 or x.shape[-1] != self.features:
             return branch
         return add_branch(x, branch, None, self.drop_path, self.dtype, train)
-
-
-def clip_activations(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Return the activations between 0 and 6."""
-    # Not nn.relu6: half of the gradient passes where an activation is exactly 0.
-    return jnp.minimum(nn.relu(x), 6)

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 
 from jaxclf.types import Array
 from jaxclf.xla.decompositions import MAX_THIN_CHANNELS, find_decomposition, is_ungrouped
+from jaxclf.xla.fusion import compute_once, find_recomputed
 from jaxclf.xla.interpreter import CHECKPOINTS, Interpreter, Value, bind, has_primitive
 from jaxclf.xla.matrices import multiply_matrices
 from jaxclf.xla.options import (
@@ -24,7 +25,7 @@ from jaxclf.xla.options import (
     keep_usable,
     select_options,
 )
-from jaxclf.xla.products import find_products
+from jaxclf.xla.products import add_shifted, find_products
 from jaxclf.xla.space_to_depth import space_to_depth
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
@@ -64,6 +65,7 @@ class FastConvolutions(Interpreter):
         self._has_convolution = False
         self._has_checkpoint = False
         self._has_hidden_product = False
+        self._recomputed: set[Var] = set()
 
     def run(self, function: Callable, *arguments: Any) -> Any:
         """Evaluate a function with its convolutions rewritten, if `has_fast_convolutions()`."""
@@ -75,6 +77,7 @@ class FastConvolutions(Interpreter):
         eqns = jaxpr.jaxpr.eqns
         self._is_active = self._is_active or any(has_primitive(eqn, CONVOLUTION) for eqn in eqns)
         self._has_checkpoint = self._has_checkpoint or any(eqn.primitive.name in CHECKPOINTS for eqn in eqns)
+        self._recomputed |= find_recomputed(jaxpr.jaxpr)
         return super().evaluate(jaxpr, arguments)
 
     def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:
@@ -87,7 +90,9 @@ class FastConvolutions(Interpreter):
         if name == CONVOLUTION:
             self._has_convolution = True
             if form := find_products(eqn):
-                return form(eqn, *arguments)
+                compute = partial(form, eqn)
+                is_fused = form is add_shifted and eqn.outvars[0] in self._recomputed
+                return compute_once(compute, *arguments) if is_fused else compute(*arguments)
             if simpler := find_decomposition(eqn):
                 return self.evaluate(jax.make_jaxpr(simpler)(*arguments), arguments)[0]
             return _convolve(eqn, *arguments)

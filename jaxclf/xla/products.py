@@ -41,7 +41,7 @@ def find_products(eqn: JaxprEqn) -> Form | None:
     if len(numbers.lhs_spec) != 4 or not jnp.issubdtype(_get_dtype(eqn), jnp.floating):
         return None
     if params["feature_group_count"] == images[numbers.lhs_spec[1]] == features and window <= MAX_WINDOW:
-        return _add_shifted if is_undilated or not has_strides else None
+        return add_shifted if is_undilated or not has_strides else None
     if params["batch_group_count"] == images[numbers.lhs_spec[0]] == features and sides <= MAX_WINDOW:
         return _correlate if is_undilated else None
     return None
@@ -71,7 +71,7 @@ def _multiply_examples(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
     return _restore(z.reshape(z.shape[0], *ones, z.shape[1]), numbers.out_spec)
 
 
-def _add_shifted(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
+def add_shifted(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
     """Return a depthwise convolution: the sum of shifted images, each times one pixel of the kernel.
 
     Where the images are dilated, as in the gradient of a convolution with strides, this is done for each phase, the

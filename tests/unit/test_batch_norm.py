@@ -42,6 +42,37 @@ def test_a_whole_batch_is_normalized_as_flax_does(x, random):
     np.testing.assert_allclose(slope, wanted, atol=1e-5)
 
 
+def test_derivatives_are_those_of_the_formula(random, monkeypatch):
+    """Of groups with padding, by activations, scale and bias, of second order too; positions are added in a loop."""
+    monkeypatch.setattr("jaxclf.xla.sums.CHUNK_SIZE", 64)
+    mask = np.arange(8) != 5
+    with jax.enable_x64(True):
+        x, tangent, weights = (jnp.asarray(random.normal(size=(8, 4, 5, 3))) for _ in range(3))
+        scale, bias = jnp.asarray([1.5, -1, 2]), jnp.asarray([0.1, 0.2, 0.3])
+        statistics = {"mean": jnp.asarray([0.3, 0.1, -0.2]), "var": jnp.ones(3)}
+
+        def normalize_simply(x, scale, bias):
+            groups = x.reshape(2, 4, 20, 3)
+            kept = mask.reshape(2, 4, 1, 1)
+            count = 20 * kept.sum((1, 2), keepdims=True)
+            mean = (kept * groups).sum((1, 2), keepdims=True) / count
+            var = (kept * (groups - mean) ** 2).sum((1, 2), keepdims=True) / count
+            scale, bias = (values.reshape(1, 1, 1, 3) for values in (scale, bias))
+            return ((groups - mean) / jnp.sqrt(var + 1e-5) * scale + bias).reshape(x.shape)
+
+        def normalize_groups(x, scale, bias):
+            variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": statistics}
+            with use_examples(Examples(jnp.arange(8), mask=mask)):
+                return BatchNorm(group=4, dtype="float64").apply(variables, x, True, mutable=[SUMS])[0]
+
+        def derive(normalize):
+            gradient = jax.grad(lambda *xs: jnp.sum(weights * jnp.sin(normalize(*xs))), (0, 1, 2))
+            return gradient(x, scale, bias), jax.jvp(gradient, (x, scale, bias), (tangent, bias, scale))[1]
+
+        found, expected = derive(normalize_groups), derive(normalize_simply)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), found, expected)
+
+
 def test_the_running_variance_is_the_biased_one_within_groups(x):
     _, statistics = normalize(x, BatchNorm(group=2, momentum=0.5))
     within = np.asarray(x, np.float64).reshape(4, 2 * 4 * 5, 3)

@@ -8,7 +8,6 @@ import pytest
 
 from jaxclf.errors import UserError
 from jaxclf.models import EfficientNetLite, summarize
-from jaxclf.models.efficientnet import clip_activations
 from jaxclf.models.summary import count_parameters
 
 SMALL = {"depths": (1, 2), "features": (4, 4), "kernel_sizes": (3, 5), "strides": (1, 2), "expansions": (1, 2)}
@@ -60,8 +59,8 @@ def test_depthwise_kernels_have_the_variance_of_their_window():
 
 def test_activations_are_between_0_and_6_and_what_is_cut_has_no_gradient():
     x = jnp.asarray([[[[-1.0, 0.0, 3.0, 7.0]]]])
-    np.testing.assert_array_equal(clip_activations(x), [[[[0, 0, 3, 6]]]])
-    np.testing.assert_array_equal(jax.grad(lambda x: clip_activations(x).sum())(x), [[[[0, 0, 1, 0]]]])
+    np.testing.assert_array_equal(nn.relu6(x), [[[[0, 0, 3, 6]]]])
+    np.testing.assert_array_equal(jax.grad(lambda x: nn.relu6(x).sum())(x), [[[[0, 0, 1, 0]]]])
 
 
 def test_without_classes_pooled_features_are_returned():

@@ -1,4 +1,4 @@
-"""A peer in a process of its own, with an interpreter that has its packages, and calls that are timed in turn."""
+"""Run another library in a subprocess with its own interpreter, and time its calls interleaved."""
 
 import contextlib
 import json

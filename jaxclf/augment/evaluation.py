@@ -1,4 +1,4 @@
-"""What happens to images in evaluation: resizing, a crop from the center, and test-time augmentation."""
+"""Evaluation transforms: resizing, center crop and test-time augmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remarks of a dataset for its user."""
+"""Print the messages of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directories that one process at a time works in."""
+"""Exclusive locks on directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers of weight files, which run nothing that a file says: safetensors and PyTorch."""
+"""Readers of safetensors and PyTorch weight files, without code execution."""
 
 from jaxclf.pretrained.readers.weight_file import WeightFile, read_weights
 

@@ -1,4 +1,4 @@
-"""What the names in a PyTorch pickle stand for: storages, tensors that view them, and nothing that acts."""
+"""Storages and tensors for the names in a PyTorch pickle. No other object is created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stack machine for the pickles of state dicts. It runs nothing: names stand for what an allow-list says."""
+"""Restricted interpreter for pickles of state dicts: names outside an allow-list are errors."""
 
 from __future__ import annotations
 

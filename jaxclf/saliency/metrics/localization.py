@@ -1,7 +1,7 @@
 """Localization metrics: the agreement of an attribution with a mask of the object.
 
 A mask is true or nonzero where the object is, one number per pixel: [b, h, w], or [b, n] for flat images. A pixel has
-the sum of its values over channels. Maps without information score like chance, and so do empty masks.
+the sum of its values over channels. Maps without information and empty masks score like chance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0 with weights of ImageNet, fine-tuned on a folder of photographs in two classes.
+"""EfficientNet-Lite0 with weights of ImageNet, fine-tuned on a folder of photographs in two classes.
 
 95.03 ± 0.36 % test accuracy on the ants and bees of PyTorch's transfer-learning tutorial (n = 5 seeds): 245 training
 photographs, 153 of `val` for testing; 129 s on two cores of an AMD EPYC.

@@ -1,7 +1,7 @@
 """The best accuracy on MNIST: a maxout network with three convolutions, random rotations and shifts, 30 epochs.
 
 99.68 ± 0.05 % test accuracy (n = 3 seeds), 99.75 ± 0.02 % on validation; 298 s of training, 330 s in total,
-on two cores of a Xeon with AVX-512. Hyper-parameters were chosen by validation (docs/log.md).
+on two cores of a Xeon with AVX-512. Hyperparameters were chosen by validation (docs/log.md).
 
     python train.py configs/mnist_best.py
 """

@@ -1,4 +1,4 @@
-"""`Config`: the dataset, model, optimizer and hyper-parameters of a run."""
+"""`Config`: the dataset, model, optimizer and hyperparameters of a run."""
 
 from __future__ import annotations
 

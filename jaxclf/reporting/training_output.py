@@ -52,7 +52,7 @@ def evaluate_held_out(trainer: Trainer) -> dict[str, Evaluation]:
 
 
 def record_test(trainer: Trainer, evaluations: Mapping[str, Evaluation]) -> dict[str, float] | None:
-    """Record predictions, metrics and hyper-parameters; return loss, metrics, mistakes and examples of the test set."""
+    """Record predictions, metrics and hyperparameters; return loss, metrics, mistakes and examples of the test set."""
     test, progress = None, trainer.progress
     if "test" in evaluations:
         values, logits = evaluations["test"]

@@ -13,7 +13,7 @@ from jaxclf.reporting.report.pictures import encode_image, encode_map
 from jaxclf.saliency.parts.results import BASELINES, TRUTH, ScoredRun
 from jaxclf.saliency.parts.scores import LOWER_IS_BETTER
 
-SECTIONS = {"scores": "Scores", "methods": "Which method", "networks": "Networks", "maps": "Maps"}
+SECTIONS = {"scores": "Scores", "methods": "Choosing a method", "networks": "Networks", "maps": "Maps"}
 
 
 def write_parts_page(

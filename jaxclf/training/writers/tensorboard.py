@@ -39,7 +39,7 @@ class TensorBoard:
     def __call__(self, record: Record) -> None:
         """Write all values but strings and artifacts.
 
-        The running means of an epoch have tags of their own; hyper-parameters belong to no split.
+        The running means of an epoch have tags of their own; hyperparameters belong to no split.
         """
         running = record.split == "train" and record.period == "epoch"
         found = []

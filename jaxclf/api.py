@@ -145,9 +145,9 @@ class Run(TrainedModel):
             `evaluation_transform` of the config; those of class activation maps are smaller.
 
         Raises:
-            UserError: If the method does not suit the network.
+            UserError: If the shape is wrong, a file cannot be read, or the method does not suit the network.
         """
-        images = self.transform(read_images(self, images))
+        images = self.transform(self.check_images(read_images(self, images)))
         keys = make_example_keys(self.config.seed, np.arange(len(images)))
         if baseline is None:
             baseline = select_baseline(self, method)

@@ -1,4 +1,4 @@
-"""Exceptions: user errors and training that diverges."""
+"""Exceptions: user errors, and training that diverges or is interrupted."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ class NonFiniteError(Exception):
             f"learning rate {learning_rate:.4g}\ntry a lower --optimizer.learning-rate, or --optimizer.clip-norm 1"
         )
         self.step = step
+
+
+class Interrupted(Exception):  # noqa: N818 - it is not an error
+    """Training was interrupted by a signal; its state is saved if the run keeps checkpoints."""
+
+    def __init__(self, signal: int, step: int):
+        super().__init__(f"interrupted by signal {signal} at step {step:,}")
+        self.signal, self.step = signal, step

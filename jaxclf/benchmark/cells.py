@@ -127,8 +127,8 @@ def run_on_ray(cells: Sequence[Cell], jobs: int, address: str) -> Generator[Cell
     ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False, logging_level=40)
     signal.signal(signal.SIGTERM, handler)  # ray.init installs a handler of its own
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-    share = {name: max(machine.get(name, 0) for machine in machines) // jobs for name in ("CPU", "GPU")}
-    task = ray.remote(num_cpus=max(share["CPU"], 1), num_gpus=share["GPU"], max_retries=0)(_run_one)
+    cpus, gpus = (max(machine.get(name, 0) for machine in machines) for name in ("CPU", "GPU"))
+    task = ray.remote(num_cpus=max(cpus // jobs, 1), num_gpus=share_gpus(gpus, jobs), max_retries=0)(_run_one)
     running = {task.remote(cell): cell for cell in cells}
     try:
         while running:
@@ -143,6 +143,23 @@ def run_on_ray(cells: Sequence[Cell], jobs: int, address: str) -> Generator[Cell
             ray.cancel(each)
         ray.wait(list(running), num_returns=len(running), timeout=TERMINATION_TIMEOUT)
         ray.shutdown()
+
+
+def share_gpus(gpus: float, jobs: int) -> float:
+    """Return how many GPUs each task reserves.
+
+    Args:
+        gpus: Number of GPUs of a machine.
+        jobs: Number of tasks at a time on it.
+
+    Returns:
+        A whole number or, with more tasks than GPUs, the part of one GPU: a task of Ray has no parts of several. Ray
+        rounds to four digits, so the part is rounded down to them.
+    """
+    if gpus >= jobs or not gpus:
+        return gpus // jobs
+    tasks = -(-jobs // gpus)  # on each GPU
+    return 10_000 // tasks / 10_000
 
 
 def _run_one(cell: Cell) -> None:

@@ -75,10 +75,12 @@ def _check_options(options: BenchmarkOptions) -> None:
         require(getattr(options, name) >= 1, f"--{name} {getattr(options, name)}: expected at least 1")
     require(options.ray is None or len(options.ray) < 2, f"--ray {options.ray}: expected one address, or none")
     if options.lr_range is not None:
-        others = options.seeds != 1 or options.sample is not None or options.choose or options.compare or options.ray
+        others = ("seeds", "sample", "choose", "folds", "compare", "jobs", "ray", "retry")
+        given = [f"--{name}" for name in others if getattr(options, name) != getattr(BenchmarkOptions, name)]
         require(
-            not others and not options.folds,
-            "--lr-range can be combined with --set, --out and --import only: it runs no cells",
+            not given,
+            f"--lr-range can be combined with --set, --out and --import only, as it runs no cells; remove "
+            f"{', '.join(given)}",
         )
 
 

@@ -45,7 +45,8 @@ def run(options: BenchmarkMethodOptions) -> int:
         options.output / "parts.csv", ("run", "method", "image", "character", *summary["scores"]), _list_scores(scored)
     )
     write_parts_page(options.output / "parts.html", summary, scored, images)
-    print_rows(("method", *summary["scores"]), list(_format_summary(summary["methods"])))
+    rows = [(name, *map(_format_score, scores.values())) for name, scores in summary["methods"].items()]
+    print_rows(("method", *summary["scores"]), rows)
     for file in ("parts.json", "parts.csv", "parts.html"):
         print(f"wrote {options.output / file}")
     return 0
@@ -67,12 +68,6 @@ def _list_scores(scored: Sequence[ScoredRun]) -> Iterator[tuple[Any, ...]]:
         for method, result in of_run.methods.items():
             for image, (character, row) in enumerate(zip(of_run.characters, result.scores.tolist(), strict=True)):
                 yield of_run.name, method, image, character, *("" if np.isnan(x) else f"{x:.6f}" for x in row)
-
-
-def _format_summary(methods: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield a row of each method: means with standard errors."""
-    for name, scores in methods.items():
-        yield name, *map(_format_score, scores.values())
 
 
 def _format_score(score: dict[str, Any]) -> str:

@@ -114,7 +114,10 @@ def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[s
 def _write_evaluation(
     path: Path, run: TrainedModel, options: EvalOptions, split: Split, values: dict[str, Any]
 ) -> None:
-    """Write `evaluation.json`. The accuracy of a class without images is null, and so is a large confusion matrix."""
+    """Write `evaluation.json`. The accuracy of a class without images is null, and so is a large confusion matrix.
+
+    `tta` and the options of another dataset are in it only if they are given.
+    """
     matrix = values["confusion_matrix"]
     per_class = {
         name: None if np.isnan(accuracy) else float(accuracy)
@@ -125,6 +128,7 @@ def _write_evaluation(
         "split": options.split,
         "weights": options.weights,
         **({"tta": options.tta} if options.tta else {}),
+        **({"dataset": options.dataset} if options.dataset else {}),
         "examples": len(split),
         **select_scalars(values),
         "per_class_accuracy": per_class,

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxclf import saliency
 from jaxclf.cli.explain_options import ExplainMethodOptions, leave_out_unsupported, select_methods
-from jaxclf.cli.load_run import load_run, load_run_with_data, prepare_output
+from jaxclf.cli.load_run import choose_output, load_run, load_run_with_data, prepare_output
 from jaxclf.cli.predict import find_named_images
 from jaxclf.config_io import to_json
 from jaxclf.datasets.folders import to_printable
@@ -49,8 +49,12 @@ def run(options: ExplainMethodOptions) -> int:
     methods = select_methods(options.methods or DEFAULT_METHODS, options.fields)
     if options.all_classes:
         methods = {name: saliency.all_classes(method) for name, method in methods.items()}
-    files: list[str] = find_named_images(options.images).files if options.images else []
-    run, output = (load_run(options), prepare_output(options, "images")) if files else load_run_with_data(options)
+    files: list[str] = _find_files(options) if options.images else []
+    folder = "images" if files else ""
+    if files and not options.dataset:
+        run, output = load_run(options), prepare_output(options, folder)
+    else:
+        run, output = load_run_with_data(options, folder)
     methods = leave_out_unsupported(methods, run, options.methods)
     split = read_split(run, files) if files else run.splits[options.split]
     indices = select_images(split, 0 if files else options.limit)
@@ -75,6 +79,31 @@ def run(options: ExplainMethodOptions) -> int:
     for figure in written:
         print(f"wrote {figure}")
     return 0
+
+
+def _find_files(options: ExplainMethodOptions) -> list[str]:
+    """Return the image files of the options; raise UserError if they are refused, before any work is done."""
+    for name in ("split", "limit"):
+        value = getattr(options, name)
+        require(
+            value == getattr(ExplainMethodOptions, name),
+            f"--{name} {value} chooses images of a split, and image files are named; remove the option or the files",
+        )
+    files = find_named_images(options.images).files
+    images = {Path(file).resolve() for file in files}
+    for figure in _name_figures(choose_output(options, options.output, "images"), files):
+        require(
+            figure.resolve() not in images,
+            f"{to_printable(str(figure))} is one of the images, and a figure would replace it; name another directory "
+            "with --output",
+        )
+    return files
+
+
+def _name_figures(directory: Path, files: Sequence[str]) -> list[Path]:
+    """Return the file of the figure of each image; images of the same name are numbered."""
+    names: set[str] = set()
+    return [directory / f"{choose_name(Path(file).stem, names)}.png" for file in files]
 
 
 def select_images(split: Split, limit: int) -> np.ndarray:
@@ -138,11 +167,11 @@ def _write_photographs(
     if every_class:
         maps = {name: values[np.arange(len(files)), split.labels] for name, values in maps.items()}
     images, probabilities = run.transform(split.images), run.predict(split.images)
-    names, written = set(), []
-    for i, file in enumerate(track_progress(files, len(files), "drawing")):
+    written = []
+    for i, path in enumerate(track_progress(_name_figures(directory, files), len(files), "drawing")):
         of_image = {name: values[i] for name, values in maps.items()}
         figure = plot_photograph(images[i], probabilities[i], of_image, run.class_names)
-        written.append(save(figure, directory / f"{choose_name(Path(file).stem, names)}.png"))
+        written.append(save(figure, path))
     return written
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxclf import saliency
+from jaxclf.cli.app import FLAGS
 from jaxclf.cli.options import BenchmarkSaliencyOptions, ExplainOptions
 from jaxclf.config_io import flatten, to_json
 from jaxclf.errors import UserError, require
@@ -91,7 +92,7 @@ def suggest_option(argument: str, options: ExplainMethodOptions | BenchmarkMetho
     """Suggest the option or field of a method that an unknown argument most resembles, as text for an error."""
     from jaxclf.cli.train_options import find_similar
 
-    names = [{"imports": "import"}.get(field.name, field.name) for field in fields(options) if field.name != "fields"]
+    names = [FLAGS.get(field.name, field.name) for field in fields(options) if field.name != "fields"]
     for method, value in vars(options.fields).items():
         names += [f"{method}.{name}" for name in flatten(to_json(value)) if name.rpartition(".")[2] != "class"]
     return find_similar(argument.lstrip("-").partition("=")[0].replace("-", "_"), names)

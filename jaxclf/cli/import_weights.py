@@ -12,11 +12,12 @@ import numpy as np
 from jaxclf.augment import CenterCrop
 from jaxclf.cli.options import ImportOptions
 from jaxclf.cli.predict import find_named_images
-from jaxclf.datasets.decoding import read_image
 from jaxclf.errors import UserError
 from jaxclf.inference.bundle import CERTIFICATE, Bundle, check_empty, write_bundle
 from jaxclf.inference.certificate import TYPES, compare_with_library, compare_with_reference
+from jaxclf.inference.images import prepare_images
 from jaxclf.inference.import_weights import build_bundle, read_package
+from jaxclf.inference.preprocess import Preprocessor
 from jaxclf.models.summary import count_parameters
 from jaxclf.pretrained.packages import PACKAGES
 from jaxclf.pretrained.readers import read_weights
@@ -25,7 +26,7 @@ from jaxclf.pretrained.readers import read_weights
 def run(options: ImportOptions) -> int:
     """Run `jaxclf import`; return the exit code."""
     check_empty(options.workdir)
-    names = None if options.class_names is None else options.class_names.read_text(encoding="utf-8").splitlines()
+    names = None if options.class_names is None else _read_class_names(options.class_names)
     package = None if options.source.exists() else PACKAGES.get(str(options.source))
     model = options.model or (package and package.network)
     if model is None:
@@ -48,11 +49,18 @@ def run(options: ImportOptions) -> int:
     return 0
 
 
+def _read_class_names(path: Path) -> list[str]:
+    """Return the lines of a text file; raise UserError if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeError as error:
+        raise UserError(f"cannot read {path}: {error}; save it in UTF-8") from error
+
+
 def _read_images(arguments: Sequence[str], bundle: Bundle) -> np.ndarray:
     """Return image files as the network of a bundle sees them, integers [n, side, side, 3]."""
-    size = (bundle.resize, bundle.resize)
-    images = np.stack([read_image(Path(file), size, bundle.resizing) for file in find_named_images(arguments).files])
-    return np.asarray(CenterCrop(bundle.side)(images))
+    prepare = Preprocessor((bundle.resize, bundle.resize, 3), resizing=bundle.resizing)
+    return np.asarray(CenterCrop(bundle.side)(prepare_images(prepare, find_named_images(arguments).files)))
 
 
 def _print_certificate(certificate: Mapping[str, Any]) -> None:

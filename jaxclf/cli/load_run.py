@@ -29,9 +29,18 @@ def load_run(options: RunOptions) -> TrainedModel:
 
 
 def override_dataset(dataset: Any, arguments: Sequence[str]) -> Any:
-    """Return a dataset with the fields that arguments such as `--dataset.root DIR` give."""
-    if dataset is None or not arguments:
+    """Return a dataset with the fields that arguments such as `--dataset.root DIR` give.
+
+    Raises:
+        UserError: If there is no dataset, or it has no such field.
+    """
+    if not arguments:
         return dataset
+    require(
+        dataset is not None,
+        f"{' '.join(arguments)}: the config has dataset=None, which has no fields; give it a dataset, such as "
+        'ImageFolder("photographs", (224, 224))',
+    )
     cls = make_dataclass("DatasetOptions", [("dataset", type(dataset), dataset)])
     names = [f"dataset.{field.name}" for field in fields(dataset)]
 
@@ -67,14 +76,15 @@ def make_default_folder(run: TrainedModel) -> ImageFolder:
     return ImageFolder("", (height, width), train_fraction=1.0, resizing=run.resizing)
 
 
-def load_run_with_data(options: DataRunOptions) -> tuple[TrainedModel, Path]:
+def load_run_with_data(options: DataRunOptions, folder: str = "") -> tuple[TrainedModel, Path]:
     """Load the run of the options with the dataset they change; return it and the directory to write to.
 
-    The remarks on its data are printed.
+    The directory is the one that is given, or a folder in the run. The remarks on the data are printed.
     """
-    run, output = load_run(options), prepare_output(options)
+    run, output = load_run(options), prepare_output(options, folder)
     if run.config.dataset is None:
-        dataset = override_dataset(make_default_folder(run), options.dataset) if options.dataset else None
+        require(bool(options.dataset), f"{options.run} has no dataset; name a folder with --dataset.root DIR")
+        dataset = override_dataset(make_default_folder(run), options.dataset)
         run = replace(run, given_splits=relabel_splits(load_splits(dataset), run.class_names))
     else:
         dataset = override_dataset(run.config.dataset, options.dataset)

@@ -74,7 +74,7 @@ class ExplainOptions(DataRunOptions):
     """Compute saliency maps of a run's predictions. Writes explanations.npz, explanations.json and figures.
 
     Without images, those of a split are explained. The fields of a method are options too: `--methods lrp --help` lists
-    those of lrp. So are those of the dataset: `--dataset.root DIR`, after the run, explains images elsewhere.
+    those of lrp. So are those of the dataset: `--dataset.root DIR`, after the run, reads its images elsewhere.
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[IMAGES …]")] = ()

@@ -113,7 +113,7 @@ def print_result(result: dict[str, Any]) -> None:
     for name, images in (("train_full", "training"), ("validation", "validation")):
         values = result.get(name)
         if values and "accuracy" in values:
-            print(f"On {images} images: {values['accuracy']:.2%}, loss {values['loss']:.4f}")
+            print(f"On {images} images: {values['accuracy']:.2%}, loss {_format_loss(values['loss'])}")
     test = result["test"]
     if test is None:
         print("no test images")
@@ -122,6 +122,11 @@ def print_result(result: dict[str, Any]) -> None:
         low, high = estimate_proportion_interval(examples - mistakes, examples)
         print(
             f"Overall accuracy: {test['accuracy']:.2%} ({mistakes:,} mistakes in {examples:,}; 95 % interval {low:.2%} "
-            f"to {high:.2%}), test loss {test['loss']:.4f}"
+            f"to {high:.2%}), test loss {_format_loss(test['loss'])}"
         )
     print(f"{result['steps']:,} steps in {result['train_seconds']:.1f} s: {result['images_per_second']:,.0f} images/s")
+
+
+def _format_loss(loss: float | None) -> str:
+    """Format a loss of summary.json, which has null for one that is not finite."""
+    return "not finite" if loss is None else f"{loss:.4f}"

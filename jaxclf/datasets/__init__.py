@@ -53,7 +53,7 @@ def load_splits(
         UserError: If there is no dataset.
     """
     if dataset is None:
-        raise UserError("the config has no dataset, and no images were given; name a folder with --dataset.root DIR")
+        raise UserError('the config has no dataset; give it one, such as ImageFolder("photographs", (224, 224))')
     if started_in:
         dataset = _find_elsewhere(dataset, Path(started_in))
     return dataset.load(records, exact) if isinstance(dataset, ImageFolder) else dataset.load()

@@ -49,7 +49,16 @@ def open_image(file: File, side: int) -> Image.Image:
         if image.width * image.height > PIXEL_LIMIT:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {PIXEL_LIMIT:,}")
         image.draft(None, (side, side))  # decodes a JPEG at a half, a quarter or an eighth of its size, which is faster
-        return _to_rgb(_apply_orientation(image))
+        return to_upright_rgb(image)
+
+
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as `read_image` does, without resizing: upright by its EXIF orientation, in RGB.
+
+    Raises:
+        OSError, ValueError and others: If its file is damaged, or its pixels are floats.
+    """
+    return _to_rgb(_apply_orientation(image))
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:

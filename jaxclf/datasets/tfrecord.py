@@ -14,6 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
+from jaxclf.datasets.decoding import PIXEL_LIMIT
+from jaxclf.datasets.pillow import FORMATS
 from jaxclf.errors import UserError, require
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
@@ -63,12 +65,16 @@ class EncodedImages:
 def _decode(encoded: bytes, shape: tuple[int, int, int], resize: bool) -> np.ndarray:
     """Decode a PNG, JPEG or other image to uint8 [h, w, c], and resize it (bilinear) or check its size."""
     height, width, channels = shape
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        found = f"it is {image.height}x{image.width}, expected"
+        if resize:
+            require(image.width * image.height <= PIXEL_LIMIT, f"{found} at most {PIXEL_LIMIT:,} pixels")
+        else:  # checked before the pixels are decoded: a small file may announce more than memory can hold
+            require(image.size == (width, height), f"{found} {height}x{width}")
         require(image.mode[0] not in "IF", f"its mode is {image.mode}, expected 8 bits per channel")
         pixels = image.convert(MODES[channels])
     if resize:
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    require(pixels.size == (width, height), f"it is {pixels.height}x{pixels.width}, expected {height}x{width}")
     return np.asarray(pixels).reshape(shape)
 
 

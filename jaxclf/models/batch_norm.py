@@ -124,7 +124,8 @@ class BatchNorm(nn.Module):
         weights = jnp.ones(groups.shape[:2], x.dtype) if mask is None else mask.astype(x.dtype)
         weights = weights.reshape(*groups.shape[:2], 1, 1)
         count = weights.sum((1, 2), keepdims=True) * groups.shape[2]
-        y, shifted, squares = _standardize(x, scale, bias, weights, count, _expand(shift, 4), self.epsilon)
+        found = _standardize(x, scale, bias, weights, count, _expand(shift, 4), self.epsilon)
+        y, shifted, squares = cast(tuple[Array, Array, Array], found)
         sums = BatchSums(count.sum(), shifted.sum((0, 1, 2)), squares.sum((0, 1, 2)), self.momentum)
         self.sow(
             SUMS, "sums", jax.lax.stop_gradient(sums),
@@ -158,6 +159,7 @@ def _standardize_forward(x, scale, bias, weights, count, start, epsilon):
 
 
 def _standardize_backward(epsilon, residuals, cotangents):
+    # The mean and the variance depend on x too: their shares of the gradient are the two sums.
     x, scale, mean, inverse, shares = residuals
     g, *_ = cotangents
     by_bias, by_scale = sum_positions(lambda x, g: (g, g * ((x - mean) * inverse)), x, g)

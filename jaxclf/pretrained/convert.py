@@ -92,7 +92,8 @@ def convert_weights(
     _check_names(type(model).__name__, layout, rows, arrays, ignored)
     flat, adapted = {}, []
     for path, row in rows.items():
-        flat[path], remark = adapt_array(path, row.convert(arrays[row.source]), targets[path], model)
+        array = _convert_array(path, row, arrays[row.source], targets[path])
+        flat[path], remark = adapt_array(path, array, targets[path], model)
         adapted += [remark] if remark else []
     if new:
         # Compiled, so that XLA leaves out what only the other variables need.
@@ -100,6 +101,17 @@ def convert_weights(
         flat |= jax.device_get(initial())
     used = tuple(sorted({row.source for row in rows.values()}))
     return Conversion(unflatten_dict(flat, sep="/"), layout, used, tuple(sorted(ignored)), tuple(adapted))
+
+
+def _convert_array(path: str, row: Row, array: np.ndarray, target: Any) -> np.ndarray:
+    """Return what a tensor is converted to; raise UserError if its shape does not allow it."""
+    try:
+        return row.convert(array)
+    except (ValueError, IndexError) as error:  # NumPy's, for the number or the length of axes
+        raise UserError(
+            f"{path}: the tensor {row.source} has shape {list(array.shape)}, expected one that becomes "
+            f"{list(target.shape)}; name the network that the weights belong to"
+        ) from error
 
 
 def _choose_table(model: nn.Module, targets: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[str, Table]:

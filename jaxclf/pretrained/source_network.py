@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -48,7 +49,9 @@ class SourceNetwork:
         self.stages = list_stages(layout, model)
         self._outputs: dict[str, Any] = {}
         self._module: Any = _build_module(layout, network, model.classes).eval()
-        self._module.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in arrays.items()})
+        self._module.load_state_dict(
+            {name: torch.tensor(_convert_narrow_floats(array)) for name, array in arrays.items()}
+        )
         for ours, theirs in self.stages.items():
             self._module.get_submodule(theirs).register_forward_hook(self._make_hook(ours))
 
@@ -78,6 +81,12 @@ class SourceNetwork:
         logits[torch.arange(len(images)), chosen].sum().backward()
         outputs = {name: output.numpy() for name, output in self._outputs.items()}
         return Answers(logits.detach().numpy(), pixels.grad.numpy(), outputs)
+
+
+def _convert_narrow_floats(array: np.ndarray) -> np.ndarray:
+    """Return floats of less than 32 bits as float32, which is exact: PyTorch takes no bfloat16 or float8 of NumPy."""
+    is_narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
+    return np.asarray(array, np.float32 if is_narrow else None)
 
 
 def _build_module(layout: str, network: Network, classes: int) -> Any:

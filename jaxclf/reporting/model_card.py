@@ -28,7 +28,8 @@ def collect_results(run: TrainedModel, weights: str) -> dict[str, dict[str, Any]
         weights: Which of its parameters it was loaded with, "ema" or "raw".
 
     Returns:
-        Metrics by split. Results of other weights or other steps are left out.
+        Metrics by split. Results of other weights, other steps or other images than those of the config are left out,
+        and so are those with test-time augmentation.
     """
     evaluated = "ema" if run.config.ema_decay else "raw"  # in training
     summary, evaluation = (
@@ -41,7 +42,9 @@ def collect_results(run: TrainedModel, weights: str) -> dict[str, dict[str, Any]
         results = {name: dict(summary[split]) for split, name in SPLITS.items() if summary.get(split)}
     elif weights == evaluated and best and best["step"] == run.step:
         results = {"validation": {name: value for name, value in best.items() if name != "step"}}
-    if evaluation.get("step") == run.step and (evaluation["weights"] == weights or not run.config.ema_decay):
+    same_weights = evaluation.get("weights") == weights or not run.config.ema_decay
+    as_in_training = not (evaluation.get("tta") or evaluation.get("dataset"))
+    if evaluation.get("step") == run.step and same_weights and as_in_training:
         found = {name: value for name, value in evaluation.items() if name not in NOT_MEASURED}
         results.setdefault(evaluation["split"], {}).update(found)
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -35,7 +36,10 @@ class Progress:
     @classmethod
     def from_notes(cls, notes: Mapping[str, Any]) -> Progress:
         """Return the progress that a checkpoint notes."""
-        return cls(**{each.name: notes[each.name] for each in fields(cls)})
+        progress = cls(**{each.name: notes[each.name] for each in fields(cls)})
+        if progress.best_score is None and progress.best_epoch:
+            progress.best_score = -math.inf  # which is None in a manifest
+        return progress
 
     def end_epoch(self, evaluated: bool) -> None:
         """Count an epoch and, if it was evaluated on validation images, keep the best one, the first of equals."""

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from jaxclf.config import Config
 from jaxclf.config_io import find_differences
-from jaxclf.errors import NonFiniteError, UserError, require
+from jaxclf.errors import Interrupted, NonFiniteError, UserError, require
 from jaxclf.optimizers.groups import Assignments, AssignsGroups
 from jaxclf.training.callbacks import Callback, Checkpointer, EarlyStopping
 from jaxclf.training.checkpoint import Checkpoints, Saved
@@ -29,7 +29,7 @@ from jaxclf.training.pipeline import count_steps_per_epoch, group_steps, import_
 from jaxclf.training.progress import Progress
 from jaxclf.training.resident import Resident
 from jaxclf.training.run_ahead import RunAheadLimit
-from jaxclf.training.state import TrainState, create_state, get_variables, restore_state, summarize
+from jaxclf.training.state import TrainState, are_finite, create_state, get_variables, restore_state, summarize
 from jaxclf.training.statistics import check_statistics, compute_precise_statistics
 from jaxclf.training.step_config import build_step_config
 from jaxclf.training.user_code import explain_out_of_memory, explain_tracing_errors
@@ -37,14 +37,6 @@ from jaxclf.training.writers import Histogram, Record, select_scalars
 from jaxclf.types import Batch, Split, Splits, Variables
 
 LESS_MEMORY = "lower --batch-size, or compute a batch in parts with --gradient-accumulation"  # for error messages
-
-
-class Interrupted(Exception):  # noqa: N818 - it is not an error
-    """Training was interrupted by a signal; its state is saved if the run keeps checkpoints."""
-
-    def __init__(self, signal: int, step: int):
-        super().__init__(f"interrupted by signal {signal} at step {step:,}")
-        self.signal, self.step = signal, step
 
 
 class Trainer:
@@ -84,6 +76,7 @@ class Trainer:
         )
         self.steps_per_epoch = count_steps_per_epoch(len(splits.train), config.batch_size, config.remainder)
         self.total_steps = self.steps_per_epoch * config.epochs
+        self.steps_per_execution = min(config.steps_per_execution, self.steps_per_epoch)  # it ends with its epoch
         self.step_config = build_step_config(config, self.total_steps, splits.train)
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
@@ -107,12 +100,13 @@ class Trainer:
 
         Raises:
             Interrupted: When a callback has set `interrupted`.
-            NonFiniteError: When the loss or a parameter is not finite and `non_finite` is "abort".
+            NonFiniteError: When the loss or a parameter is not finite and `non_finite` is "abort", or "rollback" and
+                the state to go back to is not finite either.
         """
         self.notify("on_train_begin")
         self.start()
         if self.resumed is not None:  # its files are not changed before an execution is known to fit into memory
-            self.try_steps(min(self.config.steps_per_execution, self.steps_per_epoch))
+            self.try_steps(self.steps_per_execution)
         self.restore()
         self.notify("on_ready")
         if self.interrupted:
@@ -158,7 +152,7 @@ class Trainer:
                 self.resident = self.devices.keep_images(self.splits.train)
             check_statistics(config, self.step_config, get_variables(self.state), batch)
             self.train_step = self.devices.compile_train_step(
-                self.step_config, self.state, batch, config.steps_per_execution, self.resident
+                self.step_config, self.state, batch, self.steps_per_execution, self.resident
             )
             self.zero_sums = self.devices.compile_zeros(self.state.interval_stats)  # those of an epoch as well
             schedule = config.optimizer.learning_rates(self.total_steps, config.epochs)
@@ -191,10 +185,15 @@ class Trainer:
         """Go back to the newest checkpoint, or the initial state, and skip the steps up to that of the error.
 
         Steps keep their numbers and batches, so an interrupted run comes to the same end.
+
+        Raises:
+            NonFiniteError: The error, if the parameters to go back to are not finite: variables that are given.
         """
-        print(f"{error}\nrolled back to the last checkpoint; continuing after step {error.step:,}", file=sys.stderr)
         self.state = self._initialize_state()
         self.notify("on_rollback")
+        if not jax.jit(are_finite)(self.state.params):
+            raise error
+        print(f"{error}\nrolled back to the last checkpoint; continuing after step {error.step:,}", file=sys.stderr)
         self.progress.steps_done, self.progress.interval_seconds = error.step, 0.0
         self.state = self.state.replace(step=self.devices.replicate(np.int32(error.step)))
 
@@ -275,7 +274,7 @@ class Trainer:
         return read_train_batches(
             self.splits.train, batch_size=config.batch_size, remainder=config.remainder,
             seed=config.seed, start=start, stop=stop,
-            rows=self.devices.get_local_rows(config.batch_size), together=config.steps_per_execution,
+            rows=self.devices.get_local_rows(config.batch_size), together=self.steps_per_execution,
             only_indices=self.resident is not None,
         )  # fmt: skip
 
@@ -289,8 +288,8 @@ class Trainer:
 
     def list_executions(self) -> list[range]:
         """Return the steps that are left of the epoch, in groups of one execution."""
-        steps = self.config.steps_per_execution
-        return group_steps(self.progress.steps_done, self.last_step_of_epoch, self.steps_per_epoch, steps)
+        done, steps = self.progress.steps_done, self.steps_per_epoch
+        return group_steps(done, self.last_step_of_epoch, steps, self.steps_per_execution)
 
     @property
     def last_step_of_epoch(self) -> int:

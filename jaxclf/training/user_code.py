@@ -17,7 +17,7 @@ import jax
 
 import jaxclf
 from jaxclf.augment import Augmentation
-from jaxclf.errors import NonFiniteError, UserError
+from jaxclf.errors import UserError
 from jaxclf.losses import Loss
 from jaxclf.metrics import Metric
 
@@ -48,7 +48,7 @@ def explain_tracing_errors(model: nn.Module) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, NonFiniteError, jax.errors.JaxRuntimeError, MemoryError):
+    except (UserError, jax.errors.JaxRuntimeError, MemoryError):
         raise
     except Exception as error:
         frames = [(frame, line) for frame, line in walk_tb(error.__traceback__) if _is_users(frame)]

@@ -4,11 +4,11 @@ import gzip
 import json
 import shutil
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.pictures import png_header
 
 CONFIG = """
 from jaxclf.config import Config
@@ -48,16 +48,6 @@ def lines_of(done):
     assert "Traceback" not in done.stderr
     first, *items = done.stderr.splitlines()
     return first, items
-
-
-def png_header(width, height):
-    """A PNG file of that size, by its header; its pixels are not there."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 BAD_PICTURES = {

@@ -243,6 +243,8 @@ def test_a_run_of_another_config_is_not_overwritten(there, capsys):
         (["--choose", "--set", "dataset.validation=0"], "add --set dataset.validation=5000"),
         (["--compare", "tiny", "tin"], "no such row; did you mean tiny?"),
         (["--lr-range", "--seeds", "2"], "it runs no cells"),
+        (["--lr-range", "--jobs", "2", "--retry"], "it runs no cells; remove --jobs, --retry"),
+        (["--lr-range", "--ray"], "it runs no cells; remove --ray"),
         (["--lr-range", "1", "0.1"], "the lower one first"),
         (["--ray", "a", "b"], "expected one address"),
         (["--chose"], "did you mean --choose?"),

@@ -11,6 +11,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from safetensors.numpy import save_file
+from support.pictures import png_header
 from support.torch_names import draw_variables, to_source
 
 from jaxclf import fit, load
@@ -65,7 +66,7 @@ def test_a_weight_file_becomes_a_bundle(tmp_path, random, capsys):
     flat = draw_variables(model, random, (224, 224, 3))
     arrays = to_source(model, "torchvision", flat)
     save_file(arrays, tmp_path / "weights.safetensors")
-    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    (tmp_path / "names.txt").write_text("\n".join(NAMES), encoding="utf-8-sig")  # as Windows writes it
     command = ["import", str(tmp_path / "weights.safetensors"), "--model", "resnet18", "--workdir", str(tmp_path / "b")]
     assert main([*command, "--class-names", str(tmp_path / "names.txt")]) == 0
     printed = capsys.readouterr().out
@@ -84,6 +85,9 @@ def test_a_weight_file_becomes_a_bundle(tmp_path, random, capsys):
         np.testing.assert_array_equal(array, flat[path], err_msg=path)
     assert main([*command[:-1], str(tmp_path / "c"), "--compare", "photo.jpg"]) == 2
     assert "no images found" in capsys.readouterr().err
+    (tmp_path / "large.png").write_bytes(png_header(9_000, 9_000))
+    assert main([*command[:-1], str(tmp_path / "c"), "--compare", str(tmp_path / "large.png")]) == 2
+    assert f"{tmp_path / 'large.png'}: 9000 x 9000 pixels, more than" in capsys.readouterr().err
     assert main(["import", *command[1:2], "--workdir", str(tmp_path / "c")]) == 2
     assert "name the network of the weights with --model" in capsys.readouterr().err
     assert main(command) == 2
@@ -91,6 +95,15 @@ def test_a_weight_file_becomes_a_bundle(tmp_path, random, capsys):
     assert main([*command[:3], "resnet34", "--workdir", str(tmp_path / "c")]) == 2
     assert "80 of 182 variables have no tensor, and 0 of 122 tensors are left over" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+def test_class_names_in_another_encoding_are_refused(tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("Kröte\n", encoding="latin-1")
+    command = ["import", "weights.safetensors", "--workdir", str(tmp_path / "b")]
+    assert main([*command, "--class-names", str(tmp_path / "names.txt")]) == 2
+    printed = capsys.readouterr().err
+    assert f"cannot read {tmp_path / 'names.txt'}: 'utf-8" in printed
+    assert "save it in UTF-8" in printed
 
 
 def test_image_files_are_cropped_and_predicted(bundle, photographs, capsys):
@@ -114,6 +127,45 @@ def test_image_files_are_explained(bundle, photographs, tmp_path, capsys):
         assert figure.width > 400
     assert main(["explain", str(bundle), "--methods", "gradient"]) == 2
     assert "name a folder with --dataset.root DIR" in capsys.readouterr().err
+
+
+def test_a_figure_does_not_replace_an_image(bundle, photographs, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in photographs.iterdir()}
+    (tmp_path / "link").symlink_to(photographs)
+    for output in (photographs, tmp_path / "link"):
+        assert main(["explain", str(bundle), str(photographs / "two.png"), "--output", str(output)]) == 2
+        error = f"{output / 'two.png'} is one of the images, and a figure would replace it; name another directory with"
+        assert error in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in photographs.iterdir()} == before
+
+
+def test_image_files_are_explained_with_the_images_of_a_folder(bundle, photographs, tmp_path, capsys):
+    for color in ("black", "red"):
+        (tmp_path / color / "green").mkdir(parents=True)
+        Image.new("RGB", (16, 16), color).save(tmp_path / color / "green/image.png")
+    command = ["explain", str(bundle), str(photographs / "one.png"), "--methods", "expected-gradients"]
+    command += ["--expected-gradients.samples", "2", "--output", str(tmp_path / "maps")]
+    assert main(command) == 2
+    assert "takes training images as its baseline" in capsys.readouterr().err
+    maps = {}
+    for color in ("black", "red"):
+        assert main([*command, "--dataset.root", str(tmp_path / color)]) == 0
+        with np.load(tmp_path / "maps/explanations.npz") as arrays:
+            maps[color] = arrays["expected-gradients.values"]
+    assert maps["black"].max() > 0
+    assert np.abs(maps["red"][:, 1:-1, 1:-1]).max() == 0  # the middle of the image is red, as the baseline is
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [
+        "explanations.json", "explanations.npz", "one.png"
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert main([*command, "--dataset.root", str(tmp_path / "none")]) == 2
+    assert "no folder at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--split", "train"], ["--limit", "3"]])
+def test_options_of_a_split_are_refused_for_image_files(bundle, photographs, arguments, capsys):
+    assert main(["explain", str(bundle), str(photographs), *arguments]) == 2
+    assert f"{' '.join(arguments)} chooses images of a split, and image files" in capsys.readouterr().err
 
 
 def test_a_folder_is_evaluated_by_the_names_of_its_classes(bundle, photographs, tmp_path, capsys):

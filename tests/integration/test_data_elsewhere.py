@@ -7,7 +7,9 @@ import pytest
 from support.cli import evaluate, explain, predict, report, run_command, train
 from support.pictures import write
 
+from jaxclf import load
 from jaxclf.datasets import ImageFolder, load_splits
+from jaxclf.reporting.model_card import collect_results
 
 CONFIG = """
 from jaxclf.config import Config
@@ -125,6 +127,17 @@ def test_images_elsewhere_are_named_on_the_command_line(place, tmp_path, capsys)
     capsys.readouterr()
     assert evaluate(["runs/mine", "--dataset.roo", moved]) == 2
     assert "unknown argument --dataset.roo; did you mean --dataset.root?" in capsys.readouterr().err
+
+
+def test_a_model_card_has_no_results_of_other_images(place, tmp_path):
+    """Neither those of an evaluation of images elsewhere, nor with test-time augmentation."""
+    expected = collect_results(load("runs/mine"), "raw")
+    elsewhere = shutil.copytree(place / "pictures", tmp_path / "elsewhere")
+    for changes in (("--dataset.root", elsewhere), ("--tta", "flip")):
+        assert evaluate(["runs/mine", *changes]) == 0
+        assert collect_results(load("runs/mine"), "raw") == expected
+    assert evaluate(["runs/mine"]) == 0
+    assert collect_results(load("runs/mine"), "raw")["test"].keys() > expected["test"].keys()
 
 
 def test_images_that_were_trained_on_are_not_tested(place, capsys):

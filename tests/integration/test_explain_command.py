@@ -1,5 +1,7 @@
 """The command `jaxclf explain`: names and options of methods, selection of images, user errors."""
 
+import shutil
+
 import numpy as np
 import pytest
 from support.cli import explain
@@ -81,6 +83,16 @@ def test_a_user_error_is_a_few_lines(linear_run, arguments, message, capsys):
     assert message in printed
     assert len(printed.splitlines()) <= 5
     assert set(linear_run[0].iterdir()) == before
+
+
+def test_image_files_are_explained_with_images_elsewhere(colour_run, tmp_path, capsys):
+    run = shutil.copytree(colour_run, tmp_path / "run")
+    pictures = shutil.copytree(colour_run.parent / "pictures", tmp_path / "pictures")
+    command = [run, pictures / "red/0.png", "--methods", "expected-gradients", "--expected-gradients.samples", "2"]
+    assert explain([*command, "--dataset.root", pictures]) == 0
+    assert (run / "images/0.png").is_file()
+    assert explain([*command, "--dataset.root", tmp_path / "none"]) == 2
+    assert f"no folder at {tmp_path / 'none'}" in capsys.readouterr().err
 
 
 def test_a_missing_run_is_refused(tmp_path, capsys):

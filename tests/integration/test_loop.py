@@ -10,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 from support.configs import FULL
-from support.runs import at_step, rows, run_on
+from support.runs import assert_same_bytes, at_step, rows, run_on
+from support.steps import make_devices
 
 from jaxclf.errors import NonFiniteError, UserError
 from jaxclf.metrics import Accuracy, Confusion, TopK
 from jaxclf.models import Mlp
 from jaxclf.optimizers import Sgd
+from jaxclf.training import devices
 from jaxclf.training.devices import Devices
 from jaxclf.training.evaluation import evaluate
 from jaxclf.training.state import get_variables
@@ -45,6 +47,29 @@ def test_a_run_of_executions_is_the_run_of_their_steps(digits, tmp_path, whole):
     for ours, one_by_one in zip(*epochs, strict=True):
         assert ours.keys() == one_by_one.keys()
         assert all(ours[k] == (v if isinstance(v, str) else pytest.approx(v, rel=1e-3)) for k, v in one_by_one.items())
+
+
+def test_an_execution_has_at_most_the_steps_of_an_epoch(digits):
+    runs = [Trainer(replace(FULL, epochs=2, steps_per_execution=steps), digits) for steps in (13, 50)]
+    assert_same_bytes(*(jax.device_get(run.fit()) for run in runs))
+    assert [next(run.read_batches(0, 26)).mask.shape for run in runs] == [(13, 16), (13, 16)]
+
+
+def test_an_execution_of_a_whole_epoch_is_one_program_on_accelerators(digits, monkeypatch):
+    """The program of many steps is the one that is used; single steps are not compiled."""
+    lengths, compile_fast = [], devices.compile_fast
+
+    def count_steps(function, arguments, **options):
+        lengths.append(arguments[1].mask.shape[0])
+        return compile_fast(function, arguments, **options)
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(devices, "compile_fast", count_steps)
+    splits = Splits(digits.train, None, None)
+    config = replace(FULL, epochs=2, steps_per_execution=50, evaluate_train=False)
+    run = Trainer(config, splits, replace(make_devices(1), input="host"))
+    assert int(run.fit().step) == 26
+    assert lengths == [13]
 
 
 def test_rows_name_split_period_and_step(whole):

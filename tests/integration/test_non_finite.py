@@ -1,6 +1,7 @@
 """Numbers that are not finite: they end a run, or are left out and counted, and never saved."""
 
 import math
+from contextlib import closing
 from dataclasses import replace
 
 import jax
@@ -12,7 +13,9 @@ from support.runs import assert_same_bytes, at_call, fit, rows, run_on
 
 from jaxclf.errors import NonFiniteError
 from jaxclf.optimizers import Adam
+from jaxclf.training.callbacks import Callback
 from jaxclf.training.devices import Devices
+from jaxclf.training.state import get_variables
 from jaxclf.training.trainer import Trainer
 from jaxclf.types import Split, Splits
 
@@ -110,3 +113,20 @@ def test_a_run_in_which_nothing_is_finite_ends_where_it_began_and_its_seconds_co
     assert run.progress.steps_done == 13
     assert run.progress.train_seconds > 0
     assert run.progress.images_left_out == 203
+
+
+def test_a_rollback_to_variables_that_are_not_finite_ends_the_run(digits, capsys):
+    class Once(Callback):
+        called = False
+
+        def on_rollback(self, trainer):
+            assert not self.called
+            self.called = True
+
+    config = replace(CONFIG, non_finite="rollback")
+    variables = jax.device_get(get_variables(Trainer(config, digits).start()))
+    variables["params"]["logits"]["bias"] = np.full(10, np.nan, np.float32)
+    run = Trainer(config, digits, callbacks=[Once()], init=variables)
+    with pytest.raises(NonFiniteError, match="at step 5: loss nan"), closing(run):
+        run.fit()
+    assert "rolled back" not in capsys.readouterr().err

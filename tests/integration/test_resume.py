@@ -10,13 +10,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 from support.configs import MLP
-from support.runs import assert_same_bytes, at_call, fit, rows, run_on
+from support.runs import assert_same_bytes, at_call, at_step, fit, rows, run_on
 
 from jaxclf.augment import Cutout, Mixup, Rotate
 from jaxclf.datasets import ImageFolder
+from jaxclf.metrics import TopK
 from jaxclf.models import Cnn
 from jaxclf.optimizers import Adam, AdamW, Muon, OneCycle, WarmupCosine
 from jaxclf.training.devices import Devices
+from jaxclf.types import Split, Splits
 from jaxclf.xla.program_cache import keep_programs
 
 # jax 0.12 cannot serialise a program with oneDNN's convolutions; it is compiled again then.
@@ -186,3 +188,18 @@ def test_the_speed_of_an_interval_counts_the_time_before_a_stop(digits, tmp_path
     assert first["step"] == 5
     assert 80 / first["images_per_second"] > before["interval_seconds"]
     assert resumed.progress.train_seconds > before["train_seconds"]
+
+
+def test_a_run_whose_validation_is_never_finite_stops_early_where_it_would_have(digits, tmp_path):
+    """The best score is minus infinity, for which a manifest has no number."""
+    images = np.full_like(digits.validation.images, np.nan, np.float32)
+    validation = Split(images, digits.validation.labels, digits.validation.class_names)
+    splits = Splits(digits.train, validation, digits.test)
+    config = replace(MLP, metrics=(TopK(3),), evaluate_train=False, patience=2, epochs=5)
+    whole = run_on(splits, tmp_path / "whole", config)
+    state = fit(whole)
+    assert fit(run_on(splits, tmp_path / "stopped", config, stop=at_step(20))) is None  # in the second epoch
+    resumed = run_on(splits, tmp_path / "stopped", config)
+    assert_same_bytes(fit(resumed), state)
+    assert whole.progress.epochs_done == resumed.progress.epochs_done == 3
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")

@@ -2,9 +2,16 @@
 
 import json
 import struct
+import sys
+from contextlib import closing, suppress
+from types import SimpleNamespace
 
 import pytest
 from support.cli import train
+
+from jaxclf.errors import Interrupted, NonFiniteError, UserError
+from jaxclf.training.callbacks import RecordWriters
+from jaxclf.training.writers import Mlflow, RunInfo, Wandb
 
 CONFIG = ("mnist_linear", "--epochs", "1", "--log-every", "100", "--no-evaluate-train")
 OWN = """
@@ -77,6 +84,59 @@ def test_mlflow_keeps_metrics_parameters_and_the_report(tmp_path, monkeypatch):
     ).read_bytes()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")  # where that run is unknown
     assert train([*CONFIG, "--epochs", "3", "--workdir", run, "--writers", "mlflow", "--resume", "force"]) == 0
+
+
+ENDS = [
+    (None, "FINISHED", 0),
+    (NonFiniteError(5, 1e30, 1e30, 0.1), "FAILED", 1),
+    (UserError("out of memory"), "FAILED", 1),
+    (OSError("the disk is full"), "FAILED", 1),
+    (Interrupted(2, 5), "KILLED", 1),
+    (KeyboardInterrupt(), "KILLED", 1),
+]
+
+
+def end_run(writer, directory, error):
+    """Close a writer as a run does that ends with an error, or with none; it is begun while another one is handled."""
+    writers = RecordWriters([writer], RunInfo(directory, {}))
+    try:
+        raise RuntimeError("another run has failed")
+    except RuntimeError:
+        with suppress(BaseException), closing(writers):
+            writers.on_ready(SimpleNamespace(resumed=None))
+            if error:
+                raise error from None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, of SQLAlchemy 2.1
+def test_mlflow_says_how_a_run_ended(tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for error, status, _ in ENDS:
+        directory = tmp_path / type(error).__name__
+        directory.mkdir()
+        end_run(Mlflow(), directory, error)
+        run_id = json.loads((directory / "mlflow.json").read_text())["run_id"]
+        assert client.get_run(run_id).info.status == status
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_mlflow_has_a_run_that_is_not_finite_as_failed(tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    diverging = ("--optimizer.learning-rate", "1e38", "--workdir", tmp_path / "a", "--writers", "mlflow")
+    assert train([*CONFIG, *diverging]) == 3
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_run(json.loads((tmp_path / "a/mlflow.json").read_text())["run_id"]).info.status == "FAILED"
+
+
+def test_wandb_gets_an_exit_code(tmp_path, monkeypatch):
+    codes = []
+    run = SimpleNamespace(finish=lambda exit_code: codes.append(exit_code))
+    fake = SimpleNamespace(init=lambda **_: run, Settings=lambda **_: None)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for error, _, _ in ENDS:
+        end_run(Wandb(), tmp_path, error)
+    assert codes == [code for _, _, code in ENDS]
 
 
 def test_wandb_keeps_metrics_parameters_and_the_report_offline(tmp_path):

@@ -43,6 +43,31 @@ def test_predict_takes_arrays_files_and_pil_images(run, digits, tmp_path):
         run.predict(tmp_path / "missing.png")
 
 
+def test_pil_images_are_prepared_as_files_are(run, random, tmp_path):
+    photograph = Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    photograph.save(tmp_path / "turned.jpg", exif=exif)
+    photograph.save(tmp_path / "turned.png", exif=exif)
+    for mode in ("CMYK", "YCbCr", "LAB", "RGBA", "I;16"):
+        photograph.convert("L" if mode == "I;16" else "RGB").convert(mode).save(tmp_path / f"{mode[0]}.tif")
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(run.predict(image), run.predict(path), err_msg=path.name)
+    hsv = photograph.convert("HSV")
+    np.testing.assert_array_equal(run.predict(hsv), run.predict(hsv.convert("RGB")))
+
+
+def test_pil_images_that_cannot_be_read_are_refused(run, tmp_path):
+    with pytest.raises(UserError, match=r"mode=F size=4x4 .*convert it to 8 or 16 bits"):
+        run.predict(Image.new("F", (4, 4)))
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(content[: len(content) // 2])
+    with Image.open(tmp_path / "x.png") as image, pytest.raises(UserError, match="truncated"):
+        run.predict(image)
+
+
 def test_features_do_not_depend_on_the_batch(run, digits):
     images = digits.test.images[: run.eval_batch_size + 1]
     features = run.features(images)
@@ -59,6 +84,18 @@ def test_explain_is_the_method(run, digits):
     np.testing.assert_array_equal(found.values, expected.values)
     assert run.explain(saliency.SmoothGrad(samples=2), images).values.shape == (2, 28, 28, 1)  # it needs a key
     assert run.explain(saliency.ExpectedGradients(samples=2), images).values.shape == (2, 28, 28, 1)  # and references
+
+
+def test_arrays_of_another_shape_are_refused(run, digits):
+    images, labels = digits.test.images[:2, :14], digits.test.labels[:2]
+    for call in (
+        lambda: run.predict(images),
+        lambda: run.features(images),
+        lambda: run.evaluate(images, labels),
+        lambda: run.explain(saliency.Gradient(), images),
+    ):
+        with pytest.raises(UserError, match=r"images of shape \[2, 14, 28, 1\]: expected \[b, 28, 28, 1\]"):
+            call()
 
 
 def test_callbacks_see_the_run_and_may_stop_it(digits):

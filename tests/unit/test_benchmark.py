@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jaxclf.benchmark.cells import Cell, find_error_line, record_outcome
+from jaxclf.benchmark.cells import Cell, find_error_line, record_outcome, share_gpus
 from jaxclf.benchmark.results import (
     TEST,
     VALIDATION,
@@ -194,3 +194,11 @@ def test_damaged_files_are_reported(finished):
     finished[0].directory.metrics.write_text("{")
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         read_results(finished)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs", "share"),
+    [(0.0, 2, 0.0), (1.0, 1, 1.0), (8.0, 3, 2.0), (1.0, 2, 0.5), (2.0, 3, 0.5), (1.0, 6, 0.1666), (4.0, 12, 0.3333)],
+)
+def test_tasks_of_ray_share_gpus(gpus, jobs, share):
+    assert share_gpus(gpus, jobs) == share

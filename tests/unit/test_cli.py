@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from support.cli import train
+from support.cli import look, train
 
 from jaxclf.cli.app import parse_options
 from jaxclf.cli.benchmark_variants import build_variants
+from jaxclf.cli.train import print_result
 from jaxclf.cli.train_options import get_initials
 from jaxclf.errors import UserError
 
@@ -101,6 +102,25 @@ def test_wrong_first_arguments(capsys):
 def test_print_config_is_json(capsys):
     assert train(["mnist_cnn", "--print-config", "--optimizer.learning-rate", "3e-4"]) == 0
     assert json.loads(capsys.readouterr().out)["optimizer"]["learning_rate"] == 3e-4
+
+
+def test_a_config_without_a_dataset_has_no_options_of_one(tmp_path, capsys):
+    path = tmp_path / "none.py"
+    path.write_text(COMPONENTS_CONFIG.replace("metrics=", "dataset=None, metrics="))
+    assert look([path, "--dataset.root", "pictures"]) == 2
+    assert "--dataset.root pictures: the config has dataset=None, which has no fields" in capsys.readouterr().err
+    assert look([path]) == 2
+    assert "the config has no dataset; give it one, such as ImageFolder(" in capsys.readouterr().err
+
+
+def test_losses_that_are_not_finite_are_printed(capsys):
+    """summary.json has null for them."""
+    values = {"accuracy": 0.1, "loss": None}
+    result = {"train_full": values, "validation": values, "test": {**values, "mistakes": 9, "examples": 10}}
+    print_result({**result, "steps": 3, "train_seconds": 1.0, "images_per_second": 30.0})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"On {name} images: 10.00%, loss not finite" for name in ("training", "validation")]
+    assert lines[2].endswith(", test loss not finite")
 
 
 def test_initials():

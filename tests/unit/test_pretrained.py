@@ -1,6 +1,10 @@
 """Conversion of pretrained weights: names, layouts, and what is adapted to other classes, channels and image sizes."""
 
+import sys
+from types import SimpleNamespace
+
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -12,7 +16,7 @@ from jaxclf.pretrained.classes import read_imagenet_classes
 from jaxclf.pretrained.convert import MAPS, convert_weights
 from jaxclf.pretrained.networks import NETWORKS, find_network, match_network
 from jaxclf.pretrained.revert import choose_layout, revert_weights
-from jaxclf.pretrained.source_network import format_constructor
+from jaxclf.pretrained.source_network import SourceNetwork, format_constructor
 
 VIT = Vit(patch=4, width=8, depth=1, heads=2, classes=5, image_size=(12, 12))
 RESNET = ResNet(depths=(1, 1), width=4, block="bottleneck", classes=5)
@@ -135,6 +139,28 @@ def test_wrong_shapes_and_types_are_refused(change, message, random):
         convert_weights(RESNET, SHAPE, arrays)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("pos_embed", lambda array: array[..., :-1], r"positions: .* has shape \[10, 7\], .* becomes \[10, 8\]"),
+        ("patch_embed.proj.weight", np.ravel, r"patch_embedding/kernel: .* \[384\], .* becomes \[4, 4, 3, 8\]"),
+        ("blocks.0.attn.qkv.bias", lambda array: array[:-1], r"query/bias: .* has shape \[23\], .* becomes \[8\]"),
+        (
+            "blocks.0.attn.qkv.bias",
+            lambda array: array[:1].reshape(()),
+            r"query/bias: .* has shape \[\], .* becomes \[8\]",
+        ),
+    ],
+)
+def test_tensors_that_cannot_be_converted_are_refused(name, change, message, random):
+    """The networks of a family have the same names, so a file may be taken for another network."""
+    arrays = to_source(VIT, "timm", draw_variables(VIT, random, SHAPE))
+    arrays[name] = change(arrays[name])
+    with pytest.raises(UserError, match=rf"params/.*{message}; name the network") as error:
+        convert_weights(VIT, SHAPE, arrays)
+    assert f"the tensor {name} has" in str(error.value)
+
+
 def test_a_new_head_is_initialized_and_the_rest_kept(random):
     arrays = to_source(VIT, "timm", draw_variables(VIT, random, SHAPE))
     model = VIT.clone(classes=3)
@@ -189,6 +215,22 @@ def test_half_precision_becomes_single(random):
     half = {name: array.astype(np.float16) for name, array in arrays.items()}
     leaves = jax.tree.leaves(convert_weights(RESNET, SHAPE, half).variables)
     assert {leaf.dtype.name for leaf in leaves} == {"float32"}
+
+
+def test_pytorch_is_given_types_that_it_takes(monkeypatch):
+    """It takes no bfloat16 or float8 of NumPy; other types stay as they are."""
+    given = {}
+    layer = SimpleNamespace(register_forward_hook=lambda hook: None)
+    module = SimpleNamespace(eval=lambda: module, load_state_dict=given.update, get_submodule=lambda path: layer)
+    library = SimpleNamespace(models=SimpleNamespace(get_model=lambda name, num_classes: module))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(tensor=lambda array: array))
+    monkeypatch.setitem(sys.modules, "torchvision", library)
+    types = (ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, np.float64, np.int64)
+    arrays = {np.dtype(dtype).name: np.array([1.5, -3]).astype(dtype) for dtype in types}
+    SourceNetwork("torchvision", find_network("resnet18"), RESNET, arrays)
+    assert [array.dtype.name for array in given.values()] == ["float32", "float32", "float64", "int64"]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(given[name], array.astype(np.float64))
 
 
 def test_the_names_of_networks_and_classes():

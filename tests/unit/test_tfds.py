@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from support.pictures import png_header
 from support.tfds import DIGIT, GREY, pairs, write_tfds
 
 from jaxclf.datasets import tfds as module
@@ -256,6 +257,24 @@ def test_pictures_that_are_not_as_announced_are_refused(tmp_path, height, mode, 
     Image.new(mode, (28, height)).save(file := io.BytesIO(), "png")
     write_tfds(tmp_path, {"train": [(file.getvalue(), 0)]})
     with pytest.raises(UserError, match=f"cannot read example 0 .*{message}"):
+        Tfds("digits", data_dir=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({}, "9000x9000, expected 28x28"), ({"image_size": (28, 28)}, "9000x9000, expected at most 80,000,000 pixels")],
+)
+def test_the_size_of_a_picture_is_checked_before_its_pixels_are_decoded(tmp_path, options, message):
+    write_tfds(tmp_path, {"train": [(png_header(9_000, 9_000), 0)]})
+    with pytest.raises(UserError, match=message):
+        Tfds("digits", data_dir=str(tmp_path), **options).load()
+
+
+def test_decoders_that_images_of_files_do_not_need_are_not_tried(tmp_path):
+    """Pillow has more than fifty, and that of EPS starts a program."""
+    Image.new("L", (28, 28)).save(file := io.BytesIO(), "pcx")
+    write_tfds(tmp_path, {"train": [(file.getvalue(), 0)]})
+    with pytest.raises(UserError, match=r"cannot read example 0 .*cannot identify image file"):
         Tfds("digits", data_dir=str(tmp_path)).load()
 
 

@@ -47,11 +47,11 @@ def encode_image(image: np.ndarray, side: int) -> str:
 
 
 def encode_map(values: np.ndarray, side: int) -> str:
-    """Return a saliency map [h, w, c] as a data URI of an overlay: red raises, blue lowers, zero is transparent.
+    """Return a saliency map [h, w, c] as a data URI of an overlay: red raises, blue lowers, zero and NaN are clear.
 
     Channels are summed; the colors saturate at the same values as in figures.
     """
-    strength = compute_color_strength(values)
+    strength = np.nan_to_num(compute_color_strength(values))
     if max(strength.shape) > side:
         smaller = Image.fromarray(strength)
         smaller.thumbnail((side, side))

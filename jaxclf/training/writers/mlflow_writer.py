@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
-from jaxclf.errors import UserError
+from jaxclf.errors import Interrupted, UserError
 from jaxclf.io.files import read_json, write_json
 from jaxclf.training.writers.base import RunInfo
 from jaxclf.training.writers.record import Artifact, Record, tag_metrics
@@ -32,6 +33,7 @@ class Mlflow:
         except ModuleNotFoundError as error:
             raise UserError("--writers mlflow needs MLflow: pip install 'jaxclf[mlflow]'") from error
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it announces every table it creates
+        self._handled = sys.exception()  # such as the failure of another run, after which this one is trained
         parent, noted = run.directory.resolve().parent, run.directory / "mlflow.json"
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{parent / 'mlflow.db'}"))
         if noted.exists():
@@ -56,8 +58,10 @@ class Mlflow:
                 self._client.log_artifact(self._run_id, str(value.path))
 
     def close(self) -> None:
-        """End the MLflow run."""
-        self._client.set_terminated(self._run_id)
+        """End the MLflow run: FINISHED, KILLED after an interruption, FAILED after any other exception."""
+        error = sys.exception()
+        status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
+        self._client.set_terminated(self._run_id, "FINISHED" if error is self._handled else status)
 
     def _log(self, row) -> None:
         for name, value in tag_metrics(row).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -30,6 +31,7 @@ class Wandb:
             import wandb  # pyright: ignore[reportMissingImports] - an extra
         except ModuleNotFoundError as error:
             raise UserError("--writers wandb needs Weights & Biases: pip install 'jaxclf[wandb]'") from error
+        self._handled = sys.exception()  # such as the failure of another run, after which this one is trained
         self._run = wandb.init(
             project=self.project, group=run.name, name=run.name, dir=run.directory, config=dict(run.config),
             mode=cast(Mode, os.environ.get("WANDB_MODE", "offline")), reinit="create_new",
@@ -47,5 +49,5 @@ class Wandb:
                 self._run.log_artifact(str(value.path), name=name, type="report")
 
     def close(self) -> None:
-        """End the W&B run."""
-        self._run.finish()
+        """End the W&B run, as failed while an exception is handled."""
+        self._run.finish(exit_code=int(sys.exception() is not self._handled))

@@ -15,7 +15,7 @@ from jaxclf.xla.compilation import compile_fast
 MODELS = [
     Vit(patch=4, width=8, depth=3, heads=2, classes=3, image_size=(16, 16), attention_dropout=0.2, drop_path=0.3),
     ConvNext(depths=(3,), features=(4,), classes=3, kernel_size=3, layer_scale=0.5, drop_path=0.3),
-    ResNet(depths=(3,), width=4, classes=3, stem="cifar", drop_path=0.3),
+    ResNet(depths=(5,), width=4, classes=3, stem="cifar", drop_path=0.3),
     EfficientNetLite(
         depths=(3,), features=(4,), classes=3, kernel_sizes=(3,), strides=(1,), expansions=(2,), stem_features=4,
         top_features=4, drop_path=0.3,

@@ -1,6 +1,6 @@
 """Time whole commands from start to exit: `train.py` and a Keras 3 script that does the same, interleaved.
 
-jaxclf runs without kept programs, as the script does, and a second time with those of its first run.
+jaxclf runs without cached programs, as the script does, and a second time with those of its first run.
 
     python benchmarks/command.py --repeats 5 --keras-python ~/keras/bin/python
 

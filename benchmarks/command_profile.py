@@ -91,13 +91,13 @@ def list_commands(options: argparse.Namespace, folder: Path) -> dict[str, list[s
         photograph = str(next(options.folder.rglob("*.jpg")))
         commands |= {"predict, lite0": ["predict", "lite0", photograph]}
         for name, more in {"probe": [], "audit": [], "finetune": ["--epochs", "1"]}.items():
-            commands[name] = [name, str(options.folder), "--workdir", str(folder / name), *more]
+            commands[name] = [name, str(options.folder), "--bundle", "lite0", "--workdir", str(folder / name), *more]
     chosen = options.commands and {"train", *options.commands}
     return {name: command for name, command in commands.items() if not chosen or command[0] in chosen}
 
 
 def main() -> None:
-    """Run every command without and with kept programs, several times, and print medians."""
+    """Run every command without and with cached programs, several times, and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config to train")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each command")
@@ -110,9 +110,9 @@ def main() -> None:
             folder = Path(name)
             Image.new("L", (28, 28)).save(folder / "picture.png")
             for command, arguments in list_commands(options, folder).items():
-                for programs in ("first run", "with kept programs"):
-                    if command == "train":  # it would resume
-                        shutil.rmtree(folder / "run", ignore_errors=True)
+                for programs in ("first run", "with cached programs"):
+                    # What a command writes would be resumed, or refused.
+                    shutil.rmtree(folder / ("run" if command == "train" else command), ignore_errors=True)
                     rows.setdefault(f"{command}; {programs}", []).append(profile_command(arguments, folder))
                 print(f"{repeat + 1} of {options.repeats}: {command}", file=sys.stderr, flush=True)
     print(f"| seconds | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")

@@ -55,7 +55,8 @@ class BatchNorm(nn.Module):
     In training, each group of `group` consecutive positions of the batch is normalized with its own mean and biased
     variance. Groups are never split over devices or accumulation steps, and padding is not counted, so the result does
     not depend on them. The module leaves its running statistics unchanged: it returns sums in the collection
-    "batch_sums", from which `update_statistics` computes one update for each step of the optimizer.
+    "batch_sums", from which `update_statistics` computes one update for each step of the optimizer. In training mode
+    gradients can be differentiated again, but `jax.jvp` cannot be applied to the module itself.
 
     S. Ioffe, C. Szegedy, "Batch Normalization" (2015), arXiv:1502.03167; groups: E. Hoffer et al., "Train longer,
     generalize better" (2017), arXiv:1705.08741.

@@ -49,7 +49,8 @@ def rewrite_convolutions(function: Callable) -> Callable:
 class FastConvolutions(Interpreter):
     """Rewrites the convolutions of a differentiated function, and finds the compiler options for it.
 
-    Depthwise and 1 x 1 convolutions become products, see `jaxclf.xla.products`. Groups, and gradients by thin images,
+    Depthwise and 1 x 1 convolutions become products, see `jaxclf.xla.products`; a depthwise convolution that several
+    kernels read is computed once, see `jaxclf.xla.fusion`. Groups, and gradients by thin images,
     are written as other convolutions, see `jaxclf.xla.decompositions`. All others get the layout of XLA's CPU library,
     images [b, ..., c] and kernels [..., c, features]. Weight gradients are summed over parts of the batch, and images
     with few channels are convolved in blocks of 2 x 2 pixels. Products become those of matrices, see
@@ -77,7 +78,8 @@ class FastConvolutions(Interpreter):
         eqns = jaxpr.jaxpr.eqns
         self._is_active = self._is_active or any(has_primitive(eqn, CONVOLUTION) for eqn in eqns)
         self._has_checkpoint = self._has_checkpoint or any(eqn.primitive.name in CHECKPOINTS for eqn in eqns)
-        self._recomputed |= find_recomputed(jaxpr.jaxpr)
+        if self._is_active:
+            self._recomputed |= find_recomputed(jaxpr.jaxpr)
         return super().evaluate(jaxpr, arguments)
 
     def handles(self, eqn: JaxprEqn, arguments: list[Value]) -> bool:

@@ -62,7 +62,7 @@ class Mixer(nn.Module):
 
 
 def check_identity(model, images):
-    """Libra's gradient times input is LRP with constant attention."""
+    """LibraGrad's gradient times input is LRP with constant attention."""
     variables = draw_variables(model, images.shape)
     a, b = (
         saliency.all_classes(method)(model, variables, images)

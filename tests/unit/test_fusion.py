@@ -41,13 +41,8 @@ def test_what_is_computed_once_has_the_same_values_and_derivatives():
     for derive in (lambda f: f, lambda f: jax.grad(lambda *xs: (f(*xs) ** 2).sum(), (0, 1))):
         found, expected = derive(lambda *xs: compute_once(function, *xs))(x, 2 * x), derive(function)(x, 2 * x)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
-    text = (
-        jax.jit(lambda x: compute_once(function, x, x) @ x.T + compute_once(function, x, x).sum())
-        .lower(x)
-        .compile()
-        .as_text()
-    )
-    assert "conditional(" in text  # or XLA would fuse the sine into both
+    program = jax.jit(lambda x: compute_once(function, x, x) @ x.T + compute_once(function, x, x).sum()).lower(x)
+    assert "conditional(" in program.compile().as_text()  # or XLA would fuse the sine into both
 
 
 def test_depthwise_convolutions_are_computed_once_if_two_kernels_read_them():

@@ -1,4 +1,4 @@
-"""Balanced gradients (Libra): complete, conserved, and equal to constant-attention LRP."""
+"""Balanced gradients (LibraGrad): complete, conserved, and equal to constant-attention LRP."""
 
 import flax.linen as nn
 import jax

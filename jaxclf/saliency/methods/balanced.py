@@ -1,4 +1,4 @@
-"""Balanced gradients (Libra): any gradient method, with a rewritten backward pass."""
+"""Balanced gradients (LibraGrad): any gradient method, with a rewritten backward pass."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from jax.sharding import AxisType
 from jaxclf.config import Config
 from jaxclf.config_io import read_config
 from jaxclf.figures.confusion import count_confusions
-from jaxclf.metrics import Accuracy
+from jaxclf.metrics import Accuracy, compute_recalls
 from jaxclf.models import Mlp
 from jaxclf.models.calling import initialize_model
 from jaxclf.optimizers import Sgd
@@ -127,7 +127,7 @@ def time_evaluation_classes(classes: int, repeats: int) -> float:
 
     def call() -> None:
         logits = evaluate(step_config, devices, step, variables, split, 500, keep_logits=True).logits
-        count_confusions(split.labels, logits.argmax(axis=1), classes)
+        compute_recalls(count_confusions(split.labels, logits.argmax(axis=1), classes))
 
     return time_calls(call, len(split), repeats)
 

@@ -6,7 +6,7 @@ Values do not depend on the batch size, on padding or on the number of devices.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
 from jaxclf.types import Array, Labels, Logits, Mask, promote_float
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Stats = dict[str, Array]
 
@@ -119,6 +122,17 @@ class Confusion:
     def compute(self, stats: PyTree) -> dict[str, np.ndarray]:
         """Return `confusion_matrix` [true, predicted] and `per_class_accuracy` [classes], NaN without examples."""
         counts = np.asarray(stats["counts"])
-        support = counts.sum(axis=1)
-        per_class = np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan)
-        return {"confusion_matrix": counts, "per_class_accuracy": per_class}
+        return {"confusion_matrix": counts, "per_class_accuracy": compute_recalls(counts)}
+
+
+def compute_recalls(matrix: np.ndarray | csr_array) -> np.ndarray:
+    """Compute the accuracy of each class from a confusion matrix.
+
+    Args:
+        matrix: Counts [true, predicted].
+
+    Returns:
+        Proportions [classes], NaN for classes without examples.
+    """
+    support = matrix.sum(axis=1)
+    return np.where(support > 0, matrix.diagonal() / np.maximum(support, 1), np.nan)

@@ -19,7 +19,7 @@ from jaxclf.inference.trained_model import TrainedModel
 from jaxclf.io.files import write_json, write_rows
 from jaxclf.io.formatting import format_percent, format_value
 from jaxclf.io.progress import show_status
-from jaxclf.metrics import Accuracy, Confusion, TopK
+from jaxclf.metrics import Accuracy, TopK, compute_recalls
 from jaxclf.reporting.report import EvaluatedSplit, write_report
 from jaxclf.reporting.run_figures import write_figures
 from jaxclf.reporting.tables import print_rows
@@ -40,11 +40,11 @@ def run(options: EvalOptions) -> int:
     require(options.top >= 1, f"top={options.top}: expected at least 1")
     values, evaluated = evaluate_run(run, options.split, options.weights, options.batch_size, options.tta, options.top)
     split, predictions = evaluated.split, evaluated.predictions
-    _print_evaluation(run, options.split, split, values, int(np.sum(predictions != split.labels)))
-    _write_evaluation(output / "evaluation.json", run, options, split, values)
+    _print_evaluation(run, values, evaluated)
+    _write_evaluation(output / "evaluation.json", run, options, values, evaluated)
     _write_predictions(output / "predictions.csv", evaluated)
     with show_status("drawing"):
-        written = write_figures(output, run, split, options.split, predictions, values["confusion_matrix"])
+        written = write_figures(output, run, split, options.split, predictions, evaluated.matrix)
     for figure in written:
         print(f"wrote {figure}")
     with show_status("writing the report"):
@@ -90,38 +90,39 @@ def evaluate_run(
 
     values, logits = evaluate_split(split)
     held_out = None if validation is None or name == "validation" else evaluate_split(validation).logits
-    evaluated = EvaluatedSplit(run.splits, name, logits, held_out, weights)
-    # Counted once: a sum of matrices, one for each batch, would take most of the time for thousands of classes.
-    return values | Confusion().compute({"counts": evaluated.matrix}), evaluated
+    return values, EvaluatedSplit(run.splits, name, logits, held_out, weights)
 
 
-def _print_evaluation(run: TrainedModel, name: str, split: Split, values: dict[str, Any], mistakes: int) -> None:
+def _print_evaluation(run: TrainedModel, values: dict[str, Any], evaluated: EvaluatedSplit) -> None:
     """Print the metrics, each class's accuracy and, for a few classes, the confusion matrix."""
-    print(f"step {run.step:,}, {name}: {len(split):,} images")
+    split, classes = evaluated.split, evaluated.split.class_names
+    mistakes = int(np.sum(evaluated.predictions != split.labels))
+    print(f"step {run.step:,}, {evaluated.name}: {len(split):,} images")
     print("  ".join(format_value(name, value) for name, value in select_scalars(values).items()))
     print(f"Overall accuracy: {values['accuracy']:.2%} ({mistakes:,} mistakes in {len(split):,})")
-    matrix, classes = values["confusion_matrix"], split.class_names
     few = len(classes) <= MAX_PRINTED
+    matrix = evaluated.matrix.toarray() if few else np.empty((len(classes), 0), np.int64)
+    support, recalls = evaluated.matrix.sum(axis=1), compute_recalls(evaluated.matrix)
     rows = []
-    for label, (name, accuracy) in enumerate(zip(classes, values["per_class_accuracy"], strict=True)):
-        if not few and not matrix[label].any():
+    for label, name in enumerate(classes):
+        if not few and not support[label]:
             continue  # a network of many classes may be evaluated on images of some of them
         counts = [Text(str(n), "bold") if label == i else str(n or ".") for i, n in enumerate(matrix[label])]
-        rows.append([name, *(counts if few else ()), f"{matrix[label].sum():,}", format_percent(accuracy)])
+        rows.append([name, *counts, f"{support[label]:,}", format_percent(recalls[label])])
     print_rows(["true \\ predicted", *(classes if few else ()), "images", "accuracy"], rows)
 
 
 def _write_evaluation(
-    path: Path, run: TrainedModel, options: EvalOptions, split: Split, values: dict[str, Any]
+    path: Path, run: TrainedModel, options: EvalOptions, values: dict[str, Any], evaluated: EvaluatedSplit
 ) -> None:
     """Write `evaluation.json`. The accuracy of a class without images is null, and so is a large confusion matrix.
 
     `tta` and the options of another dataset are in it only if they are given.
     """
-    matrix = values["confusion_matrix"]
+    split, recalls = evaluated.split, compute_recalls(evaluated.matrix)
     per_class = {
-        name: None if np.isnan(accuracy) else float(accuracy)
-        for name, accuracy in zip(split.class_names, values["per_class_accuracy"], strict=True)
+        name: None if np.isnan(recall) else float(recall)
+        for name, recall in zip(split.class_names, recalls, strict=True)
     }
     evaluation = {
         "step": run.step,
@@ -132,7 +133,7 @@ def _write_evaluation(
         "examples": len(split),
         **select_scalars(values),
         "per_class_accuracy": per_class,
-        "confusion_matrix": matrix.tolist() if len(matrix) <= MAX_WRITTEN else None,
+        "confusion_matrix": evaluated.matrix.toarray().tolist() if len(recalls) <= MAX_WRITTEN else None,
     }
     write_json(path, evaluation)
 

@@ -27,6 +27,8 @@ from jaxclf.runs.directory import read_metrics
 from jaxclf.types import Split
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from jaxclf.figures.axes import Figure
 
 GRID = 9  # images of a grid
@@ -45,7 +47,7 @@ NAMES = (
 
 
 def write_figures(
-    directory: Path, run: TrainedModel, split: Split, name: str, predictions: np.ndarray, matrix: np.ndarray
+    directory: Path, run: TrainedModel, split: Split, name: str, predictions: np.ndarray, matrix: csr_array
 ) -> list[Path]:
     """Write all figures that apply to a run and a split, and remove those an earlier evaluation left.
 
@@ -65,9 +67,9 @@ def write_figures(
         figures["seen_and_unseen"] = _plot_seen_and_unseen(run, split, predictions)
     figures |= dict(_plot_training(run, split, predictions))
     figures |= dict(_plot_network(run, split))
-    if len(matrix) <= MAX_CLASSES:
+    if len(split.class_names) <= MAX_CLASSES:
         title = f"Confusion matrix, {name}: {len(split):,} images"
-        figures["confusion"] = plot_confusion_matrix(matrix, split.class_names, title)
+        figures["confusion"] = plot_confusion_matrix(matrix.toarray(), split.class_names, title)
     for each in NAMES:
         if each not in figures:
             (directory / f"{each}.png").unlink(missing_ok=True)

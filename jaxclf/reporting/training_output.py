@@ -78,5 +78,5 @@ def _record_predictions(trainer: Trainer, name: str, predictions: np.ndarray) ->
     pictures: dict[str, Any] = {"predictions": Image(to_pixels(grid))}
     if len(names) <= MAX_CLASSES:
         matrix = count_confusions(split.labels, predictions, len(names))
-        pictures["confusion"] = Image(to_pixels(plot_confusion_matrix(matrix, names)))
+        pictures["confusion"] = Image(to_pixels(plot_confusion_matrix(matrix.toarray(), names)))
     trainer.record(Record(trainer.progress.steps_done, trainer.progress.epochs_done, name, "epoch", pictures))

@@ -4,12 +4,14 @@ import base64
 import io
 import json
 import shutil
+import tracemalloc
 from html.parser import HTMLParser
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.sparse import csr_array
 from support.chromium import CHROMIUM, Chromium
 from support.cli import report as compare
 
@@ -23,6 +25,7 @@ from jaxclf.models import Mlp
 from jaxclf.optimizers import Sgd
 from jaxclf.reporting.report import EvaluatedSplit, write_comparison, write_report
 from jaxclf.reporting.report.charts import MAX_POINTS, decimate_points, draw_chart
+from jaxclf.reporting.report.confusions import describe_confusions
 from jaxclf.reporting.report.examples import PER_CELL, collect_examples, select_examples
 from jaxclf.reporting.report.findings import (
     find_confused_pairs,
@@ -134,7 +137,7 @@ def test_every_cell_and_class_is_there(linear):
     path, evaluated = linear
     buttons = [attributes for attributes in Page(path).of("button") if "data-cell" in attributes]
     counts = {attributes["data-cell"]: int(attributes["data-n"]) for attributes in buttons}
-    assert counts == {f"{i},{j}": int(n) for (i, j), n in np.ndenumerate(evaluated.matrix) if n}
+    assert counts == {f"{i},{j}": int(n) for (i, j), n in np.ndenumerate(evaluated.matrix.toarray()) if n}
 
 
 def test_forty_mistakes_with_their_saliency(linear):
@@ -214,7 +217,7 @@ def test_all_right_or_all_wrong_is_a_report_too(right, random, tmp_path):
 
 
 def test_classes_computed_by_hand():
-    matrix = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
+    matrix = csr_array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
     a, b, none = measure_classes(matrix, ("a", "b", "none"))
     assert (a.precision.value, a.recall.value, a.support) == (8 / 9, 0.8, 10)
     assert a.f1.value == pytest.approx(2 * (8 / 9) * 0.8 / (8 / 9 + 0.8))
@@ -223,11 +226,21 @@ def test_classes_computed_by_hand():
     assert find_confused_pairs(matrix) == [(0, 1, 2, 0.2), (1, 0, 1, 0.1)]
 
 
+def test_memory_does_not_grow_with_the_square_of_classes(random, tmp_path):
+    _, evaluated = made_up(random, tmp_path, tuple(map(str, range(5_000))), 50)  # a dense matrix takes 200 MB
+    tracemalloc.start()
+    described = describe_confusions(evaluated)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+    assert (described["accuracy"].n, len(described["classes"]), described["cells"]) == (50, 5_000, [])
+
+
 def test_intervals_of_f1_hold_the_true_one_as_often_as_they_say(random):
     chances = np.array([[0.4, 0.1], [0.05, 0.45]])  # of [true, found]
     true = 2 * 0.4 / (2 * 0.4 + 0.1 + 0.05)
     drawn = random.multinomial(200, chances.ravel(), size=4_000).reshape(-1, 2, 2)
-    intervals = [measure_classes(matrix, ("a", "b"))[0].f1 for matrix in drawn]
+    intervals = [measure_classes(csr_array(matrix), ("a", "b"))[0].f1 for matrix in drawn]
     assert np.mean([f1.low <= true <= f1.high for f1 in intervals]) == pytest.approx(0.95, abs=0.015)
 
 

@@ -29,7 +29,7 @@ def describe_confusions(evaluated: EvaluatedSplit, present_only: bool = False) -
         present_only: Leave classes out of the table that no image has and none is predicted as.
     """
     names, matrix = evaluated.split.class_names, evaluated.matrix
-    correct, total = int(np.trace(matrix)), int(matrix.sum())
+    correct, total = int(matrix.diagonal().sum()), int(matrix.sum())
     classes = measure_classes(matrix, names)
     if present_only:
         classes = [row for row in classes if row.support or row.precision.n]
@@ -38,7 +38,7 @@ def describe_confusions(evaluated: EvaluatedSplit, present_only: bool = False) -
         "class_names": list(names),
         "accuracy": measure_proportion(correct, total),
         "mistake_count": total - correct,
-        "cells": _compute_shaded_cells(matrix) if len(matrix) <= MAX_CLASSES else [],
+        "cells": _compute_shaded_cells(matrix.toarray()) if len(names) <= MAX_CLASSES else [],
         "max_counted": MAX_COUNTED,
         "turned": max(map(len, names)) > 2,
         "wide": len(names) > WIDE,

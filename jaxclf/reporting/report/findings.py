@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 
 from jaxclf.figures.confusion import count_confusions
 from jaxclf.figures.curves import Reliability
@@ -57,7 +58,7 @@ class EvaluatedSplit:
         return self.logits.argmax(axis=1)
 
     @cached_property
-    def matrix(self) -> Int[np.ndarray, "classes classes"]:
+    def matrix(self) -> csr_array:
         """Confusion matrix [true, predicted]."""
         return count_confusions(self.split.labels, self.predictions, self.logits.shape[1])
 
@@ -86,11 +87,11 @@ class ClassScores(NamedTuple):
     support: int
 
 
-def measure_classes(matrix: Int[np.ndarray, "classes classes"], class_names: tuple[str, ...]) -> list[ClassScores]:
+def measure_classes(matrix: csr_array, class_names: tuple[str, ...]) -> list[ClassScores]:
     """Compute precision, recall and F1 of each class from the confusion matrix [true, predicted]."""
+    counts = zip(*(each.tolist() for each in (matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))), strict=True)
     scores = []
-    for label, name in enumerate(class_names):
-        correct, support, predicted = int(matrix[label, label]), int(matrix[label].sum()), int(matrix[:, label].sum())
+    for name, (correct, support, predicted) in zip(class_names, counts, strict=True):
         precision, recall = measure_proportion(correct, predicted), measure_proportion(correct, support)
         f1 = _measure_f1(correct, support + predicted - correct)
         scores.append(ClassScores(name, precision, recall, f1, support))
@@ -113,13 +114,13 @@ class ConfusedPair(NamedTuple):
     """Of the images of the true class."""
 
 
-def find_confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> list[ConfusedPair]:
+def find_confused_pairs(matrix: csr_array) -> list[ConfusedPair]:
     """Return the most frequent confusions of the matrix [true, predicted], in decreasing order."""
-    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_PAIRS]
-    cells = [(int(cell) // len(matrix), int(cell) % len(matrix)) for cell in order]
-    support = matrix.sum(axis=1)
-    return [ConfusedPair(i, j, int(wrong[i, j]), wrong[i, j] / support[i]) for i, j in cells if wrong[i, j]]
+    support, cells = matrix.sum(axis=1), matrix.tocoo()
+    wrong = np.flatnonzero(cells.row != cells.col)
+    order = wrong[np.argsort(np.negative(cells.data[wrong]), kind="stable")[:MAX_PAIRS]]
+    pairs = zip(cells.row[order].tolist(), cells.col[order].tolist(), cells.data[order].tolist(), strict=True)
+    return [ConfusedPair(i, j, images, images / support[i]) for i, j, images in pairs]
 
 
 class Calibration(NamedTuple):

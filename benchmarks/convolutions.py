@@ -48,6 +48,18 @@ class Case(NamedTuple):
         """Pixels on each side; by default half of the window, dilated."""
         return self.dilation * (self.window // 2) if self.padding is None else self.padding
 
+    def measure_work(self) -> tuple[float, float]:
+        """Return the GFLOP of each form, padding included, and the MB of its operands and output, each moved once.
+
+        A form of max-pooling does a comparison for each pixel of each window.
+        """
+        outputs = (self.side + 2 * self.pads - self.dilation * (self.window - 1) - 1) // self.stride + 1
+        pixels, features = self.batch * outputs**2, self.features or self.channels
+        taps = self.window**2 * (self.channels // self.groups if self.features else 1)
+        weights = taps * features if self.features else 0
+        numbers = self.batch * self.side**2 * self.channels + weights + pixels * features
+        return (2 if self.features else 1) * pixels * taps * features / 1e9, 4 * numbers / 1e6
+
 
 CASES = (
     Case(64, 32, 3, 32, 3), Case(64, 32, 32, 32, 3), Case(64, 16, 64, 64, 3), Case(64, 8, 128, 128, 3),
@@ -134,6 +146,17 @@ def format_times(medians: dict[str, float]) -> str:
     return " \\| ".join(f"{value:.2f}" for value in shown) + ratio
 
 
+def measure_peaks(repeats: int) -> tuple[float, float]:
+    """Return the GFLOP/s of a product of matrices, and the GB/s of a sum of arrays that are larger than the caches."""
+    x, y = (jax.random.normal(jax.random.key(seed), (2048, 2048)) for seed in (0, 1))
+    long = jax.random.normal(jax.random.key(2), (2**26,))
+    product: Computation = (lambda x, y: x @ y, lambda x, y: x @ y, (x, y))
+    total: Computation = (lambda a, b: a + b, lambda a, b: a + b, (long, long + 1))
+    timed = {name: prepare(each, True)["jaxclf"] for name, each in {"product": product, "sum": total}.items()}
+    medians = measure(timed, repeats)
+    return 2 * len(x) ** 3 / 1e6 / medians["product"], 3 * long.nbytes / 1e6 / medians["sum"]
+
+
 def main() -> None:
     """Time all cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -142,8 +165,10 @@ def main() -> None:
     parser.add_argument("--skip-plain", action="store_true", help="leave out XLA's own, which take seconds for groups")
     parser.add_argument("--torch-python", help="Python interpreter with torch")
     options = parser.parse_args()
+    flops, bandwidth = measure_peaks(options.repeats)
+    print(f"product of matrices {flops:.0f} GFLOP/s, sum of arrays {bandwidth:.0f} GB/s")
     print(f"jax {jax.__version__}, medians of {options.repeats}; ms of jaxclf | XLA | PyTorch (PyTorch / jaxclf)")
-    print(f"\n| convolution | {' | '.join(FORMS)} |\n|---|{'---|' * len(FORMS)}")
+    print(f"\n| convolution | GFLOP | MB | {' | '.join(FORMS)} |\n|---|---|---|{'---|' * len(FORMS)}")
     python = options.torch_python
     with start_peer(python, "convolutions_torch.py") if python else nullcontext() as ask:
         for case in CASES[: options.cases]:
@@ -152,7 +177,8 @@ def main() -> None:
                 contenders = prepare(computation, options.skip_plain) | prepare_torch(ask, case, form)
                 cells.append(format_times(measure(contenders, options.repeats)))
             cells += [""] * (len(FORMS) - len(cells))  # pooling has no weights
-            print(f"| {case.describe()} | {' | '.join(cells)} |", flush=True)
+            flop, moved = case.measure_work()
+            print(f"| {case.describe()} | {flop:.3g} | {moved:.3g} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """What several kernels read is found through fused operations, and is computed once."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxclf.xla.convolutions import rewrite_convolutions
 from jaxclf.xla.fusion import compute_once, find_recomputed
@@ -59,3 +62,21 @@ def test_depthwise_convolutions_are_computed_once_if_two_kernels_read_them():
 
     assert count(lambda images, kernel: jax.nn.relu(convolve(images, kernel) + 1).sum()) == 0
     assert count(lambda images, kernel: (lambda y: (y.sum(), (y - 1).max()))(convolve(images, kernel))) == 1
+
+
+def test_what_is_computed_once_needs_no_exchange_between_devices():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    images = jax.device_put(jnp.ones((8, 6, 6, 3)), NamedSharding(mesh, PartitionSpec("data")))
+    kernel = jax.device_put(jnp.ones((3, 3, 1, 3)), NamedSharding(mesh, PartitionSpec()))
+
+    def compute_loss(kernel, images):
+        y = lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3
+        )
+        return ((y - y.mean((0, 1, 2), keepdims=True)) ** 2).mean()
+
+    differentiated = rewrite_convolutions(jax.value_and_grad(compute_loss))
+    text = jax.jit(differentiated).lower(kernel, images).compile().as_text()
+    assert "conditional(" in text
+    exchanges = re.findall(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\b", text)
+    assert set(exchanges) == {"all-reduce"}  # of the loss, the mean and the gradient, as without the condition

@@ -29,8 +29,8 @@ from jaxclf.xla.products import add_shifted, find_products
 from jaxclf.xla.space_to_depth import space_to_depth
 
 CONVOLUTION, PRODUCT = "conv_general_dilated", "dot_general"
-BATCH_PARTS = 4
-"""Number of parts of the batch over which a weight gradient is summed."""
+MAX_PARTS, MIN_PART = 4, 16
+"""Largest number of parts of the batch over which a weight gradient is summed, and images of the smallest part."""
 
 
 def rewrite_convolutions(function: Callable) -> Callable:
@@ -135,8 +135,9 @@ def _convolve(eqn: JaxprEqn, images: Array, kernel: Array) -> Array:
     output: Any = eqn.outvars[0].aval
     sides = [output.shape[axis] for axis in out_space]
     if _is_weight_gradient(eqn, kernel, sides):
-        pairs = zip(_split_batch(images, c), _split_batch(kernel, into), strict=True)
-        outputs = reduce(jnp.add, (_convolve_channels_last(eqn, *_transpose(pair, layouts)) for pair in pairs))
+        parts = _count_parts(images.shape[c])
+        pairs = zip(_split_batch(images, c, parts), _split_batch(kernel, into, parts), strict=True)
+        outputs = reduce(jnp.add, (_sum_examples(eqn, *_transpose(pair, layouts)) for pair in pairs))
     else:
         images, kernel = _transpose((images, kernel), layouts)
         suits_blocks = _is_thin(eqn, images, kernel, sides) and not is_onednn_faster()
@@ -163,17 +164,29 @@ def _convolve_channels_last(eqn: JaxprEqn, images: Array, kernel: Array, **chang
 
 
 def _is_weight_gradient(eqn: JaxprEqn, kernel: Array, out_space: list[int]) -> bool:
-    """Return True if the window is larger than the output and what is summed over, the batch, has equal parts."""
-    (_, into, *window) = eqn.params["dimension_numbers"].rhs_spec
-    larger = prod(kernel.shape[axis] for axis in window) > prod(out_space)
-    return is_ungrouped(eqn) and larger and kernel.shape[into] % BATCH_PARTS == 0
+    """Return True if the window is larger than the output."""
+    window = eqn.params["dimension_numbers"].rhs_spec[2:]
+    return is_ungrouped(eqn) and prod(kernel.shape[axis] for axis in window) > prod(out_space)
 
 
-def _split_batch(x: Array, axis: int) -> list[Array]:
-    """Split an axis into BATCH_PARTS parts: rows 0, 4, 8, …, rows 1, 5, 9, … and so on."""
+def _count_parts(batch: int) -> int:
+    """Return the number of equal parts of a batch over which a weight gradient is summed, a power of two."""
+    return next(n for n in (MAX_PARTS, 2, 1) if n == 1 or (batch % n == 0 and batch // n >= MIN_PART))
+
+
+def _split_batch(x: Array, axis: int, parts: int) -> list[Array]:
+    """Split an axis into parts. With four of them they are rows 0, 4, 8, …, rows 1, 5, 9, … and so on."""
     # Not blocks of rows: of a batch that is sharded over devices, every device has rows of each part, and none move.
-    split = x.reshape(*x.shape[:axis], x.shape[axis] // BATCH_PARTS, BATCH_PARTS, *x.shape[axis + 1 :])
-    return [lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in range(BATCH_PARTS)]
+    split = x.reshape(*x.shape[:axis], x.shape[axis] // parts, parts, *x.shape[axis + 1 :])
+    return [lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in range(parts)]
+
+
+def _sum_examples(eqn: JaxprEqn, images: Array, outputs: Array) -> Array:
+    """Return a weight gradient, which has the examples as channels and the outputs' gradients as its window."""
+    if is_onednn_faster():
+        # It is not for weight gradients, and XLA does not give it kernels that are reversed, here along the examples.
+        images, outputs = lax.rev(images, (images.ndim - 1,)), lax.rev(outputs, (outputs.ndim - 2,))
+    return _convolve_channels_last(eqn, images, outputs)
 
 
 def _is_thin(eqn: JaxprEqn, images: Array, kernel: Array, out_space: list[int]) -> bool:

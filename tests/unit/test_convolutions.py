@@ -16,6 +16,7 @@ from jaxclf.models import Cnn
 from jaxclf.training.devices import AXIS
 from jaxclf.types import promote_float
 from jaxclf.xla import options as xla_options
+from jaxclf.xla.compilation import compile_fast
 from jaxclf.xla.convolutions import FastConvolutions, rewrite_convolutions
 from jaxclf.xla.interpreter import find_subjaxprs
 from jaxclf.xla.options import WITH_ONEDNN, WITHOUT_YNN
@@ -45,7 +46,8 @@ CASES = {
     "colour, an even window": (arrays((4, 8, 8, 3), (4, 2, 3, 6)), {"padding": ((2, 1), (1, 0))}),
     "colour, an odd side": (arrays((4, 7, 8, 3), (3, 3, 3, 6)), {}),
     "many channels": (arrays((8, 6, 6, 5), (3, 3, 5, 7)), {}),
-    "a batch without parts": (arrays((3, 6, 6, 5), (3, 3, 5, 7)), {}),
+    "a batch of two parts": (arrays((34, 6, 6, 5), (3, 3, 5, 7)), {}),
+    "a batch of four parts": (arrays((64, 6, 6, 2), (3, 3, 2, 7)), {"strides": (2, 2)}),
     "strides": (arrays((4, 8, 8, 3), (3, 3, 3, 6)), {"strides": (2, 2)}),
     "dilation": (arrays((4, 8, 8, 3), (3, 3, 3, 6)), {"rhs_dilation": (2, 2)}),
     "groups": (arrays((4, 6, 6, 4), (3, 3, 2, 6)), {"feature_group_count": 2}),
@@ -232,11 +234,37 @@ def shapes_of(function, *operands):
     ]
 
 
-def test_weight_gradients_are_added_up_from_parts_of_the_batch():
-    (images, kernel), _ = CASES["many channels"]
-    gradient = jax.grad(lambda kernel, images: convolve(images, kernel).sum())
-    found = shapes_of(gradient, kernel, images)
-    assert found[-4:] == [((5, 6, 6, 2), (6, 6, 2, 7), (5, 3, 3, 7))] * 4
+def differentiate_by_weights(kernel, images):
+    return jax.grad(lambda kernel: convolve(images, kernel).sum())(kernel)
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(8, 1), (31, 1), (32, 2), (63, 1), (64, 4), (66, 2), (256, 4)])
+def test_weight_gradients_are_added_up_from_parts_of_large_batches(batch, parts):
+    found = shapes_of(differentiate_by_weights, *arrays((3, 3, 5, 7), (batch, 6, 6, 5)))
+    each = batch // parts
+    assert found[1:] == [((5, 6, 6, each), (6, 6, each, 7), (5, 3, 3, 7))] * parts
+
+
+def test_onednn_is_for_forward_passes_only(on_version):
+    """XLA gives it no convolutions with reversed kernels, so weight gradients have them, and the same values."""
+    kernel, images = arrays((3, 3, 5, 7), (64, 6, 6, 5))
+    expected = differentiate_by_weights(kernel, images)
+    for version, count in (((0, 12, 0), 4 * 2), ((0, 10, 2), 0)):
+        on_version(version)
+        rewritten = rewrite_convolutions(differentiate_by_weights)
+        program = jax.make_jaxpr(rewritten)(kernel, images)
+        assert sum(eqn.primitive.name == "rev" for eqn in program.eqns) == count
+        np.testing.assert_allclose(rewritten(kernel, images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="oneDNN is used with jax 0.12")
+def test_xla_gives_onednn_no_weight_gradients():
+    kernel, images = arrays((3, 3, 5, 7), (64, 6, 6, 5))
+    both = compile_fast(
+        lambda kernel, images: (convolve(images, kernel), differentiate_by_weights(kernel, images)), (kernel, images)
+    ).as_text()
+    assert both.count('custom_call_target="__onednn$convolution"') == 1
+    assert both.count(" convolution(") == 4
 
 
 def test_thin_images_are_convolved_in_blocks_without_onednn(on_version):
@@ -247,13 +275,10 @@ def test_thin_images_are_convolved_in_blocks_without_onednn(on_version):
 
 def test_a_part_of_the_batch_has_rows_of_every_device():
     """Rows 0, 4, 8, … are the first part, so that rows of a batch that is sharded over devices need not move."""
-    images, kernel = arrays((16, 4, 4, 2), (3, 3, 2, 3))
-    gradient = jax.grad(lambda kernel, images: convolve(images, kernel).sum())
-    program = jax.make_jaxpr(rewrite_convolutions(gradient))(kernel, images)
-    (x, *_) = [
-        x for eqn in program.eqns if eqn.primitive.name == "reshape" for x in eqn.outvars if x.aval.shape[0] == 4
-    ]
-    assert x.aval.shape[:2] == (4, 4)  # [rows of a part, parts], in row-major order
+    operands = arrays((3, 3, 2, 3), (64, 4, 4, 2))
+    program = jax.make_jaxpr(rewrite_convolutions(differentiate_by_weights))(*operands)
+    (x, *_) = [x for eqn in program.eqns if eqn.primitive.name == "reshape" for x in eqn.outvars]
+    assert x.aval.shape[:2] == (16, 4)  # [rows of a part, parts], in row-major order
 
 
 @pytest.mark.parametrize("loop", ["scan", "while"])

@@ -183,10 +183,11 @@ def _split_batch(x: Array, axis: int, parts: int) -> list[Array]:
 
 def _sum_examples(eqn: JaxprEqn, images: Array, outputs: Array) -> Array:
     """Return a weight gradient, which has the examples as channels and the outputs' gradients as its window."""
-    if is_onednn_faster():
-        # It is not for weight gradients, and XLA does not give it kernels that are reversed, here along the examples.
-        images, outputs = lax.rev(images, (images.ndim - 1,)), lax.rev(outputs, (outputs.ndim - 2,))
-    return _convolve_channels_last(eqn, images, outputs)
+    if not is_onednn_faster():
+        return _convolve_channels_last(eqn, images, outputs)
+    # oneDNN is slower here. XLA does not give it kernels that are reversed, here along the output's channels.
+    channels = (outputs.ndim - 1,)
+    return lax.rev(_convolve_channels_last(eqn, images, lax.rev(outputs, channels)), channels)
 
 
 def _is_thin(eqn: JaxprEqn, images: Array, kernel: Array, out_space: list[int]) -> bool:

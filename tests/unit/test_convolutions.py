@@ -246,7 +246,7 @@ def test_weight_gradients_are_added_up_from_parts_of_large_batches(batch, parts)
 
 
 def test_onednn_is_for_forward_passes_only(on_version):
-    """XLA gives it no convolutions with reversed kernels, so weight gradients have them, and the same values."""
+    """XLA gives it no reversed kernels, so those of weight gradients are reversed."""
     kernel, images = arrays((3, 3, 5, 7), (64, 6, 6, 5))
     expected = differentiate_by_weights(kernel, images)
     for version, count in (((0, 12, 0), 4 * 2), ((0, 10, 2), 0)):

@@ -3,8 +3,8 @@
     python benchmarks/convolutions.py --repeats 9 --torch-python ~/torch/bin/python
 
 Forward, gradient by the images and gradient by the weights, in turn. Each is first compared with the plain operation
-in float64, to 1e-5 of the largest value.
-The gradient by the images is also the forward pass of a transposed convolution.
+in float64, to 1e-5 of the largest value. The gradient by the images is also the forward pass of a transposed
+convolution.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from peer import Ask, Timed, measure, start_peer
@@ -155,10 +156,11 @@ def measure_peaks(repeats: int) -> tuple[float, float]:
     """Return the GFLOP/s of a product of matrices, and the GB/s of a sum of arrays that are larger than the caches."""
     x, y = (jax.random.normal(jax.random.key(seed), (2048, 2048)) for seed in (0, 1))
     long = jax.random.normal(jax.random.key(2), (2**24,))
-    product: Computation = (lambda x, y: x @ y, lambda x, y: x @ y, (x, y))
-    total: Computation = (lambda a, b: a + b, lambda a, b: a + b, (long, long + 1))
-    timed = {name: prepare(each, True)["jaxclf"] for name, each in {"product": product, "sum": total}.items()}
-    medians = measure(timed, repeats)
+    computations: dict[str, Computation] = {
+        "product": (jnp.matmul, jnp.matmul, (x, y)),
+        "sum": (jnp.add, jnp.add, (long, long + 1)),
+    }
+    medians = measure({name: prepare(each, True)["jaxclf"] for name, each in computations.items()}, repeats)
     return 2 * len(x) ** 3 / 1e6 / medians["product"], 3 * long.nbytes / 1e6 / medians["sum"]
 
 

@@ -171,7 +171,7 @@ def _is_weight_gradient(eqn: JaxprEqn, kernel: Array, out_space: list[int]) -> b
 
 def _count_parts(batch: int) -> int:
     """Return the number of equal parts of a batch over which a weight gradient is summed, a power of two."""
-    return next(n for n in (MAX_PARTS, 2, 1) if n == 1 or (batch % n == 0 and batch // n >= MIN_PART))
+    return max((n for n in (2, MAX_PARTS) if batch % n == 0 and batch // n >= MIN_PART), default=1)
 
 
 def _split_batch(x: Array, axis: int, parts: int) -> list[Array]:
@@ -185,7 +185,7 @@ def _sum_examples(eqn: JaxprEqn, images: Array, outputs: Array) -> Array:
     """Return a weight gradient, which has the examples as channels and the outputs' gradients as its window."""
     if not is_onednn_faster():
         return _convolve_channels_last(eqn, images, outputs)
-    # oneDNN is slower here. XLA does not give it kernels that are reversed, here along the output's channels.
+    # oneDNN is slower here, and XLA does not use it where the kernel is reversed, here along the output's channels.
     channels = (outputs.ndim - 1,)
     return lax.rev(_convolve_channels_last(eqn, images, lax.rev(outputs, channels)), channels)
 

@@ -46,6 +46,7 @@ CASES = {
     "colour, an even window": (arrays((4, 8, 8, 3), (4, 2, 3, 6)), {"padding": ((2, 1), (1, 0))}),
     "colour, an odd side": (arrays((4, 7, 8, 3), (3, 3, 3, 6)), {}),
     "many channels": (arrays((8, 6, 6, 5), (3, 3, 5, 7)), {}),
+    "a batch without parts": (arrays((3, 6, 6, 5), (3, 3, 5, 7)), {}),
     "a batch of two parts": (arrays((34, 6, 6, 5), (3, 3, 5, 7)), {}),
     "a batch of four parts": (arrays((64, 6, 6, 2), (3, 3, 2, 7)), {"strides": (2, 2)}),
     "strides": (arrays((4, 8, 8, 3), (3, 3, 3, 6)), {"strides": (2, 2)}),
@@ -246,7 +247,7 @@ def test_weight_gradients_are_added_up_from_parts_of_large_batches(batch, parts)
 
 
 def test_onednn_is_for_forward_passes_only(on_version):
-    """XLA gives it no reversed kernels, so those of weight gradients are reversed."""
+    """XLA does not use it for reversed kernels, so the kernels of weight gradients are reversed."""
     kernel, images = arrays((3, 3, 5, 7), (64, 6, 6, 5))
     expected = differentiate_by_weights(kernel, images)
     for version, count in (((0, 12, 0), 4 * 2), ((0, 10, 2), 0)):
